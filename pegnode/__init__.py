@@ -1,0 +1,1 @@
+"""The running sidechain: chain rules, consensus, storage, network, and the programs around them."""

@@ -1,0 +1,1 @@
+"""Simplex consensus as a sans-IO state machine: events in, actions out."""
