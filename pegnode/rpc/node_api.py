@@ -1,0 +1,214 @@
+"""What the RPC and REST edges need of the running node: its store and mempool, and what only a live node can answer.
+
+`pegnode.node` implements it. Nothing here blocks: the methods marked async may wait for the node's own Bitcoin node.
+"""
+
+import enum
+from dataclasses import dataclass
+from typing import Protocol
+
+from bridge.bitcoin.addresses import Network
+from bridge.bitcoin.identifiers import BlockHash, OutPoint, Script, Txid
+from bridge.errors import Reason
+from pegnode.chain.rules import ChainRules
+from pegnode.errors import ReasonedError
+from pegnode.mempool.pool import Mempool
+from pegnode.storage.store import ChainStore
+
+
+class UnavailableReason(Reason):
+    """Why the node can't answer at the moment. Trying again later may help."""
+
+    L1_UNREACHABLE = "l1-unreachable"
+    """Its own Bitcoin node does not answer."""
+    SYNCING = "syncing"
+    """It has not yet caught up with the chain."""
+    HALTED = "halted"
+    """It has latched a halt and takes part in nothing that touches L1."""
+    BUSY = "busy"
+    """A limit of rate or number is reached."""
+
+
+class NodeUnavailable(ReasonedError):  # noqa: N818 -- a state of the node, not a fault of the request
+    """The request may be good, but the node can't serve it now."""
+
+    reason: UnavailableReason
+
+
+@dataclass(frozen=True, slots=True)
+class L1Status:
+    """The node's view of its own Bitcoin node."""
+
+    reachable: bool
+    version: str
+    """The subversion string, e.g. "/Satoshi:29.1.0/"; empty until it was reached once."""
+    height: int | None
+    block_hash: BlockHash | None
+    feerate_sat_kvb: int | None
+    """The present estimate within the peg's floor and ceiling; None while there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemberStatus:
+    """What this node sees of one member of the federation."""
+
+    member: int
+    connected: bool
+    """True for the node itself."""
+    last_vote_view: int | None
+    """The highest view in which a vote of this member was seen since the start."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """The state of the running node."""
+
+    version: str
+    member: int | None
+    """This node's index in the federation; None for an observer."""
+    started_ms: int
+    """Unix time in milliseconds."""
+    uptime_ms: int
+    view: int
+    leader: int
+    """The member that leads `view`."""
+    best_known_height: int
+    """The highest final height that any peer has shown; at least our own."""
+    syncing: bool
+    l1: L1Status
+    members: tuple[MemberStatus, ...]
+    halt_findings: tuple[str, ...]
+    """Why the node halted, for people; empty when it is not halted."""
+    waiting_for: tuple[str, ...]
+    """What the node waits for at present, for people; empty when nothing is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerInfo:
+    """One connected peer."""
+
+    peer_id: str
+    address: str
+    """Multiaddress."""
+    inbound: bool
+    member: int | None
+    connected_ms: int
+    """Unix time in milliseconds."""
+    final_height: int | None
+    """The highest final height it has shown."""
+
+
+class DepositStatus(enum.StrEnum):
+    """How far a deposit has come."""
+
+    SEEN = "seen"
+    """In an L1 block or mempool, with fewer confirmations than the peg wants."""
+    CLAIMABLE = "claimable"
+    """Deep enough; the claim is not yet in a final sidechain block."""
+    CLAIMED = "claimed"
+    """Its claim is final on the sidechain."""
+    BELOW_MINIMUM = "below-minimum"
+    """Worth less than the minimum: it can't be claimed by its sender, and goes to the fund if at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class DepositInfo:
+    """One L1 output that pays a deposit address."""
+
+    outpoint: OutPoint
+    """On L1."""
+    claim_script: Script
+    value_sats: int
+    l1_height: int | None
+    """None while it is in the mempool."""
+    confirmations: int
+    confirmations_needed: int
+    status: DepositStatus
+    claim_txid: Txid | None
+    """The sidechain transaction that credits it, known from the start; None below the minimum."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimReceipt:
+    """The evidence was accepted for one of the next blocks."""
+
+    claim_txid: Txid
+    credited_sats: int
+    """The deposit's value less the claim fee."""
+
+
+@dataclass(frozen=True, slots=True)
+class PayoutProgress:
+    """How far one version of a batch has come on L1. For display only: no rule depends on it."""
+
+    signatures: int
+    """Members whose signatures this node holds."""
+    signed: bool
+    """A quorum's signatures are combined."""
+    broadcast: bool
+    """This node's Bitcoin node has accepted it."""
+    confirmations: int
+    """On this node's active L1 chain; 0 while unconfirmed."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionVerdict:
+    """A transaction that the mempool would take."""
+
+    txid: Txid
+    vsize_vbytes: int
+    fee_sats: int
+
+
+class NodeApi(Protocol):
+    """The running node as the RPC sees it."""
+
+    @property
+    def store(self) -> ChainStore:
+        """The final chain."""
+
+    @property
+    def mempool(self) -> Mempool:
+        """The transactions that wait for a block."""
+
+    @property
+    def rules(self) -> ChainRules:
+        """The genesis parameters."""
+
+    @property
+    def network(self) -> Network:
+        """How the sidechain writes addresses."""
+
+    @property
+    def l1_network(self) -> Network:
+        """How the parent chain writes addresses."""
+
+    def status(self) -> NodeStatus:
+        """The state of the node now."""
+
+    def peers(self) -> tuple[PeerInfo, ...]:
+        """The connected peers."""
+
+    def try_transaction(self, transaction: bytes) -> TransactionVerdict:
+        """What `submit_transaction` would do, without doing it. Raises Rejected."""
+
+    async def submit_transaction(self, transaction: bytes) -> Txid:
+        """Put a transaction into the mempool and relay it. Raises Rejected; one that is already there is accepted."""
+
+    async def register_deposit(self, claim_script: Script) -> None:
+        """Remember a claim script, and tell the members, so that deposits to its address are claimed unasked.
+
+        Raises NodeUnavailable (BUSY) above the registry's rate or size.
+        """
+
+    async def deposits(self, claim_scripts: tuple[Script, ...]) -> tuple[DepositInfo, ...]:
+        """The deposits to the addresses of `claim_scripts`, oldest first. Raises NodeUnavailable."""
+
+    async def claim_deposit(self, outpoint: OutPoint, claim_script: Script) -> ClaimReceipt:
+        """Build the evidence for an L1 output and offer it to the leaders. Raises Rejected or NodeUnavailable."""
+
+    def payout_progress(self, txid: Txid) -> PayoutProgress | None:
+        """How far a batch version has come on L1; None when this node knows nothing of it."""
+
+    def request_stop(self) -> None:
+        """Begin an orderly shutdown; returns at once."""

@@ -1,0 +1,1 @@
+"""Final blocks and the state after them, on disk: atomic, locked, checked when opened."""

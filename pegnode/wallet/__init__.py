@@ -1,0 +1,1 @@
+"""A BDK wallet over our own REST interface."""
