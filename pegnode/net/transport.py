@@ -7,11 +7,15 @@ is lost while the connection lasts: `PeerDisconnected` is the only sign of loss.
 
 import enum
 from dataclasses import dataclass
-from typing import NewType, Protocol
+from typing import TYPE_CHECKING, NewType, Protocol
 
 import trio
 
 from bridge.errors import Reason
+from pegnode.errors import PegnodeError, Refusal
+
+if TYPE_CHECKING:
+    from trio_typing import TaskStatus  # a dependency of libp2p brings stubs of trio that lack trio.TaskStatus
 
 PeerId = NewType("PeerId", str)
 """A libp2p peer id in base58. It is a function of the peer's transport key, which the connection proves."""
@@ -56,17 +60,17 @@ class DropReason(Reason):
     """The connection broke, or the peer stopped."""
 
 
-class TransportError(Exception):
-    """Root of every error raised by `pegnode.net`. Raised itself, it says that *we* misused the transport."""
+class TransportError(PegnodeError):
+    """*We* misused or misconfigured the transport."""
 
 
-class RemoteFault(TransportError):
-    """The peer broke a rule of the transport's protocol; the connection ends with `reason`."""
+class RemoteFault(Refusal):
+    """*The peer* broke a rule of the transport's protocol; the connection ends with `reason`."""
+
+    reason: DropReason
 
     def __init__(self, reason: DropReason, detail: str = "") -> None:
-        super().__init__(f"{reason.value}: {detail}" if detail else reason.value)
-        self.reason = reason
-        self.detail = detail
+        super().__init__(reason, detail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,8 @@ class PeerAddress:
     peer_id: PeerId
     multiaddr: str
 
-    def __str__(self) -> str:
+    @property
+    def text(self) -> str:
         """The usual text form, which ends in `/p2p/<peer id>`."""
         return f"{self.multiaddr}/p2p/{self.peer_id}"
 
@@ -157,6 +162,6 @@ class Transport(Protocol):
         """Smoothed round-trip time; None before the first answer, or when not connected."""
         ...
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, *, task_status: "TaskStatus[None]" = trio.TASK_STATUS_IGNORED) -> None:
         """Listen, dial and serve until cancelled. `task_status` starts once the listening ports are bound."""
         ...
