@@ -1,0 +1,115 @@
+"""A block: a header, and the body whose full bytes the header commits to."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+from bridge.batch import Batch
+from bridge.bitcoin.hashes import tagged_list
+from bridge.bitcoin.identifiers import BlockHash
+from bridge.codec import Reader, Writer, decode_whole
+from bridge.evidence import Evidence
+from pegnode.chain.header import HEADER_SIZE, Header
+
+MAX_BODY_BYTES = 16_000_000
+"""No chain may set its cap on a body above this, so that a decoder can bound its input before it knows the chain."""
+MAX_TRANSACTION_BYTES = 400_000
+"""With witness. Core relays no transaction above a weight of 400,000. Source: MAX_STANDARD_TX_WEIGHT."""
+MAX_RECORDS = 16
+MAX_EVIDENCE = 10_000
+MAX_REFUNDS = 10_000
+MAX_TRANSACTIONS = 100_000
+MAX_BATCHES = 2
+
+
+@dataclass(frozen=True)
+class Body:
+    """What a block does, in the order in which it does it.
+
+    records: quorum-signed decisions.  evidence: what L1 says.  refunds: derived transactions that return expired burns.
+    transactions: Bitcoin transactions with witness.  batches: L1 transactions for the members to sign.
+    """
+
+    records: tuple[bytes, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
+    refunds: tuple[bytes, ...] = ()
+    transactions: tuple[bytes, ...] = ()
+    batches: tuple[Batch, ...] = ()
+
+    def encode(self) -> bytes:
+        """Five counted lists of length-prefixed items."""
+        writer = Writer()
+        for section in self._sections.values():
+            writer.sequence(section, Writer.variable)
+        return writer.finish()
+
+    @classmethod
+    def read(cls, reader: Reader) -> Self:
+        """The body at the front of `reader`; raises MalformedError."""
+
+        def items(count: int, size: int) -> tuple[bytes, ...]:
+            return reader.sequence(count, lambda item: item.variable(size))
+
+        return cls(
+            records=items(MAX_RECORDS, MAX_BODY_BYTES),
+            evidence=tuple(Evidence.decode(item) for item in items(MAX_EVIDENCE, MAX_BODY_BYTES)),
+            refunds=items(MAX_REFUNDS, MAX_TRANSACTION_BYTES),
+            transactions=items(MAX_TRANSACTIONS, MAX_TRANSACTION_BYTES),
+            batches=tuple(Batch.decode(item) for item in items(MAX_BATCHES, MAX_BODY_BYTES)),
+        )
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """The body of exactly these bytes; raises MalformedError."""
+        return decode_whole(data, cls.read)
+
+    @cached_property
+    def root(self) -> bytes:
+        """32 bytes: counted leaves of each section, then of the sections."""
+        return tagged_list(
+            "pegnode/body",
+            [tagged_list(f"pegnode/body/{name}", list(section)) for name, section in self._sections.items()],
+        )
+
+    @cached_property
+    def size_bytes(self) -> int:
+        """Length of the encoding."""
+        return sum(4 + sum(4 + len(item) for item in section) for section in self._sections.values())
+
+    @cached_property
+    def _sections(self) -> dict[str, tuple[bytes, ...]]:
+        """The sections in their fixed order, each item encoded."""
+        return {
+            "records": self.records,
+            "evidence": tuple(evidence.encode() for evidence in self.evidence),
+            "refunds": self.refunds,
+            "transactions": self.transactions,
+            "batches": tuple(batch.encode() for batch in self.batches),
+        }
+
+    @property
+    def evidence_bytes(self) -> int:
+        """Length of all evidence, encoded."""
+        return sum(len(item) for item in self._sections["evidence"])
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A header and a body. That they belong together is a rule, not a property of the type."""
+
+    header: Header
+    body: Body
+
+    @property
+    def hash(self) -> BlockHash:
+        """The header's hash."""
+        return self.header.hash
+
+    def encode(self) -> bytes:
+        """The header, then the body."""
+        return self.header.encode() + self.body.encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """The block of exactly these bytes; raises MalformedError."""
+        return cls(Header.decode(data[:HEADER_SIZE]), Body.decode(data[HEADER_SIZE:]))

@@ -1,0 +1,49 @@
+"""What a node's own Bitcoin node says about a block: the only input of validity that is local."""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from bridge.bitcoin.identifiers import BlockHash
+from bridge.evidence import L1BlockFact
+from pegnode.chain.block import Block
+from pegnode.chain.header import Header
+
+
+class AnchorStatus(enum.Enum):
+    """Where the anchor's (height, hash) stands on the active chain of one's own Bitcoin node."""
+
+    ON_CHAIN = "on-chain"
+    """The active chain holds this hash at this height."""
+    UNKNOWN = "unknown"
+    """The node has not seen the block, or can't be asked. Nothing follows but waiting."""
+    CONTRADICTED = "contradicted"
+    """The node knows the block, and its active chain holds another one at that height."""
+    WRONG_HEIGHT = "wrong-height"
+    """The node knows the block at another height. A block's height never changes: the header is false."""
+
+
+@dataclass(frozen=True, slots=True)
+class L1Facts:
+    """Answers about one block.
+
+    blocks: for each hash of `required_facts`, the block's height and transaction count on the active chain; None when
+    the active chain does not hold it, which, below an anchor that it holds, is final.
+    """
+
+    anchor: AnchorStatus
+    blocks: Mapping[BlockHash, L1BlockFact | None] = field(default_factory=dict)
+
+
+NO_FACTS = L1Facts(AnchorStatus.UNKNOWN)
+"""Enough for a block that says nothing about L1."""
+
+
+def required_facts(block: Block) -> tuple[BlockHash, ...]:
+    """The L1 blocks that the evidence of `block` speaks about, each once, in order of appearance."""
+    return tuple(dict.fromkeys(evidence.l1_block_hash for evidence in block.body.evidence))
+
+
+def needs_l1(parent: Header, block: Block) -> bool:
+    """Whether the validity of `block` depends on L1: it moves the anchor or holds evidence."""
+    return block.header.anchor != parent.anchor or bool(block.body.evidence)

@@ -1,0 +1,79 @@
+"""The chain's own genesis parameters: sizes and rhythm. The peg's are `bridge.params.PegParams`."""
+
+from dataclasses import dataclass
+
+from bridge.bitcoin.identifiers import BlockHash
+from bridge.custody import Custody
+from bridge.params import PegParams
+from federation.membership import Membership
+from pegnode.chain.block import MAX_BODY_BYTES, MAX_TRANSACTION_BYTES
+from pegnode.chain.header import Header
+
+
+@dataclass(frozen=True, slots=True)
+class ChainParams:
+    """Caps on one block, part of validity.
+
+    max_body_bytes: of the encoded body.  max_transactions: ordinary ones; derived ones have caps of their own.
+    max_sigop_cost: of all ordinary transactions, in Bitcoin's units (a check in a witness costs 1, a legacy one 4).
+    """
+
+    max_body_bytes: int
+    max_transactions: int
+    max_sigop_cost: int
+
+    def problems(self) -> list[str]:
+        """What is wrong with these values, for people; empty when nothing is."""
+        found = []
+        if not MAX_TRANSACTION_BYTES <= self.max_body_bytes <= MAX_BODY_BYTES:
+            found.append(f"max_body_bytes {self.max_body_bytes} not in {MAX_TRANSACTION_BYTES}..{MAX_BODY_BYTES}")
+        if self.max_transactions < 1:
+            found.append("max_transactions below 1")
+        if self.max_sigop_cost < MAX_TRANSACTION_SIGOP_COST:
+            found.append(f"max_sigop_cost below {MAX_TRANSACTION_SIGOP_COST}, the cost that one transaction may have")
+        return found
+
+
+MAX_TRANSACTION_SIGOP_COST = 16_000
+"""Of one transaction. Source: Bitcoin Core, MAX_STANDARD_TX_SIGOPS_COST."""
+
+
+@dataclass(frozen=True, slots=True)
+class RhythmParams:
+    """When members act. Agreed on so that all wait alike, but no part of validity. All in milliseconds.
+
+    block_interval_ms: least time between proposals.
+    heartbeat_ms: how long a leader without work waits before it proposes an empty block.
+    view_timeout_ms: how long a view may take before a member gives it up.
+    """
+
+    block_interval_ms: int
+    heartbeat_ms: int
+    view_timeout_ms: int
+
+    def problems(self) -> list[str]:
+        """What is wrong with these values, for people; empty when nothing is."""
+        found = []
+        if self.block_interval_ms < 1 or self.view_timeout_ms < 1:
+            found.append("block_interval_ms or view_timeout_ms below 1")
+        if self.view_timeout_ms <= self.block_interval_ms:
+            found.append("view_timeout_ms not above block_interval_ms: every view would time out")
+        if self.heartbeat_ms < self.view_timeout_ms:
+            found.append("heartbeat_ms below view_timeout_ms")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class ChainRules:
+    """Everything that validity depends on beside the parent: the genesis, and the membership of the epoch.
+
+    chain_id, l1_genesis_hash: 32 bytes.  genesis_header: the block at height 0, which has no body.
+    """
+
+    chain_id: bytes
+    membership: Membership
+    params: PegParams
+    custody: Custody
+    l1_genesis_hash: BlockHash
+    genesis_header: Header
+    chain: ChainParams

@@ -1,0 +1,1 @@
+"""Transactions and evidence that wait for a block. Pure."""
