@@ -1,0 +1,157 @@
+"""The messages that peers exchange: MessagePack arrays `[type, field, ...]`, one message a frame.
+
+Consensus objects travel inside as their canonical bytes (see `bridge.codec`), so what is hashed or signed never
+depends on MessagePack. A frame that isn't exactly one known message within its limits is the sender's fault.
+"""
+
+from typing import Annotated, Final
+
+import msgspec
+
+from bridge.errors import MalformedError
+
+MAX_BLOCKS_PER_ANSWER: Final = 64
+MAX_JUSTIFICATION: Final = 4_096
+"""Certificates a proposal may carry: one for each view since its parent's."""
+MAX_VOTES: Final = 4_096
+MAX_ITEMS: Final = 1_024
+"""Transactions, evidence or claim scripts in one message."""
+
+Hash = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+Encoded = Annotated[bytes, msgspec.Meta(min_length=1)]
+Height = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+L1Height = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
+Items = Annotated[tuple[Encoded, ...], msgspec.Meta(min_length=1, max_length=MAX_ITEMS)]
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Base of every message. The tag is its first element."""
+
+
+class ProposalMessage(Message, frozen=True, tag=1):
+    """A leader's block for its view, with the certificates that justify its parent.
+
+    block: an encoded Block.  vote: the leader's encoded notarize vote.
+    justification: encoded certificates, the parent's notarization and every nullification since.
+    """
+
+    block: Encoded
+    vote: Encoded
+    justification: Annotated[tuple[Encoded, ...], msgspec.Meta(max_length=MAX_JUSTIFICATION)]
+
+
+class VotesMessage(Message, frozen=True, tag=2):
+    """Encoded votes, the sender's own or passed on."""
+
+    votes: Annotated[tuple[Encoded, ...], msgspec.Meta(min_length=1, max_length=MAX_VOTES)]
+
+
+class CertificatesMessage(Message, frozen=True, tag=3):
+    """Encoded certificates."""
+
+    certificates: Annotated[tuple[Encoded, ...], msgspec.Meta(min_length=1, max_length=MAX_VOTES)]
+
+
+class BlockRequest(Message, frozen=True, tag=4):
+    """Asks for one block, final or not, by its hash."""
+
+    block_hash: Hash
+
+
+class BlockAnswer(Message, frozen=True, tag=5):
+    """The block that was asked for; `block` is empty when the peer does not have it."""
+
+    block_hash: Hash
+    block: bytes
+
+
+class FinalBlocksRequest(Message, frozen=True, tag=6):
+    """Asks for final blocks from `first_height` on."""
+
+    first_height: Height
+
+
+class FinalBlock(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One final block; `certificate` is its encoded finalization, empty when a descendant's finalizes it."""
+
+    block: Encoded
+    certificate: bytes
+
+
+class FinalBlocksAnswer(Message, frozen=True, tag=7):
+    """Consecutive final blocks, of which the last carries its finalization. Empty: the peer has none from there on."""
+
+    first_height: Height
+    blocks: Annotated[tuple[FinalBlock, ...], msgspec.Meta(max_length=MAX_BLOCKS_PER_ANSWER)]
+
+
+class TipMessage(Message, frozen=True, tag=8):
+    """The sender's final tip, sent on connection and when it moves."""
+
+    height: Height
+    block_hash: Hash
+
+
+class TransactionsMessage(Message, frozen=True, tag=9):
+    """Sidechain transactions to relay."""
+
+    transactions: Items
+
+
+class EvidenceMessage(Message, frozen=True, tag=10):
+    """Encoded evidence to relay."""
+
+    evidence: Items
+
+
+class RegistrationsMessage(Message, frozen=True, tag=11):
+    """Claim scripts whose deposit addresses were handed out: a hint where to look, never a claim."""
+
+    claim_scripts: Items
+
+
+class L1Report(Message, frozen=True, tag=12):
+    """The highest L1 block that the sender's own node has at the peg's depth."""
+
+    height: L1Height
+    block_hash: Hash
+
+
+class SharesMessage(Message, frozen=True, tag=13):
+    """Encoded cosigning shares for batches that are final."""
+
+    shares: Items
+
+
+AnyMessage = (
+    ProposalMessage
+    | VotesMessage
+    | CertificatesMessage
+    | BlockRequest
+    | BlockAnswer
+    | FinalBlocksRequest
+    | FinalBlocksAnswer
+    | TipMessage
+    | TransactionsMessage
+    | EvidenceMessage
+    | RegistrationsMessage
+    | L1Report
+    | SharesMessage
+)
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(AnyMessage)
+
+
+def encode_message(message: Message) -> bytes:
+    """The payload of one frame."""
+    return _encoder.encode(message)
+
+
+def decode_message(payload: bytes) -> AnyMessage:
+    """The message in `payload`; raises MalformedError when it is not exactly one message in its limits."""
+    try:
+        message: AnyMessage = _decoder.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedError(f"no message: {error}") from error
+    return message
