@@ -1,0 +1,95 @@
+"""Peer ids of transport keys, and the addresses at which peers are dialled. (pure)"""
+
+import ipaddress
+from dataclasses import dataclass
+
+import base58
+import coincurve
+
+from pegnode.net.transport import PeerAddress, PeerId, TransportError
+
+_KEY_PREFIX = bytes((0x00, 37, 0x08, 0x02, 0x12, 33))
+"""Identity multihash of 37 bytes: a protobuf with key type 2 (secp256k1) in field 1, and 33 bytes of key in field 2.
+
+Source: libp2p specs, peer-ids.
+"""
+_HOST_PROTOCOLS = ("ip4", "ip6", "dns", "dns4", "dns6")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A TCP endpoint. host: an IP address, or a name for the resolver."""
+
+    host: str
+    port: int
+
+
+def peer_id_of(public_key: bytes) -> PeerId:
+    """The peer id of a transport public key: 33 bytes, compressed. Raises TransportError unless it is a point."""
+    try:
+        coincurve.PublicKey(public_key)
+    except ValueError as error:
+        raise TransportError("not a secp256k1 public key") from error
+    if len(public_key) != 33:
+        raise TransportError(f"a transport public key of {len(public_key)} bytes; it has 33")
+    return PeerId(base58.b58encode(_KEY_PREFIX + public_key).decode("ascii"))
+
+
+def peer_id_from_secret(secret: bytes) -> PeerId:
+    """The peer id of a transport secret: 32 bytes, big-endian. Raises TransportError unless it is a valid key."""
+    if len(secret) != 32:
+        raise TransportError(f"a transport secret of {len(secret)} bytes; it has 32")
+    try:
+        key = coincurve.PrivateKey(secret)
+    except ValueError as error:
+        raise TransportError("a transport secret outside the curve's order") from error
+    return peer_id_of(key.public_key.format())
+
+
+def parse_peer_id(text: str) -> PeerId:
+    """The peer id that `text` spells. Raises TransportError unless it is the one spelling of a secp256k1 key's id."""
+    try:
+        key = base58.b58decode(text.encode("ascii"))
+    except ValueError as error:
+        raise TransportError(f"{text!r} is not base58") from error
+    if not key.startswith(_KEY_PREFIX):
+        raise TransportError(f"{text!r} is not the peer id of a secp256k1 key")
+    peer = peer_id_of(key[len(_KEY_PREFIX) :])
+    if peer != text:
+        raise TransportError(f"{text!r} is not the usual spelling of {peer}")
+    return peer
+
+
+def parse_peer_address(text: str) -> PeerAddress:
+    """An address in its usual text form, `<multiaddr>/p2p/<peer id>`. Raises TransportError."""
+    multiaddr, separator, peer = text.rpartition("/p2p/")
+    if not separator:
+        raise TransportError(f"{text!r} does not end in /p2p/<peer id>")
+    parse_endpoint(multiaddr)
+    return PeerAddress(parse_peer_id(peer), multiaddr)
+
+
+def parse_endpoint(multiaddr: str) -> Endpoint:
+    """Where `/ip4|ip6|dns|dns4|dns6/<host>/tcp/<port>` points. Raises TransportError on anything else."""
+    parts = multiaddr.split("/")
+    if len(parts) != 5 or parts[0] or parts[1] not in _HOST_PROTOCOLS or parts[3] != "tcp":
+        raise TransportError(f"{multiaddr!r} is not of the form /ip4/<host>/tcp/<port>")
+    _, protocol, host, _, port = parts
+    if not port.isascii() or not port.isdecimal() or int(port) > 0xFFFF:
+        raise TransportError(f"{multiaddr!r} has no valid port")
+    if not host:
+        raise TransportError(f"{multiaddr!r} has no host")
+    try:
+        if protocol == "ip4":
+            ipaddress.IPv4Address(host)
+        elif protocol == "ip6":
+            ipaddress.IPv6Address(host)
+    except ValueError as error:
+        raise TransportError(f"{multiaddr!r} has no valid IP address") from error
+    return Endpoint(host, int(port))
+
+
+def multiaddr_of(endpoint: Endpoint) -> str:
+    """The multiaddr of an endpoint whose host is an IP address."""
+    protocol = "ip6" if ":" in endpoint.host else "ip4"
+    return f"/{protocol}/{endpoint.host}/tcp/{endpoint.port}"
