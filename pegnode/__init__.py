@@ -1,1 +1,3 @@
-"""The running sidechain: chain rules, consensus, storage, network, and the programs around them."""
+"""The running sidechain: chain rules, consensus, storage, network, wallet and command line."""
+
+__version__ = "0.1.0"
