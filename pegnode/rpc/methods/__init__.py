@@ -1,0 +1,1 @@
+"""The methods of the JSON-RPC interface, by what they are about."""
