@@ -1,0 +1,44 @@
+"""What this program needs of an L1 block: its parent, and each transaction's id and outputs."""
+
+from dataclasses import dataclass
+
+from bitcoin.core import CBlock
+from bitcoin.core.serialize import SerializationError
+
+from bridge.bitcoin.identifiers import BlockHash, Script, Txid
+from bridge.bitcoin.transaction import TxOut
+from bridge.errors import MalformedError
+
+
+@dataclass(frozen=True, slots=True)
+class BlockTransaction:
+    """One transaction of a block."""
+
+    txid: Txid
+    outputs: tuple[TxOut, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class L1Block:
+    """A block as one's own Bitcoin node gave it; that node has checked it, so nothing is checked again."""
+
+    parent_hash: BlockHash
+    transactions: tuple[BlockTransaction, ...]
+
+
+def parse_block(data: bytes) -> L1Block:
+    """The block in `data`, in Bitcoin's serialization with witnesses; raises MalformedError."""
+    try:
+        block = CBlock.deserialize(data)
+    except (SerializationError, ValueError) as error:
+        raise MalformedError("not a block") from error
+    return L1Block(
+        parent_hash=BlockHash(bytes(block.hashPrevBlock)),
+        transactions=tuple(
+            BlockTransaction(
+                txid=Txid(bytes(tx.GetTxid())),
+                outputs=tuple(TxOut(out.nValue, Script(bytes(out.scriptPubKey))) for out in tx.vout),
+            )
+            for tx in block.vtx
+        ),
+    )
