@@ -152,7 +152,7 @@ def require_standard_witness(transaction: Transaction, prevouts: Sequence[TxOut]
     """Raise Rejected(ScriptReason) for an input that Core would not relay, or that a later upgrade may take from us.
 
     prevouts: the outputs spent, one for each input, in order. Whether the scripts succeed is `verify_scripts`' part.
-    Source: Bitcoin Core, AreInputsStandard, IsWitnessStandard and the script flags that "discourage" an upgrade's ground.
+    Source: Bitcoin Core, AreInputsStandard, IsWitnessStandard, and the script flags named "discourage".
     """
     for index, (txin, prevout) in enumerate(zip(transaction.inputs, prevouts, strict=True)):
         _require_standard_input(index, txin, prevout.script)
