@@ -1,0 +1,397 @@
+"""The peg ledger: what the reserve owns and owes, and every way in which that may change.
+
+Theory of operation
+    A `LedgerView` is read-only. A `Ledger` is an overlay above a view: while a block is tried, transitions write into
+    it, and afterwards it *is* the block's delta. A transition is a function here. It runs on a further overlay, which
+    the ledger takes over only when the transition has completed and the equality holds:
+
+        reserves + deficit == supply + unsettled + fund, every term ≥ 0
+
+    So a transition that raises has changed nothing. The terms are counted from the coins and withdrawals themselves
+    (settlement subtracts the coins that were spent and adds the change that came back), so the equality is a check and
+    not a definition.
+
+Commitment
+    The root of a block is `tagged_list("pegnode/ledger", [totals, coins, open withdrawals, open lineages])`: the
+    encoded `Totals`, then for each live table the 32-byte `tagged_list("pegnode/ledger/<table>", values)` of its
+    encoded values in key order (`<table>` is `coins`, `withdrawals` or `lineages`; a value contains its key). What
+    only ever grows would make a block cost more with every year, so it is committed by chained hashes inside the
+    totals, each item as `tagged_hash(tag, chain so far || item)`, from 32 zero bytes:
+
+        entered_chain   tag "pegnode/entered"             outpoint (36 bytes), anchor height (u32)
+        closed_chain    tag "pegnode/closed-withdrawal"   the withdrawal as it ended
+                        tag "pegnode/closed-lineage"      the lineage as it ended
+        utxo_chain      advanced by the rules of blocks
+
+    The table `versions` is an index of what lineages contain. Reservations are fields of lineages.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from bridge.bitcoin.hashes import tagged_list
+from bridge.bitcoin.identifiers import OutPoint, Script, Txid
+from bridge.bitcoin.transaction import Transaction
+from bridge.custody import CoinKind
+from bridge.errors import Rejected
+from bridge.params import PegParams
+from bridge.state import (
+    Anchor,
+    BatchKind,
+    BatchVersion,
+    Coin,
+    LedgerReason,
+    Lineage,
+    Totals,
+    WindowEntry,
+    Withdrawal,
+    WithdrawalStatus,
+    chain_hash,
+)
+from bridge.tables import MemoryTable, OverlayTable, Table
+
+
+class LedgerView(Protocol):
+    """What rules may read. entered: the anchor height at which an outpoint entered. versions: txid to lineage."""
+
+    @property
+    def totals(self) -> Totals: ...
+    @property
+    def coins(self) -> Table[OutPoint, Coin]: ...
+    @property
+    def entered(self) -> Table[OutPoint, int]: ...
+    @property
+    def open_withdrawals(self) -> Table[OutPoint, Withdrawal]: ...
+    @property
+    def closed_withdrawals(self) -> Table[OutPoint, Withdrawal]: ...
+    @property
+    def open_lineages(self) -> Table[int, Lineage]: ...
+    @property
+    def closed_lineages(self) -> Table[int, Lineage]: ...
+    @property
+    def versions(self) -> Table[Txid, int]: ...
+
+
+class GenesisLedger:
+    """The view below the first block: empty tables, all totals zero."""
+
+    def __init__(self, anchor: Anchor) -> None:
+        self.totals = Totals(anchor)
+        self.coins: Table[OutPoint, Coin] = MemoryTable()
+        self.entered: Table[OutPoint, int] = MemoryTable()
+        self.open_withdrawals: Table[OutPoint, Withdrawal] = MemoryTable()
+        self.closed_withdrawals: Table[OutPoint, Withdrawal] = MemoryTable()
+        self.open_lineages: Table[int, Lineage] = MemoryTable()
+        self.closed_lineages: Table[int, Lineage] = MemoryTable()
+        self.versions: Table[Txid, int] = MemoryTable()
+
+
+class Ledger:
+    """A view that transitions write into, above a base that stays as it is."""
+
+    __slots__ = (
+        "closed_lineages",
+        "closed_withdrawals",
+        "coins",
+        "entered",
+        "open_lineages",
+        "open_withdrawals",
+        "totals",
+        "versions",
+    )
+
+    def __init__(self, base: LedgerView) -> None:
+        self.totals = base.totals
+        self.coins = OverlayTable(base.coins)
+        self.entered = OverlayTable(base.entered)
+        self.open_withdrawals = OverlayTable(base.open_withdrawals)
+        self.closed_withdrawals = OverlayTable(base.closed_withdrawals)
+        self.open_lineages = OverlayTable(base.open_lineages)
+        self.closed_lineages = OverlayTable(base.closed_lineages)
+        self.versions = OverlayTable(base.versions)
+
+    @contextmanager
+    def atomic(self) -> Iterator["Ledger"]:
+        """A trial above this ledger, taken over if the body completes and the equality holds, else dropped.
+
+        Raises Rejected(LedgerReason.EQUALITY or NEGATIVE_TERM).
+        """
+        trial = Ledger(self)
+        yield trial
+        trial.totals.require_equality()
+        self.totals = trial.totals
+        self.coins.absorb(trial.coins)
+        self.entered.absorb(trial.entered)
+        self.open_withdrawals.absorb(trial.open_withdrawals)
+        self.closed_withdrawals.absorb(trial.closed_withdrawals)
+        self.open_lineages.absorb(trial.open_lineages)
+        self.closed_lineages.absorb(trial.closed_lineages)
+        self.versions.absorb(trial.versions)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedBatch:
+    """A batch worked out in full: what recording it will lock and promise.
+
+    replaces: the version it supersedes, or None for the first of a lineage.  inputs: the coins of its transaction, in
+    order.  payees: the burns that its first outputs pay, in order; the outputs after them are change.
+    """
+
+    kind: BatchKind
+    replaces: Txid | None
+    inputs: tuple[OutPoint, ...]
+    payees: tuple[OutPoint, ...]
+    version: BatchVersion
+
+
+def enter_coin(ledger: Ledger, coin: Coin, claim_fee_sats: int) -> None:
+    """A deposit: its value, less the claim fee, becomes supply, and the fee goes to the fund.
+
+    Raises Rejected(LedgerReason.ALREADY_ENTERED, COIN_NOT_FREE or CLAIM_FEE).
+    """
+    if not 0 <= claim_fee_sats <= coin.value_sats:
+        raise Rejected(LedgerReason.CLAIM_FEE, f"a claim fee of {claim_fee_sats} on {coin.value_sats}")
+    with ledger.atomic() as trial:
+        _enter(trial, coin)
+        trial.totals = trial.totals.plus(
+            reserves_sats=coin.value_sats, supply_sats=coin.value_sats - claim_fee_sats, fund_sats=claim_fee_sats
+        )
+
+
+def enter_donation(ledger: Ledger, coin: Coin) -> None:
+    """A coin that nobody claims: it repays the deficit first, and the rest goes to the fund.
+
+    Raises Rejected(LedgerReason.ALREADY_ENTERED or COIN_NOT_FREE).
+    """
+    with ledger.atomic() as trial:
+        _enter(trial, coin)
+        repaid_sats = min(coin.value_sats, trial.totals.deficit_sats)
+        trial.totals = trial.totals.plus(
+            reserves_sats=coin.value_sats, deficit_sats=-repaid_sats, fund_sats=coin.value_sats - repaid_sats
+        )
+
+
+def add_fee(ledger: Ledger, fee_sats: int) -> None:
+    """The fee of a sidechain transaction leaves the supply for the fund. Raises Rejected(LedgerReason)."""
+    _require_amount(fee_sats)
+    with ledger.atomic() as trial:
+        trial.totals = trial.totals.plus(supply_sats=-fee_sats, fund_sats=fee_sats)
+
+
+def record_burn(
+    ledger: Ledger, burn: OutPoint, *, value_sats: int, max_fee_sats: int, l1_script: Script, refund_script: Script
+) -> Withdrawal:
+    """A burned output leaves the supply and is owed on L1: the newest pending withdrawal, counted in the window.
+
+    Raises Rejected(LedgerReason.BURN_KNOWN, or NEGATIVE_TERM when the supply does not hold the value).
+    """
+    _require_amount(value_sats)
+    if burn in ledger.open_withdrawals or burn in ledger.closed_withdrawals:
+        raise Rejected(LedgerReason.BURN_KNOWN, str(burn))
+    totals = ledger.totals
+    withdrawal = Withdrawal(
+        burn=burn,
+        number=totals.next_withdrawal,
+        value_sats=value_sats,
+        max_fee_sats=max_fee_sats,
+        l1_script=l1_script,
+        refund_script=refund_script,
+        burned_at_anchor=totals.anchor.height,
+    )
+    with ledger.atomic() as trial:
+        trial.open_withdrawals.put(burn, withdrawal)
+        trial.totals = replace(
+            totals.plus(supply_sats=-value_sats, unsettled_sats=value_sats),
+            next_withdrawal=totals.next_withdrawal + 1,
+            withdrawal_window=_window_with(totals.withdrawal_window, totals.anchor.height, value_sats),
+        )
+    return withdrawal
+
+
+def record_batch(ledger: Ledger, planned: PlannedBatch) -> Lineage:
+    """The first version of a batch opens a lineage: inputs locked, payees batched, the fund's part reserved.
+
+    Raises Rejected(LedgerReason.LINEAGE_OPEN, COIN_NOT_FREE, NOT_PENDING or FREE_FUND).
+    """
+    version = planned.version
+    if open_lineage(ledger, planned.kind) is not None:
+        raise Rejected(LedgerReason.LINEAGE_OPEN, planned.kind.name)
+    if version.fund_part_sats > free_fund_sats(ledger):
+        raise Rejected(LedgerReason.FREE_FUND, f"{version.fund_part_sats} wanted")
+    number = ledger.totals.next_lineage
+    lineage = Lineage(number, planned.kind, planned.inputs, planned.payees, (version,), version.fund_part_sats)
+    with ledger.atomic() as trial:
+        for outpoint in planned.inputs:
+            coin = trial.coins.get(outpoint)
+            if coin is None or coin.lineage is not None:
+                raise Rejected(LedgerReason.COIN_NOT_FREE, str(outpoint))
+            trial.coins.put(outpoint, replace(coin, lineage=number))
+        for burn in planned.payees:
+            withdrawal = trial.open_withdrawals.get(burn)
+            if withdrawal is None or withdrawal.status is not WithdrawalStatus.PENDING:
+                raise Rejected(LedgerReason.NOT_PENDING, str(burn))
+            batched = replace(withdrawal, status=WithdrawalStatus.BATCHED, lineage=number)
+            trial.open_withdrawals.put(burn, batched)
+        trial.open_lineages.put(number, lineage)
+        trial.versions.put(version.txid, number)
+        trial.totals = replace(trial.totals, next_lineage=number + 1)
+    return lineage
+
+
+def settle(ledger: Ledger, txid: Txid, l1_height: int) -> Lineage:
+    """A recorded version was confirmed in the L1 block at `l1_height`; returns its lineage, closed.
+
+    Its inputs leave the reserve and its change enters it; other locked coins are free again; its payees are paid.
+    Raises Rejected(LedgerReason.UNKNOWN_VERSION or ALREADY_SETTLED).
+    """
+    number = ledger.versions.get(txid)
+    if number is None:
+        raise Rejected(LedgerReason.UNKNOWN_VERSION)
+    lineage = ledger.open_lineages.get(number)
+    if lineage is None:
+        raise Rejected(LedgerReason.ALREADY_SETTLED, f"lineage {number}")
+    version = next(version for version in lineage.versions if version.txid == txid)
+    transaction = Transaction.parse(version.transaction)
+    closed = replace(lineage, settled_by=txid, settled_l1_height=l1_height)
+    with ledger.atomic() as trial:
+        spent_sats = _release_inputs(trial, lineage, transaction)
+        paid_sats = _settle_payees(trial, lineage, txid)
+        change_sats = _enter_change(trial, lineage, version, transaction, l1_height)
+        trial.open_lineages.delete(number)
+        trial.closed_lineages.put(number, closed)
+        _close(trial, "pegnode/closed-lineage", closed.encode())
+        trial.totals = trial.totals.plus(
+            reserves_sats=change_sats - spent_sats, unsettled_sats=-paid_sats, fund_sats=-version.fund_part_sats
+        )
+    return closed
+
+
+def advance_anchor(ledger: Ledger, anchor: Anchor, params: PegParams) -> None:
+    """A block refers to `anchor`: burns too old for the withdrawal window leave it.
+
+    Raises Rejected(LedgerReason.ANCHOR_BACKWARDS, ANCHOR_CHANGED or ANCHOR_STEP).
+    """
+    old = ledger.totals.anchor
+    if anchor.height < old.height:
+        raise Rejected(LedgerReason.ANCHOR_BACKWARDS, f"from {old.height} to {anchor.height}")
+    if anchor.height == old.height and anchor.hash != old.hash:
+        raise Rejected(LedgerReason.ANCHOR_CHANGED, f"at {anchor.height}")
+    if anchor.height - old.height > params.max_anchor_step:
+        raise Rejected(LedgerReason.ANCHOR_STEP, f"from {old.height} to {anchor.height}")
+    oldest = anchor.height - params.withdrawal_window_anchors + 1
+    window = tuple(entry for entry in ledger.totals.withdrawal_window if entry.anchor_height >= oldest)
+    ledger.totals = replace(ledger.totals, anchor=anchor, withdrawal_window=window)
+
+
+def open_lineage(view: LedgerView, kind: BatchKind) -> Lineage | None:
+    """The open lineage of this kind: there is at most one."""
+    return next((lineage for _, lineage in view.open_lineages.items() if lineage.kind is kind), None)
+
+
+def free_fund_sats(view: LedgerView) -> int:
+    """The fund, less what open lineages may still take from it."""
+    reserved_sats = sum(lineage.reserved_fund_sats for _, lineage in view.open_lineages.items())
+    return view.totals.fund_sats - reserved_sats
+
+
+def ledger_root(view: LedgerView) -> bytes:
+    """The commitment to all of the ledger, 32 bytes; its layout is described above."""
+    coins = [coin.encode() for _, coin in view.coins.items()]
+    withdrawals = [withdrawal.encode() for _, withdrawal in view.open_withdrawals.items()]
+    lineages = [lineage.encode() for _, lineage in view.open_lineages.items()]
+    return tagged_list(
+        "pegnode/ledger",
+        [
+            view.totals.encode(),
+            tagged_list("pegnode/ledger/coins", coins),
+            tagged_list("pegnode/ledger/withdrawals", withdrawals),
+            tagged_list("pegnode/ledger/lineages", lineages),
+        ],
+    )
+
+
+def audit(view: LedgerView) -> None:
+    """Recount reserves from the coins and unsettled from the withdrawals; supply is recounted by who holds the UTXOs.
+
+    Raises Rejected(LedgerReason.RECOUNT, or what the equality raises).
+    """
+    reserves_sats = sum(coin.value_sats for _, coin in view.coins.items())
+    unsettled_sats = sum(withdrawal.value_sats for _, withdrawal in view.open_withdrawals.items())
+    totals = view.totals
+    if (reserves_sats, unsettled_sats) != (totals.reserves_sats, totals.unsettled_sats):
+        raise Rejected(LedgerReason.RECOUNT, f"counted reserves {reserves_sats}, unsettled {unsettled_sats}")
+    totals.require_equality()
+
+
+def _require_amount(value_sats: int) -> None:
+    if value_sats < 0:
+        raise Rejected(LedgerReason.NEGATIVE_AMOUNT, str(value_sats))
+
+
+def _enter(trial: Ledger, coin: Coin) -> None:
+    if coin.lineage is not None:
+        raise Rejected(LedgerReason.COIN_NOT_FREE, str(coin.outpoint))
+    if coin.outpoint in trial.entered:
+        raise Rejected(LedgerReason.ALREADY_ENTERED, str(coin.outpoint))
+    height = trial.totals.anchor.height
+    trial.coins.put(coin.outpoint, coin)
+    trial.entered.put(coin.outpoint, height)
+    item = coin.outpoint.encode() + height.to_bytes(4, "little")
+    chain = chain_hash("pegnode/entered", trial.totals.entered_chain, item)
+    trial.totals = replace(trial.totals, entered_chain=chain)
+
+
+def _close(trial: Ledger, tag: str, item: bytes) -> None:
+    trial.totals = replace(trial.totals, closed_chain=chain_hash(tag, trial.totals.closed_chain, item))
+
+
+def _window_with(window: tuple[WindowEntry, ...], height: int, burned_sats: int) -> tuple[WindowEntry, ...]:
+    if window and window[-1].anchor_height == height:
+        return (*window[:-1], WindowEntry(height, window[-1].burned_sats + burned_sats))
+    return (*window, WindowEntry(height, burned_sats))
+
+
+def _release_inputs(trial: Ledger, lineage: Lineage, transaction: Transaction) -> int:
+    """Remove the coins that the transaction spent, free the others that the lineage locked; the spent value in sats."""
+    spent = {tx_input.outpoint for tx_input in transaction.inputs}
+    spent_sats = 0
+    for outpoint in lineage.inputs:
+        coin = trial.coins.get(outpoint)
+        if coin is None:
+            raise Rejected(LedgerReason.RECOUNT, f"no coin {outpoint}, locked by lineage {lineage.number}")
+        if outpoint in spent:
+            trial.coins.delete(outpoint)
+            spent_sats += coin.value_sats
+        else:
+            trial.coins.put(outpoint, replace(coin, lineage=None))
+    return spent_sats
+
+
+def _settle_payees(trial: Ledger, lineage: Lineage, txid: Txid) -> int:
+    """Close the lineage's withdrawals, each with the output that paid it; their burned value in sats."""
+    paid_sats = 0
+    for index, burn in enumerate(lineage.payees):
+        withdrawal = trial.open_withdrawals.get(burn)
+        if withdrawal is None:
+            raise Rejected(LedgerReason.RECOUNT, f"no withdrawal {burn}, promised by lineage {lineage.number}")
+        settled = replace(withdrawal, status=WithdrawalStatus.SETTLED, payout=OutPoint(txid, index))
+        trial.open_withdrawals.delete(burn)
+        trial.closed_withdrawals.put(burn, settled)
+        _close(trial, "pegnode/closed-withdrawal", settled.encode())
+        paid_sats += withdrawal.value_sats
+    return paid_sats
+
+
+def _enter_change(
+    trial: Ledger, lineage: Lineage, version: BatchVersion, transaction: Transaction, l1_height: int
+) -> int:
+    """Enter the outputs after the payees' as free change coins; their value in sats."""
+    change_sats = 0
+    for index in range(len(lineage.payees), len(transaction.outputs)):
+        value_sats = transaction.outputs[index].value_sats
+        outpoint = OutPoint(version.txid, index)
+        _enter(trial, Coin(outpoint, value_sats, CoinKind.CHANGE, version.epoch, b"", l1_height))
+        change_sats += value_sats
+    return change_sats

@@ -1,0 +1,399 @@
+"""The values of the peg ledger: coins, withdrawals, batches and the totals, each with one canonical encoding.
+
+Money is in satoshis, ages are counted in L1 anchor heights. Every value is immutable; a transition replaces it.
+"""
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from bridge.bitcoin.hashes import tagged_hash
+from bridge.bitcoin.identifiers import HASH_SIZE, OUTPOINT_SIZE, BlockHash, OutPoint, Script, Txid
+from bridge.codec import Reader, Writer, decode_whole
+from bridge.custody import CoinKind
+from bridge.errors import MalformedError, Reason, Rejected
+
+MAX_SCRIPT_BYTES = 34
+"""The longest of the five script types: P2WSH and P2TR."""
+MAX_BATCH_TRANSACTION_BYTES = 100_000
+"""Far above an unsigned batch of 50 inputs and 100 payees."""
+MAX_LINEAGE_ITEMS = 10_000
+"""Bounds the inputs, payees and versions of one decoded lineage."""
+MAX_WINDOW_ENTRIES = 100_000
+"""Bounds the anchors of one decoded withdrawal window."""
+
+EMPTY_CHAIN = bytes(HASH_SIZE)
+"""What a chained hash starts from: no items."""
+
+V = TypeVar("V")
+E = TypeVar("E", bound=enum.IntEnum)
+
+
+class LedgerReason(Reason):
+    """Why the ledger refuses a transition."""
+
+    EQUALITY = "ledger-equality"
+    NEGATIVE_TERM = "ledger-negative-term"
+    NEGATIVE_AMOUNT = "ledger-negative-amount"
+    RECOUNT = "ledger-recount"
+    CLAIM_FEE = "ledger-claim-fee"
+    ALREADY_ENTERED = "ledger-already-entered"
+    COIN_NOT_FREE = "ledger-coin-not-free"
+    BURN_KNOWN = "ledger-burn-known"
+    NOT_PENDING = "ledger-not-pending"
+    LINEAGE_OPEN = "ledger-lineage-open"
+    FREE_FUND = "ledger-free-fund"
+    UNKNOWN_VERSION = "ledger-unknown-version"
+    ALREADY_SETTLED = "ledger-already-settled"
+    ANCHOR_BACKWARDS = "ledger-anchor-backwards"
+    ANCHOR_CHANGED = "ledger-anchor-changed"
+    ANCHOR_STEP = "ledger-anchor-step"
+
+
+def chain_hash(tag: str, previous: bytes, item: bytes) -> bytes:
+    """One more item on a chained commitment, 32 bytes: the tagged hash of the chain so far (32 bytes), then the item.
+
+    Tags are the item's own; chains start from `EMPTY_CHAIN`.
+    """
+    return tagged_hash(tag, previous + item)
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """The newest L1 block that the sidechain refers to. height: u32; hash: 32 bytes, internal order."""
+
+    height: int
+    hash: BlockHash
+
+    def encode(self) -> bytes:
+        """36 bytes: height, hash."""
+        return Writer().u32(self.height).fixed(self.hash, HASH_SIZE).finish()
+
+    @classmethod
+    def read(cls, reader: Reader) -> "Anchor":
+        """Take one anchor; raises MalformedError."""
+        return cls(reader.u32(), BlockHash(reader.take(HASH_SIZE)))
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Anchor":
+        """The anchor of exactly these bytes; raises MalformedError."""
+        return decode_whole(data, cls.read)
+
+
+@dataclass(frozen=True, slots=True)
+class Coin:
+    """An L1 output that the reserve owns.
+
+    kind, epoch and claim_script name its reserve script; claim_script is empty unless the script binds one.
+    l1_height: the height of its block, u32.  lineage: the open lineage that locks it, or None while it is free.
+    """
+
+    outpoint: OutPoint
+    value_sats: int
+    kind: CoinKind
+    epoch: int
+    claim_script: bytes
+    l1_height: int
+    lineage: int | None = None
+
+    def encode(self) -> bytes:
+        """Outpoint, value u64, kind u8, epoch u32, claim script, L1 height u32, lineage (flag u8, u64)."""
+        writer = Writer().fixed(self.outpoint.encode(), OUTPOINT_SIZE).u64(self.value_sats).u8(self.kind)
+        writer.u32(self.epoch).variable(self.claim_script).u32(self.l1_height)
+        return _write_optional(writer, self.lineage, Writer.u64).finish()
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Coin":
+        """The coin of exactly these bytes; raises MalformedError."""
+        return decode_whole(data, cls._read)
+
+    @classmethod
+    def _read(cls, reader: Reader) -> "Coin":
+        return cls(
+            outpoint=_read_outpoint(reader),
+            value_sats=reader.u64(),
+            kind=_read_enum(reader, CoinKind),
+            epoch=reader.u32(),
+            claim_script=reader.variable(MAX_SCRIPT_BYTES),
+            l1_height=reader.u32(),
+            lineage=_read_optional(reader, Reader.u64),
+        )
+
+
+class WithdrawalStatus(enum.IntEnum):
+    """Where a withdrawal stands, u8. SETTLED and REFUNDED never change."""
+
+    PENDING = 1
+    BATCHED = 2
+    SETTLED = 3
+    REFUNDED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """Value burned here, to be paid on L1.
+
+    burn: the sidechain output that burned it.  number: its age order, u64.  value_sats: what was burned, from which at
+    most max_fee_sats is L1 fee.  l1_script: whom to pay on L1.  refund_script: whom to pay here if that can't be.
+    burned_at_anchor: the anchor height of its block.  lineage: which pays it, once batched.  payout: the L1 output that
+    paid it, once settled.
+    """
+
+    burn: OutPoint
+    number: int
+    value_sats: int
+    max_fee_sats: int
+    l1_script: Script
+    refund_script: Script
+    burned_at_anchor: int
+    status: WithdrawalStatus = WithdrawalStatus.PENDING
+    lineage: int | None = None
+    payout: OutPoint | None = None
+
+    def encode(self) -> bytes:
+        """Burn, number u64, value u64, max fee u64, both scripts, anchor height u32, status u8, lineage, payout."""
+        writer = Writer().fixed(self.burn.encode(), OUTPOINT_SIZE).u64(self.number).u64(self.value_sats)
+        writer.u64(self.max_fee_sats).variable(self.l1_script).variable(self.refund_script)
+        writer.u32(self.burned_at_anchor).u8(self.status)
+        _write_optional(writer, self.lineage, Writer.u64)
+        return _write_optional(writer, self.payout, _write_outpoint).finish()
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Withdrawal":
+        """The withdrawal of exactly these bytes; raises MalformedError."""
+        return decode_whole(data, cls._read)
+
+    @classmethod
+    def _read(cls, reader: Reader) -> "Withdrawal":
+        return cls(
+            burn=_read_outpoint(reader),
+            number=reader.u64(),
+            value_sats=reader.u64(),
+            max_fee_sats=reader.u64(),
+            l1_script=Script(reader.variable(MAX_SCRIPT_BYTES)),
+            refund_script=Script(reader.variable(MAX_SCRIPT_BYTES)),
+            burned_at_anchor=reader.u32(),
+            status=_read_enum(reader, WithdrawalStatus),
+            lineage=_read_optional(reader, Reader.u64),
+            payout=_read_optional(reader, _read_outpoint),
+        )
+
+
+class BatchKind(enum.IntEnum):
+    """What a batch is for, u8."""
+
+    PAYOUT = 1
+    MAINTENANCE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class BatchVersion:
+    """One L1 transaction that may settle its lineage.
+
+    transaction: unsigned.  epoch: of its change script.  fee_sats: its whole fee, of which fund_part_sats is the
+    fund's.  anchor_height: of the block that recorded it.
+    """
+
+    txid: Txid
+    transaction: bytes
+    feerate_sat_kvb: int
+    fee_sats: int
+    fund_part_sats: int
+    epoch: int
+    anchor_height: int
+
+    def write(self, writer: Writer) -> None:
+        """Append txid, transaction, feerate u64, fee u64, fund part u64, epoch u32, anchor height u32."""
+        writer.fixed(self.txid, HASH_SIZE).variable(self.transaction).u64(self.feerate_sat_kvb).u64(self.fee_sats)
+        writer.u64(self.fund_part_sats).u32(self.epoch).u32(self.anchor_height)
+
+    @classmethod
+    def read(cls, reader: Reader) -> "BatchVersion":
+        """Take one version; raises MalformedError."""
+        return cls(
+            txid=Txid(reader.take(HASH_SIZE)),
+            transaction=reader.variable(MAX_BATCH_TRANSACTION_BYTES),
+            feerate_sat_kvb=reader.u64(),
+            fee_sats=reader.u64(),
+            fund_part_sats=reader.u64(),
+            epoch=reader.u32(),
+            anchor_height=reader.u32(),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """A batch and its replacements, of which one will settle.
+
+    number: u64.  inputs: every coin that it locks.  payees: the burns it pays, in the order of the first outputs of
+    each version.  reserved_fund_sats: the largest fund part of its versions.  settled_by: the version that L1 confirmed
+    in its block at settled_l1_height, or None while the lineage is open.
+    """
+
+    number: int
+    kind: BatchKind
+    inputs: tuple[OutPoint, ...]
+    payees: tuple[OutPoint, ...]
+    versions: tuple[BatchVersion, ...]
+    reserved_fund_sats: int
+    settled_by: Txid | None = None
+    settled_l1_height: int | None = None
+
+    def encode(self) -> bytes:
+        """Number u64, kind u8, inputs, payees, versions, reserved fund u64, settling txid, its L1 height u32."""
+        writer = Writer().u64(self.number).u8(self.kind)
+        writer.sequence(self.inputs, _write_outpoint).sequence(self.payees, _write_outpoint)
+        writer.sequence(self.versions, lambda to, version: version.write(to)).u64(self.reserved_fund_sats)
+        _write_optional(writer, self.settled_by, lambda to, txid: to.fixed(txid, HASH_SIZE))
+        return _write_optional(writer, self.settled_l1_height, Writer.u32).finish()
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Lineage":
+        """The lineage of exactly these bytes; raises MalformedError."""
+        return decode_whole(data, cls._read)
+
+    @classmethod
+    def _read(cls, reader: Reader) -> "Lineage":
+        return cls(
+            number=reader.u64(),
+            kind=_read_enum(reader, BatchKind),
+            inputs=reader.sequence(MAX_LINEAGE_ITEMS, _read_outpoint),
+            payees=reader.sequence(MAX_LINEAGE_ITEMS, _read_outpoint),
+            versions=reader.sequence(MAX_LINEAGE_ITEMS, BatchVersion.read),
+            reserved_fund_sats=reader.u64(),
+            settled_by=_read_optional(reader, lambda source: Txid(source.take(HASH_SIZE))),
+            settled_l1_height=_read_optional(reader, Reader.u32),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class WindowEntry:
+    """What was burned in blocks of one anchor. anchor_height: u32."""
+
+    anchor_height: int
+    burned_sats: int
+
+    def write(self, writer: Writer) -> None:
+        """Append 12 bytes: anchor height u32, burned u64."""
+        writer.u32(self.anchor_height).u64(self.burned_sats)
+
+    @classmethod
+    def read(cls, reader: Reader) -> "WindowEntry":
+        """Take one entry; raises MalformedError."""
+        return cls(reader.u32(), reader.u64())
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """The five terms of the equality, and everything else of the ledger that is one value.
+
+    withdrawal_window: what was burned lately, one entry for each anchor height, ascending.  record_serial: u64, of the
+    last quorum-signed record.  entered_chain, closed_chain, utxo_chain: chained hashes, 32 bytes, of the outpoints that
+    entered, of the withdrawals and lineages that closed, and of the changes to the UTXO set.
+    """
+
+    anchor: Anchor
+    reserves_sats: int = 0
+    deficit_sats: int = 0
+    supply_sats: int = 0
+    unsettled_sats: int = 0
+    fund_sats: int = 0
+    next_withdrawal: int = 0
+    next_lineage: int = 0
+    record_serial: int = 0
+    withdrawal_window: tuple[WindowEntry, ...] = ()
+    entered_chain: bytes = EMPTY_CHAIN
+    closed_chain: bytes = EMPTY_CHAIN
+    utxo_chain: bytes = EMPTY_CHAIN
+
+    def require_equality(self) -> None:
+        """Raise Rejected(LedgerReason) unless every term is ≥ 0 and reserves + deficit == supply + unsettled + fund."""
+        terms = (self.reserves_sats, self.deficit_sats, self.supply_sats, self.unsettled_sats, self.fund_sats)
+        text = "reserves {} + deficit {} == supply {} + unsettled {} + fund {}".format(*terms)
+        if min(terms) < 0:
+            raise Rejected(LedgerReason.NEGATIVE_TERM, text)
+        if self.reserves_sats + self.deficit_sats != self.supply_sats + self.unsettled_sats + self.fund_sats:
+            raise Rejected(LedgerReason.EQUALITY, text)
+
+    def plus(
+        self,
+        *,
+        reserves_sats: int = 0,
+        deficit_sats: int = 0,
+        supply_sats: int = 0,
+        unsettled_sats: int = 0,
+        fund_sats: int = 0,
+    ) -> "Totals":
+        """The totals with these changes added to the five terms; not yet checked."""
+        return replace(
+            self,
+            reserves_sats=self.reserves_sats + reserves_sats,
+            deficit_sats=self.deficit_sats + deficit_sats,
+            supply_sats=self.supply_sats + supply_sats,
+            unsettled_sats=self.unsettled_sats + unsettled_sats,
+            fund_sats=self.fund_sats + fund_sats,
+        )
+
+    def encode(self) -> bytes:
+        """Anchor, the five terms u64 each, three counters u64 each, window, three chains."""
+        writer = Writer().fixed(self.anchor.encode(), 4 + HASH_SIZE)
+        writer.u64(self.reserves_sats).u64(self.deficit_sats).u64(self.supply_sats).u64(self.unsettled_sats)
+        writer.u64(self.fund_sats).u64(self.next_withdrawal).u64(self.next_lineage).u64(self.record_serial)
+        writer.sequence(self.withdrawal_window, lambda to, entry: entry.write(to))
+        writer.fixed(self.entered_chain, HASH_SIZE).fixed(self.closed_chain, HASH_SIZE)
+        return writer.fixed(self.utxo_chain, HASH_SIZE).finish()
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Totals":
+        """The totals of exactly these bytes; raises MalformedError."""
+        return decode_whole(data, cls._read)
+
+    @classmethod
+    def _read(cls, reader: Reader) -> "Totals":
+        return cls(
+            anchor=Anchor.read(reader),
+            reserves_sats=reader.u64(),
+            deficit_sats=reader.u64(),
+            supply_sats=reader.u64(),
+            unsettled_sats=reader.u64(),
+            fund_sats=reader.u64(),
+            next_withdrawal=reader.u64(),
+            next_lineage=reader.u64(),
+            record_serial=reader.u64(),
+            withdrawal_window=reader.sequence(MAX_WINDOW_ENTRIES, WindowEntry.read),
+            entered_chain=reader.take(HASH_SIZE),
+            closed_chain=reader.take(HASH_SIZE),
+            utxo_chain=reader.take(HASH_SIZE),
+        )
+
+
+def _write_outpoint(writer: Writer, outpoint: OutPoint) -> Writer:
+    return writer.fixed(outpoint.encode(), OUTPOINT_SIZE)
+
+
+def _read_outpoint(reader: Reader) -> OutPoint:
+    return OutPoint.decode(reader.take(OUTPOINT_SIZE))
+
+
+def _write_optional(writer: Writer, value: V | None, write: Callable[[Writer, V], object]) -> Writer:
+    """A flag byte, then the value if there is one."""
+    writer.u8(value is not None)
+    if value is not None:
+        write(writer, value)
+    return writer
+
+
+def _read_optional(reader: Reader, read: Callable[[Reader], V]) -> V | None:
+    flag = reader.u8()
+    if flag > 1:
+        raise MalformedError(f"a flag of {flag}")
+    return read(reader) if flag else None
+
+
+def _read_enum(reader: Reader, kind: type[E]) -> E:
+    value = reader.u8()
+    try:
+        return kind(value)
+    except ValueError as error:
+        raise MalformedError(f"{value} is no {kind.__name__}") from error
