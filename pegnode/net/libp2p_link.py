@@ -1,0 +1,202 @@
+"""One libp2p connection: TCP, then Noise, then Yamux, then a single stream of our protocol.
+
+It is built from libp2p's parts, without its `Swarm` and `Host`, for reasons seen in libp2p 0.8.1: a swarm gives back
+the slot of an inbound connection only when it stops, so that the 251st connection in a node's life is refused; it
+binds its port with SO_REUSEPORT, so that two nodes can share one unnoticed; it dials peers of its own accord, runs
+identify with everyone, and a stream handler that raises ends the process. Here every task of a connection lives in
+one nursery and ends with it.
+
+Noise is the only security protocol offered: libp2p's default would accept plaintext, with which anyone can claim any
+peer id.
+"""
+
+from typing import cast
+
+import structlog
+import trio
+from libp2p.abc import IMuxedStream, ISecureConn
+from libp2p.crypto.secp256k1 import create_new_key_pair
+from libp2p.crypto.x25519 import create_new_key_pair as create_new_x25519_key_pair
+from libp2p.custom_types import TProtocol
+from libp2p.exceptions import BaseLibp2pError
+from libp2p.io.abc import ReadWriteCloser
+from libp2p.io.exceptions import ConnectionClosedError
+from libp2p.network.connection.raw_connection import RawConnection
+from libp2p.peer.id import ID
+from libp2p.protocol_muxer.multiselect import Multiselect
+from libp2p.protocol_muxer.multiselect_client import MultiselectClient
+from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
+from libp2p.security.noise.io import MAX_PLAINTEXT_LENGTH
+from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_PROTOCOL
+from libp2p.security.noise.transport import Transport as NoiseTransport
+from libp2p.stream_muxer.yamux.yamux import HEADER_SIZE, MAX_WINDOW_SIZE, Yamux
+from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_PROTOCOL
+from libp2p.transport.upgrader import TransportUpgrader
+from typing_extensions import override
+
+from pegnode.net.transport import DropReason, PeerId, RemoteFault
+
+STREAM_PROTOCOL = TProtocol("/pegnode/1")
+MAX_BACKLOG_BYTES = 2 * MAX_WINDOW_SIZE
+"""Yamux warns about a peer that exceeds its window, and buffers on. Twice the largest window is no honest peer's."""
+_RECEIVE_BYTES = 64 * 1024
+_WRITE_BYTES = MAX_PLAINTEXT_LENGTH - HEADER_SIZE
+"""One Yamux frame of this size fills one Noise message."""
+_MAX_HANDSHAKE_BYTES = 1024 * 1024
+"""What a peer may send before its Hello has passed: a few kB, and what it sends on top without waiting."""
+
+_log = structlog.get_logger(__name__)
+
+
+class SocketConnection(ReadWriteCloser):
+    """The socket below Noise. It reads in large pieces, and cuts off a peer that talks much before its Hello."""
+
+    def __init__(self, socket: trio.SocketStream) -> None:
+        self._socket = socket
+        self._buffer = bytearray()
+        self._budget_bytes: int | None = _MAX_HANDSHAKE_BYTES
+
+    def lift_budget(self) -> None:
+        """Let the peer send without limit from now on."""
+        self._budget_bytes = None
+
+    @override
+    async def read(self, n: int | None = None) -> bytes:
+        """Exactly `n` bytes, or what there is when None. Raises ConnectionClosedError at the end."""
+        wanted_bytes = 1 if n is None else n
+        while len(self._buffer) < wanted_bytes:
+            self._buffer += await self._receive()
+        taken_bytes = len(self._buffer) if n is None else n
+        with memoryview(self._buffer) as view:
+            data = bytes(view[:taken_bytes])
+        del self._buffer[:taken_bytes]
+        return data
+
+    @override
+    async def write(self, data: bytes) -> None:
+        """Send all of `data`. Raises ConnectionClosedError."""
+        try:
+            await self._socket.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise ConnectionClosedError(f"connection lost: {error}") from error
+
+    @override
+    async def close(self) -> None:
+        """Close without waiting for anything."""
+        await trio.aclose_forcefully(self._socket)
+
+    @override
+    def get_remote_address(self) -> tuple[str, int] | None:
+        """Not known here; no part of libp2p that we use needs it."""
+        return None
+
+    async def _receive(self) -> bytes:
+        try:
+            data = await self._socket.receive_some(_RECEIVE_BYTES)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise ConnectionClosedError(f"connection lost: {error}") from error
+        if not data:
+            raise ConnectionClosedError("closed by the peer")
+        if self._budget_bytes is not None:
+            self._budget_bytes -= len(data)
+            if self._budget_bytes < 0:
+                raise ConnectionClosedError("too much before the Hello")
+        return bytes(data)
+
+
+class MuxedStream:
+    """Our stream as a `ByteStream`."""
+
+    def __init__(self, stream: IMuxedStream, muxer: Yamux, socket: SocketConnection) -> None:
+        self._stream = stream
+        self._muxer = muxer
+        self._socket = socket
+
+    def lift_budget(self) -> None:
+        """Let the peer send without limit from now on."""
+        self._socket.lift_budget()
+
+    async def read(self, limit_bytes: int) -> bytes:
+        """Between 1 and `limit_bytes` bytes; empty at the end. Raises trio.BrokenResourceError."""
+        try:
+            return await self._stream.read(limit_bytes)
+        except EOFError:
+            return b""
+        except BaseLibp2pError as error:
+            raise trio.BrokenResourceError(str(error)) from error
+
+    async def write(self, data: bytes) -> None:
+        """Returns when `data` is on its way. Raises trio.BrokenResourceError."""
+        try:
+            for start in range(0, len(data), _WRITE_BYTES):
+                await self._stream.write(data[start : start + _WRITE_BYTES])
+        except BaseLibp2pError as error:
+            raise trio.BrokenResourceError(str(error)) from error
+
+    def backlog_bytes(self) -> int:
+        """What waits in the muxer, for this stream or any other that the peer opened."""
+        return sum(len(buffer) for buffer in self._muxer.stream_buffers.values())
+
+
+class SecureLink:
+    """An authenticated connection. `run` must run as long as the link is used; the caller closes the socket."""
+
+    def __init__(self, socket: SocketConnection, secured: ISecureConn, muxer: Yamux) -> None:
+        self.peer = PeerId(secured.get_remote_peer().to_base58())
+        self._socket = socket
+        self._is_initiator = secured.is_initiator
+        self._muxer = muxer
+
+    async def run(self) -> None:
+        """Serve the muxer until the connection ends."""
+        try:
+            await self._muxer.start()
+        except Exception:  # noqa: BLE001 -- a supervisor: whatever a peer's bytes provoke ends this connection alone
+            _log.debug("muxer failed", peer=self.peer, exc_info=True)
+            await self._socket.close()
+
+    async def open_stream(self) -> MuxedStream:
+        """The link's one stream: the dialler opens it. Raises RemoteFault HANDSHAKE_FAILED."""
+        try:
+            await self._muxer.event_started.wait()
+            stream = await (self._select() if self._is_initiator else self._accept())
+        except Exception as error:
+            raise RemoteFault(DropReason.HANDSHAKE_FAILED, _describe(error)) from error
+        return MuxedStream(stream, self._muxer, self._socket)
+
+    async def _select(self) -> IMuxedStream:
+        stream = await self._muxer.open_stream()
+        await MultiselectClient().select_one_of([STREAM_PROTOCOL], MultiselectCommunicator(stream))
+        return stream
+
+    async def _accept(self) -> IMuxedStream:
+        stream = await self._muxer.accept_stream()
+        await Multiselect({STREAM_PROTOCOL: None}).negotiate(MultiselectCommunicator(stream))
+        return stream
+
+
+class LinkUpgrader:
+    """Turns sockets into secure links. secret: the transport key, 32 bytes; it is the peer id's."""
+
+    def __init__(self, secret: bytes) -> None:
+        noise = NoiseTransport(create_new_key_pair(secret), noise_privkey=create_new_x25519_key_pair().private_key)
+        self._upgrader = TransportUpgrader({NOISE_PROTOCOL: noise}, {TProtocol(YAMUX_PROTOCOL): Yamux})
+
+    async def secure(self, socket: trio.SocketStream, dialled: PeerId | None) -> SecureLink:
+        """Authenticate the other end: as `dialled`, or as whoever it proves to be when it dialled us.
+
+        Raises RemoteFault HANDSHAKE_FAILED.
+        """
+        connection = SocketConnection(socket)
+        expected = ID.from_base58(dialled) if dialled is not None else None
+        try:
+            raw = RawConnection(connection, initiator=dialled is not None)
+            secured = await self._upgrader.upgrade_security(raw, dialled is not None, expected)
+            muxer = await self._upgrader.upgrade_connection(secured, secured.get_remote_peer())
+        except Exception as error:
+            raise RemoteFault(DropReason.HANDSHAKE_FAILED, _describe(error)) from error
+        return SecureLink(connection, secured, cast(Yamux, muxer))
+
+
+def _describe(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error.__cause__ or error}"
