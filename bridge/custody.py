@@ -1,30 +1,36 @@
 """The reserve's scripts: who may spend the bitcoin that is locked on L1, and by which witness.
 
-Every reserve script is P2TR with the descriptor `tr(P,{multi_a(q,members...),and_v(v:older(T),multi_a(r,recovery...))})`
-so that any Bitcoin node can derive, watch and audit it. P is nobody's key: a point without known logarithm, moved by
-a tagged hash of the chain, the epoch and the claim script, so that a deposit's output commits to whom it credits.
+Every reserve script is P2TR with the descriptor `tr(P,{multi_a(q,members),and_v(v:older(T),multi_a(r,recovery))})`, so
+that any Bitcoin node can derive, watch and audit it. P is nobody's key: a point without known logarithm, moved by a
+tagged hash of the chain, the epoch and the claim script, so that a deposit's output commits to whom it credits.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 from bitcoin.core import script as opcodes
-from bitcoin.core._bignum import bn2vch
 
 from bridge.bitcoin import curve
 from bridge.bitcoin.hashes import tagged_hash
 from bridge.bitcoin.identifiers import HASH_SIZE, Script
-from bridge.bitcoin.script import push
+from bridge.bitcoin.script import classify, push
 from bridge.bitcoin.taproot import control_block, output_key, output_script, tapbranch_hash, tapleaf_hash
 from bridge.bitcoin.transaction import WITNESS_SCALE_FACTOR, compact_size
 from bridge.codec import Writer
 from bridge.errors import Reason, Rejected
 
-MAX_MEMBERS = 100
+MAX_KEYS = 100
+"""Of members, and of recovery: far below what one script may hold (999), far above any federation."""
 MAX_RELATIVE_BLOCKS = 0xFFFF
 """The longest relative lock that counts blocks. Source: BIP68."""
+
+# An input without its witness: outpoint, length of an empty script, sequence.
+_INPUT_SIZE = 32 + 4 + 1 + 4
+_CONTROL_BLOCK_SIZE = 33 + 32
+_OP_CHECKSIGADD = 0xBA
+"""Source: BIP342."""
 
 
 class CoinKind(IntEnum):
@@ -40,8 +46,7 @@ class CustodyReason(Reason):
 
     CHAIN_ID_SIZE = "custody-chain-id-size"
     EPOCH_OUT_OF_RANGE = "custody-epoch-out-of-range"
-    NO_MEMBERS = "custody-no-members"
-    TOO_MANY_MEMBERS = "custody-too-many-members"
+    KEY_COUNT = "custody-key-count"
     QUORUM_OUT_OF_RANGE = "custody-quorum-out-of-range"
     INVALID_KEY = "custody-invalid-key"
     REPEATED_KEY = "custody-repeated-key"
@@ -54,10 +59,10 @@ class CustodyReason(Reason):
 
 @dataclass(frozen=True, slots=True)
 class CustodyPolicy:
-    """Who may spend the reserve in one epoch.
+    """Who may spend the reserve in one epoch; can't be made invalid: the constructor raises Rejected(CustodyReason).
 
-    chain_id: 32 bytes; epoch: u32; member_keys and recovery_keys: x-only, 32 bytes each, members in the order of their
-    index.
+    chain_id: 32 bytes; epoch: u32; member_keys and recovery_keys: x-only, 32 bytes each, all different, members in the
+    order of their index; the recovery keys may spend once a coin is `recovery_timelock_blocks` old.
     """
 
     chain_id: bytes
@@ -68,18 +73,189 @@ class CustodyPolicy:
     recovery_quorum: int
     recovery_timelock_blocks: int
 
+    def __post_init__(self) -> None:
+        if len(self.chain_id) != HASH_SIZE:
+            raise Rejected(CustodyReason.CHAIN_ID_SIZE, f"{len(self.chain_id)} bytes")
+        if not 0 <= self.epoch <= 0xFFFFFFFF:
+            raise Rejected(CustodyReason.EPOCH_OUT_OF_RANGE, str(self.epoch))
+        for keys, quorum in ((self.member_keys, self.quorum), (self.recovery_keys, self.recovery_quorum)):
+            if not 1 <= len(keys) <= MAX_KEYS:
+                raise Rejected(CustodyReason.KEY_COUNT, str(len(keys)))
+            if not 1 <= quorum <= len(keys):
+                raise Rejected(CustodyReason.QUORUM_OUT_OF_RANGE, f"{quorum} of {len(keys)}")
+        if not 1 <= self.recovery_timelock_blocks <= MAX_RELATIVE_BLOCKS:
+            raise Rejected(CustodyReason.TIMELOCK_OUT_OF_RANGE, str(self.recovery_timelock_blocks))
+        everyone = self.member_keys + self.recovery_keys
+        for key in everyone:
+            if not curve.is_valid_x_only(key):
+                raise Rejected(CustodyReason.INVALID_KEY, key.hex())
+        if len(set(everyone)) != len(everyone):
+            raise Rejected(CustodyReason.REPEATED_KEY, "one key twice among members and recovery")
+
 
 @dataclass(frozen=True, slots=True)
 class ReserveScript:
     """One reserve script with all that spending it takes.
 
-    internal_key: 32 bytes; control blocks: 65 bytes; descriptor: without its checksum.
+    internal_key: 32 bytes; leaf hashes: 32 bytes; control blocks: 65 bytes; descriptor: without its checksum.
     """
 
+    policy: CustodyPolicy
     script: Script
     internal_key: bytes
     quorum_leaf: bytes
     recovery_leaf: bytes
+    quorum_leaf_hash: bytes
+    recovery_leaf_hash: bytes
     quorum_control_block: bytes
     recovery_control_block: bytes
     descriptor: str
+
+
+@lru_cache(maxsize=4096)
+def reserve_script(policy: CustodyPolicy, kind: CoinKind, claim_script: bytes = b"") -> ReserveScript:
+    """The reserve script of one kind and, for a deposit, of the sidechain script that its claim pays.
+
+    claim_script: one of the five types for DEPOSIT, empty for the others; else raises
+    Rejected(CustodyReason.CLAIM_SCRIPT).
+    """
+    if kind is CoinKind.DEPOSIT and classify(claim_script) is None:
+        raise Rejected(CustodyReason.CLAIM_SCRIPT, f"a claim can't pay {claim_script.hex()}")
+    if kind is not CoinKind.DEPOSIT and claim_script:
+        raise Rejected(CustodyReason.CLAIM_SCRIPT, f"{kind.name} credits nobody")
+    internal_key = _internal_key(policy, kind, claim_script)
+    quorum_leaf, recovery_leaf = quorum_leaf_script(policy), recovery_leaf_script(policy)
+    quorum_hash, recovery_hash = tapleaf_hash(quorum_leaf), tapleaf_hash(recovery_leaf)
+    key, parity = output_key(internal_key, tapbranch_hash(quorum_hash, recovery_hash))
+    return ReserveScript(
+        policy=policy,
+        script=output_script(key),
+        internal_key=internal_key,
+        quorum_leaf=quorum_leaf,
+        recovery_leaf=recovery_leaf,
+        quorum_leaf_hash=quorum_hash,
+        recovery_leaf_hash=recovery_hash,
+        quorum_control_block=control_block(internal_key, parity, [recovery_hash]),
+        recovery_control_block=control_block(internal_key, parity, [quorum_hash]),
+        descriptor=_descriptor(policy, internal_key),
+    )
+
+
+def quorum_leaf_script(policy: CustodyPolicy) -> bytes:
+    """The tapscript by which a quorum of members spends at any time."""
+    return _multi_a(policy.quorum, policy.member_keys)
+
+
+def recovery_leaf_script(policy: CustodyPolicy) -> bytes:
+    """The tapscript by which the recovery keys spend a coin of the age of the timelock."""
+    timelock = _push_number(policy.recovery_timelock_blocks)
+    wait = timelock + bytes([opcodes.OP_CHECKSEQUENCEVERIFY, opcodes.OP_VERIFY])
+    return wait + _multi_a(policy.recovery_quorum, policy.recovery_keys)
+
+
+def quorum_witness(reserve: ReserveScript, signatures: Sequence[bytes | None]) -> tuple[bytes, ...]:
+    """The witness that spends by the quorum leaf.
+
+    signatures: one entry for each member in the order of their index, 64 bytes or None, exactly `quorum` of them given;
+    else raises Rejected(CustodyReason). Whether they verify is not looked at.
+    """
+    policy = reserve.policy
+    stack = _signature_stack(signatures, len(policy.member_keys), policy.quorum)
+    return (*stack, reserve.quorum_leaf, reserve.quorum_control_block)
+
+
+def recovery_witness(reserve: ReserveScript, signatures: Sequence[bytes | None]) -> tuple[bytes, ...]:
+    """The witness that spends by the recovery leaf; the input's sequence must be at least the timelock.
+
+    signatures: one entry for each recovery key in order, as for `quorum_witness`.
+    """
+    policy = reserve.policy
+    stack = _signature_stack(signatures, len(policy.recovery_keys), policy.recovery_quorum)
+    return (*stack, reserve.recovery_leaf, reserve.recovery_control_block)
+
+
+@lru_cache(maxsize=64)
+def quorum_input_weight(policy: CustodyPolicy) -> int:
+    """The exact weight units of one input that spends a reserve coin by the quorum leaf, its witness included."""
+    leaf = quorum_leaf_script(policy)
+    absent = len(policy.member_keys) - policy.quorum
+    witness_size = (
+        len(compact_size(len(policy.member_keys) + 2))
+        + policy.quorum * (1 + curve.SIGNATURE_SIZE)
+        + absent
+        + len(compact_size(len(leaf)))
+        + len(leaf)
+        + 1
+        + _CONTROL_BLOCK_SIZE
+    )
+    return _INPUT_SIZE * WITNESS_SCALE_FACTOR + witness_size
+
+
+class Custody:
+    """The policies of every epoch, newest last."""
+
+    __slots__ = ("_open_scripts", "_policies")
+
+    def __init__(self, policies: Mapping[int, CustodyPolicy]) -> None:
+        self._policies = {epoch: policies[epoch] for epoch in sorted(policies)}
+        for epoch, policy in self._policies.items():
+            if policy.epoch != epoch:
+                raise Rejected(CustodyReason.EPOCH_OUT_OF_RANGE, f"the policy of epoch {policy.epoch} as {epoch}'s")
+        self._open_scripts = frozenset(
+            reserve_script(policy, kind).script
+            for policy in self._policies.values()
+            for kind in (CoinKind.CHANGE, CoinKind.DONATION)
+        )
+
+    def policy(self, epoch: int) -> CustodyPolicy:
+        """The policy of an epoch; raises Rejected(CustodyReason.UNKNOWN_EPOCH)."""
+        policy = self._policies.get(epoch)
+        if policy is None:
+            raise Rejected(CustodyReason.UNKNOWN_EPOCH, str(epoch))
+        return policy
+
+    def is_reserve_script(self, script: bytes) -> bool:
+        """Whether this is the change or donation script of any epoch.
+
+        A deposit's script shows nobody what it is until its claim script is named; the ledger knows those with coins.
+        """
+        return script in self._open_scripts
+
+
+def _internal_key(policy: CustodyPolicy, kind: CoinKind, claim_script: bytes) -> bytes:
+    """NUMS + H(NUMS, chain, epoch, claim script)·G: it proves that it is nobody's key, and what it is bound to."""
+    bound = Writer().fixed(curve.NUMS, curve.KEY_SIZE).fixed(policy.chain_id, HASH_SIZE).u32(policy.epoch)
+    scalar = tagged_hash(f"pegnode/custody/{kind.name.lower()}", bound.variable(claim_script).finish())
+    key, _ = curve.tweak_add(curve.NUMS, scalar)
+    return key
+
+
+def _multi_a(quorum: int, keys: Sequence[bytes]) -> bytes:
+    """Exactly `quorum` signatures by different keys. Source: BIP387."""
+    first, *others = keys
+    script = push(first) + bytes([opcodes.OP_CHECKSIG])
+    script += b"".join(push(key) + bytes([_OP_CHECKSIGADD]) for key in others)
+    return script + _push_number(quorum) + bytes([opcodes.OP_NUMEQUAL])
+
+
+def _push_number(value: int) -> bytes:
+    """The shortest operation that pushes a positive number."""
+    return bytes(opcodes.CScript([value]))
+
+
+def _signature_stack(signatures: Sequence[bytes | None], key_count: int, quorum: int) -> tuple[bytes, ...]:
+    """The stack under the leaf: the script checks the first key first, so its signature lies on top."""
+    given = [signature for signature in signatures if signature is not None]
+    if len(signatures) != key_count or len(given) != quorum:
+        raise Rejected(CustodyReason.SIGNATURE_COUNT, f"{len(given)} signatures, {len(signatures)} places")
+    if any(len(signature) != curve.SIGNATURE_SIZE for signature in given):
+        raise Rejected(CustodyReason.SIGNATURE_SIZE, f"a signature has {curve.SIGNATURE_SIZE} bytes")
+    return tuple(signature or b"" for signature in reversed(signatures))
+
+
+def _descriptor(policy: CustodyPolicy, internal_key: bytes) -> str:
+    members = ",".join(key.hex() for key in policy.member_keys)
+    recovery = ",".join(key.hex() for key in policy.recovery_keys)
+    by_quorum = f"multi_a({policy.quorum},{members})"
+    by_recovery = f"and_v(v:older({policy.recovery_timelock_blocks}),multi_a({policy.recovery_quorum},{recovery}))"
+    return f"tr({internal_key.hex()},{{{by_quorum},{by_recovery}}})"
