@@ -3,14 +3,17 @@
 RocksDB reports everything as a plain `Exception` with a text; this file turns the texts into reasons.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import rocksdict
 
+from bridge.errors import MalformedError
 from pegnode.storage.errors import StorageError, StorageReason
+
+V = TypeVar("V")
 
 SCAN_CHUNK = 256
 """Entries read by one iterator. None outlives its chunk, since a living one would keep the directory locked."""
@@ -78,6 +81,17 @@ class Database:
             value: bytes | None = self._family(family).get(key)
         return value
 
+    def decoded(self, decode: Callable[[bytes], V], data: bytes) -> V:
+        """What `decode` makes of bytes from here. Raises StorageError (DAMAGED): they are the disk's fault alone."""
+        try:
+            return decode(data)
+        except (MalformedError, ValueError) as error:
+            raise self.damaged(str(error)) from error
+
+    def damaged(self, what: str) -> StorageError:
+        """The error for contents that can't be trusted."""
+        return StorageError(StorageReason.DAMAGED, _damage_advice(self._path, what))
+
     def scan(
         self, family: str, prefix: bytes = b"", *, start: bytes | None = None, backwards: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
@@ -93,6 +107,24 @@ class Database:
             if len(chunk) < SCAN_CHUNK:
                 return
             position, skip_equal = chunk[-1][0], True
+
+    def frozen_values(self, family: str) -> Iterator[bytes]:
+        """Every value of a family as it is now, whatever is written later; may be read in another thread.
+
+        To be read to its end, or dropped: it keeps the directory locked. Raises StorageError.
+        """
+        with _translating(self._path):
+            snapshot = self._family(family).snapshot()
+        return self._frozen(snapshot)
+
+    def _frozen(self, snapshot: rocksdict.Snapshot) -> Iterator[bytes]:
+        with _translating(self._path):
+            iterator = snapshot.iter()
+            iterator.seek_to_first()
+            while iterator.valid():
+                yield iterator.value()
+                iterator.next()
+            iterator.status()
 
     def write(self, changes: Changes) -> None:
         """Write all changes, or none and raise StorageError; returns when the disk has them."""
@@ -185,6 +217,7 @@ def _successor(prefix: bytes) -> bytes | None:
 
 
 def _damage_advice(path: Path, what: str) -> str:
+    """What to do about a directory whose contents can't be trusted."""
     return f"{path} is damaged ({what}); move it away and start again: the chain is fetched anew from the peers"
 
 

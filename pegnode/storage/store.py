@@ -1,0 +1,242 @@
+"""The final chain on disk: blocks, certificates, the state after the tip, indexes, and what a node must not forget.
+
+Each block is written in one atomic, synced batch together with everything that follows from it, so the disk always
+holds the state after some final block. Opening checks that it is this chain's, and that the ledger is the one to which
+the tip's header commits.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from bridge.bitcoin.identifiers import BlockHash, OutPoint, Script, Txid
+from bridge.ledger import ledger_root
+from bridge.state import Totals
+from pegnode.chain.block import Block, Body
+from pegnode.chain.header import HEADER_SIZE, Header
+from pegnode.chain.parameters import ChainRules
+from pegnode.chain.state import ChainState, Tip, Utxo
+from pegnode.storage.audit import Recount
+from pegnode.storage.database import Changes, Database, newer_advice
+from pegnode.storage.errors import StorageError, StorageReason
+from pegnode.storage.indexes import INDEX_FAMILIES, ChainIndex, stage_transactions
+from pegnode.storage.keys import height_from_key, height_key
+from pegnode.storage.tables import TABLE_FAMILIES, UTXOS, StoredLedger, StoredTable
+
+SCHEMA_VERSION = 1
+"""Raised when a release writes what an earlier one can't read."""
+
+META = "meta"
+BLOCKS = "blocks"
+HEIGHTS = "heights"
+CERTIFICATES = "certificates"
+DEPOSIT_SCRIPTS = "deposit_scripts"
+SIGNED_PAYOUTS = "signed_payouts"
+FAMILIES = (
+    META, BLOCKS, HEIGHTS, CERTIFICATES, DEPOSIT_SCRIPTS, SIGNED_PAYOUTS, *TABLE_FAMILIES, *INDEX_FAMILIES,
+)  # fmt: skip
+
+_SCHEMA_KEY = b"schema"
+_CHAIN_KEY = b"chain-id"
+_TIP_KEY = b"tip"
+_TOTALS_KEY = b"totals"
+
+
+@dataclass(frozen=True, slots=True)
+class FinalBlock:
+    """A final block to write.
+
+    state: the overlay that applying it gave.  block: its encoding.  certificate: the encoded quorum of finalize votes,
+    or None for a block that is final because a descendant is.
+    """
+
+    state: ChainState
+    block: bytes
+    certificate: bytes | None = None
+
+
+class ChainStore:
+    """The root view: the state after the newest final block. Its tables change when `commit` returns, all at once."""
+
+    def __init__(self, path: Path, database: Database, tip: Tip, totals: Totals) -> None:
+        self.path = path
+        self._database = database
+        self._tip = tip
+        self._ledger = StoredLedger(database, totals)
+        self._utxos: StoredTable[OutPoint, Utxo] = StoredTable(database, UTXOS)
+        self.index = ChainIndex(database)
+
+    @classmethod
+    def open(cls, path: Path, rules: ChainRules) -> Self:
+        """Open the directory `path`, or begin the chain of `rules` there.
+
+        Raises StorageError: LOCKED, WRONG_CHAIN, NEWER_SCHEMA, DAMAGED or UNUSABLE, with what to do in the detail.
+        """
+        database = Database.open(path, FAMILIES)
+        try:
+            if database.get(META, _SCHEMA_KEY) is None:
+                _begin(database, rules)
+            _check_owner(path, database, rules)
+            return cls._load(path, database, rules)
+        except BaseException:
+            database.close()
+            raise
+
+    @classmethod
+    def _load(cls, path: Path, database: Database, rules: ChainRules) -> Self:
+        tip = Tip(database.decoded(Header.decode, database.get(META, _TIP_KEY) or b""))
+        store = cls(path, database, tip, database.decoded(Totals.decode, database.get(META, _TOTALS_KEY) or b""))
+        if ledger_root(store.ledger) != tip.header.ledger_root:
+            raise database.damaged(f"the ledger is not the one of block {tip.header.height}")
+        if store.header_at(0) != rules.genesis_header or store.header_at(tip.header.height) != tip.header:
+            raise database.damaged("the first or the last block is missing")
+        return store
+
+    @property
+    def tip(self) -> Tip:
+        """The newest final block."""
+        return self._tip
+
+    @property
+    def ledger(self) -> StoredLedger:
+        """The peg ledger after it."""
+        return self._ledger
+
+    @property
+    def utxos(self) -> StoredTable[OutPoint, Utxo]:
+        """Every unspent output after it."""
+        return self._utxos
+
+    def commit(self, blocks: Sequence[FinalBlock]) -> None:
+        """Make `blocks` final, each a child of the one before, in one atomic write each.
+
+        Raises StorageError: NOT_NEXT, or what the disk says. The blocks before the failing one stay written, the
+        failing one leaves no trace.
+        """
+        for final in blocks:
+            self._commit_one(final)
+
+    def _commit_one(self, final: FinalBlock) -> None:
+        header = final.state.tip.header
+        if header.parent != self._tip.hash or header.height != self._tip.header.height + 1:
+            what = f"block {header.height} does not follow block {self._tip.header.height}"
+            raise StorageError(StorageReason.NOT_NEXT, what)
+        if final.block[:HEADER_SIZE] != header.encode():
+            raise StorageError(StorageReason.NOT_NEXT, f"the bytes of block {header.height} have another header")
+        self._database.write(self._staged(final))
+        self._absorb(final.state)
+
+    def _staged(self, final: FinalBlock) -> Changes:
+        """Everything that follows from one block."""
+        changes, height = Changes(), final.state.tip.header.height
+        key = height_key(height)
+        changes.put(BLOCKS, key, final.block)
+        changes.put(HEIGHTS, final.state.tip.hash, key)
+        if final.certificate is not None:
+            changes.put(CERTIFICATES, key, final.certificate)
+        stage_transactions(changes, height, final.state.transactions)
+        self._utxos.stage(changes, final.state.utxos.writes)
+        self._ledger.stage(changes, final.state.ledger)
+        changes.put(META, _TIP_KEY, final.state.tip.header.encode())
+        changes.put(META, _TOTALS_KEY, final.state.ledger.totals.encode())
+        return changes
+
+    def _absorb(self, state: ChainState) -> None:
+        self._ledger.absorb(state.ledger)
+        self._tip = state.tip
+
+    def block_at(self, height: int) -> bytes | None:
+        """The encoded block at a height."""
+        return self._database.get(BLOCKS, height_key(height))
+
+    def header_at(self, height: int) -> Header | None:
+        """The header at a height."""
+        data = self.block_at(height)
+        return None if data is None else self._database.decoded(Header.decode, data[:HEADER_SIZE])
+
+    def height_of(self, block_hash: BlockHash) -> int | None:
+        """The height of a final block."""
+        data = self._database.get(HEIGHTS, block_hash)
+        return None if data is None else self._database.decoded(height_from_key, data)
+
+    def block_by_hash(self, block_hash: BlockHash) -> bytes | None:
+        """The encoded final block of this hash."""
+        height = self.height_of(block_hash)
+        return None if height is None else self.block_at(height)
+
+    def certificate_at(self, height: int) -> bytes | None:
+        """The certificate stored with the block at a height."""
+        return self._database.get(CERTIFICATES, height_key(height))
+
+    def certified_height_from(self, height: int) -> int | None:
+        """The least height, from `height` upwards, whose block has a certificate of its own."""
+        for key, _ in self._database.scan(CERTIFICATES, start=height_key(height)):
+            return height_from_key(key)
+        return None
+
+    def keep_deposit_script(self, claim_script: Script, created_ms: int) -> None:
+        """Remember that an address was handed out for `claim_script`. created_ms: Unix time in milliseconds."""
+        changes = Changes()
+        changes.put(DEPOSIT_SCRIPTS, claim_script, height_key(created_ms))
+        self._database.write(changes)
+
+    def forget_deposit_script(self, claim_script: Script) -> None:
+        """Forget it; it need not be known."""
+        changes = Changes()
+        changes.delete(DEPOSIT_SCRIPTS, claim_script)
+        self._database.write(changes)
+
+    def deposit_scripts(self) -> dict[Script, int]:
+        """Every claim script an address was handed out for, and when."""
+        return {Script(key): height_from_key(value) for key, value in self._database.scan(DEPOSIT_SCRIPTS)}
+
+    def keep_signed_payout(self, txid: Txid, transaction: bytes) -> None:
+        """Remember a batch version with its signatures, so that it can be broadcast again."""
+        changes = Changes()
+        changes.put(SIGNED_PAYOUTS, txid, transaction)
+        self._database.write(changes)
+
+    def signed_payout(self, txid: Txid) -> bytes | None:
+        """A batch version with its signatures, if this node has seen them."""
+        return self._database.get(SIGNED_PAYOUTS, txid)
+
+    def begin_recount(self) -> Recount:
+        """A recount of everything after the present tip, to be finished in a worker thread."""
+        values = self._database.frozen_values(UTXOS.family)
+        utxos = (self._database.decoded(Utxo.decode, value) for value in values)
+        return Recount.begin(self._tip, self._ledger, utxos)
+
+    def close(self) -> None:
+        """Free the directory. The store can't be read afterwards; closing twice is allowed."""
+        self._database.close()
+
+
+def _begin(database: Database, rules: ChainRules) -> None:
+    """Write the genesis into an empty database; raises StorageError when it is not empty."""
+    if any(True for family in FAMILIES for _ in database.scan(family)):
+        raise database.damaged("it has contents and no schema version")
+    header = rules.genesis_header
+    changes = Changes()
+    changes.put(META, _SCHEMA_KEY, height_key(SCHEMA_VERSION))
+    changes.put(META, _CHAIN_KEY, rules.chain_id)
+    changes.put(META, _TIP_KEY, header.encode())
+    changes.put(META, _TOTALS_KEY, Totals(header.anchor).encode())
+    changes.put(BLOCKS, height_key(0), Block(header, Body()).encode())
+    changes.put(HEIGHTS, header.hash, height_key(0))
+    database.write(changes)
+
+
+def _check_owner(path: Path, database: Database, rules: ChainRules) -> None:
+    """Raise StorageError unless the database is of a schema that we know and of the chain of `rules`."""
+    schema = int.from_bytes(database.get(META, _SCHEMA_KEY) or b"", "big")
+    if schema > SCHEMA_VERSION:
+        raise StorageError(StorageReason.NEWER_SCHEMA, newer_advice(path, f"schema {schema}, ours is {SCHEMA_VERSION}"))
+    if schema < 1:
+        raise database.damaged(f"schema {schema}")
+    chain_id = database.get(META, _CHAIN_KEY) or b""
+    if chain_id != rules.chain_id:
+        detail = (
+            f"{path} holds the chain {chain_id.hex()[:16]}…, not {rules.chain_id.hex()[:16]}…; give another directory"
+        )
+        raise StorageError(StorageReason.WRONG_CHAIN, detail)
