@@ -113,7 +113,7 @@ class CosignSession:
     def is_complete(self) -> bool:
         """Whether every input has its quorum."""
         return all(
-            len(self._signatures_by_key(index)) >= planned.policy.quorum
+            len(self._signatures_by_key(index)) >= planned.reserve.policy.quorum
             for index, planned in enumerate(self._plan.inputs)
         )
 
@@ -139,7 +139,7 @@ class CosignSession:
             )
         key = self._membership.members[sender].custody_key32
         for index, (planned, signature) in enumerate(zip(self._plan.inputs, share.signatures, strict=True)):
-            if key not in planned.policy.member_keys:
+            if key not in planned.reserve.policy.member_keys:
                 raise FaultySigner(sender, CosignReason.NOT_A_KEYHOLDER, f"input {index}")
             if len(signature) != SIGNATURE_SIZE or not schnorr_verify(key, planned.digest32, signature):
                 raise FaultySigner(sender, CosignReason.BAD_SIGNATURE, f"input {index}")
@@ -153,8 +153,8 @@ class CosignSession:
         """Exactly a quorum of signatures, at the lowest positions in key order: `multi_a` refuses one too many."""
         by_key = self._signatures_by_key(index)
         chosen: list[bytes | None] = []
-        left = planned.policy.quorum
-        for key in planned.policy.member_keys:
+        left = planned.reserve.policy.quorum
+        for key in planned.reserve.policy.member_keys:
             signature = by_key.get(key) if left else None
             left -= signature is not None
             chosen.append(signature)

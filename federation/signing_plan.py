@@ -4,22 +4,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bridge.bitcoin.identifiers import OutPoint, Txid
-from bridge.bitcoin.taproot import script_path_sighash, tapleaf_hash
+from bridge.bitcoin.taproot import script_path_sighash
 from bridge.bitcoin.transaction import Transaction, TxOut
-from bridge.custody import Custody, CustodyPolicy, ReserveScript, reserve_script
+from bridge.custody import Custody, ReserveScript, reserve_script
 from bridge.state import Coin
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedInput:
-    """One input. prevout: the reserve coin's value and script.  policy, reserve: whose keys open it, and how.
+    """One input. prevout: the reserve coin's value and script.  reserve: whose keys open it, and how.
 
     digest32: what each member signs, 32 bytes: BIP341's script-path hash on the quorum leaf, SIGHASH_DEFAULT.
     """
 
     outpoint: OutPoint
     prevout: TxOut
-    policy: CustodyPolicy
     reserve: ReserveScript
     digest32: bytes
 
@@ -42,17 +41,12 @@ class SigningPlan:
         return tuple(planned.prevout for planned in self.inputs)
 
 
-def coin_reserve(coin: Coin, custody: Custody) -> ReserveScript:
-    """The reserve script that holds `coin`. Raises bridge's Rejected when the coin's epoch has no policy."""
-    return reserve_script(custody.policy(coin.epoch), coin.kind, coin.claim_script)
-
-
 def plan_signing(transaction: Transaction, coins: Sequence[Coin], custody: Custody) -> SigningPlan:
     """The plan of `transaction`, whose inputs spend `coins`, one each and in the same order.
 
-    Raises bridge's Rejected when a coin's epoch has no policy.
+    Raises bridge's Rejected when a coin has no reserve script: its epoch is unknown.
     """
-    reserves = [coin_reserve(coin, custody) for coin in coins]
+    reserves = [reserve_script(custody.policy(coin.epoch), coin.kind, coin.claim_script) for coin in coins]
     prevouts = [TxOut(coin.value_sats, reserve.script) for coin, reserve in zip(coins, reserves, strict=True)]
     return SigningPlan(
         transaction,
@@ -60,9 +54,8 @@ def plan_signing(transaction: Transaction, coins: Sequence[Coin], custody: Custo
             PlannedInput(
                 outpoint=coin.outpoint,
                 prevout=prevouts[index],
-                policy=custody.policy(coin.epoch),
                 reserve=reserves[index],
-                digest32=script_path_sighash(transaction, index, prevouts, tapleaf_hash(reserves[index].quorum_leaf)),
+                digest32=script_path_sighash(transaction, index, prevouts, reserves[index].quorum_leaf_hash),
             )
             for index, coin in enumerate(coins)
         ),

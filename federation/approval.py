@@ -1,0 +1,273 @@
+"""A signer's laws: what must hold before this member signs an L1 transaction.      (pure)
+
+A signature on L1 can't be taken back. So what consensus checked when the batch was recorded is checked once more, from
+two sources only: the ledger of the last *final* block, and what this member's own Bitcoin node says. Nothing that a
+peer says counts. Anything but an ApprovedBatch is a refusal, and each refusal has its reason.
+
+In this order: this member has not halted, and its node has reached the anchor; the version is recorded in an open
+lineage; its bytes are the transaction that its txid names; each input is a coin of the reserve, locked by this lineage
+and by no other; the outputs pay this lineage's payees and return the rest; fee and amounts are within the caps; and the
+own node holds every coin of the reserve, not only those about to be spent, unless a recorded version has spent it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import final
+
+from bridge.bitcoin.identifiers import OutPoint, Script, Txid, hash_to_hex
+from bridge.bitcoin.transaction import Transaction, TxOut
+from bridge.custody import CoinKind, Custody, reserve_script
+from bridge.errors import Reason, Rejected
+from bridge.ledger import LedgerView
+from bridge.params import PegParams
+from bridge.state import BatchKind, BatchVersion, Coin, Lineage, Withdrawal, WithdrawalStatus
+from federation.errors import Refused
+from federation.signing_plan import SigningPlan, plan_signing
+
+
+class RefusalReason(Reason):
+    """Why this member does not sign."""
+
+    HALTED = "refusal-halted"
+    NODE_BEHIND = "refusal-node-behind"
+    NOT_RECORDED = "refusal-not-recorded"
+    LINEAGE_CLOSED = "refusal-lineage-closed"
+    UNKNOWN_KIND = "refusal-unknown-kind"
+    MALFORMED_TRANSACTION = "refusal-malformed-transaction"
+    WRONG_TXID = "refusal-wrong-txid"
+    REPEATED_INPUT = "refusal-repeated-input"
+    INPUT_NOT_IN_LINEAGE = "refusal-input-not-in-lineage"
+    INPUT_NOT_A_COIN = "refusal-input-not-a-coin"
+    INPUT_NOT_LOCKED = "refusal-input-not-locked"
+    INPUT_LOCKED_ELSEWHERE = "refusal-input-locked-elsewhere"
+    NO_RESERVE_SCRIPT = "refusal-no-reserve-script"
+    WRONG_PAYEES = "refusal-wrong-payees"
+    WRONG_CHANGE = "refusal-wrong-change"
+    WRONG_FEE = "refusal-wrong-fee"
+    FEE_OVER_CAP = "refusal-fee-over-cap"
+    FEERATE_OUT_OF_RANGE = "refusal-feerate-out-of-range"
+    WITHDRAWAL_OVER_CAP = "refusal-withdrawal-over-cap"
+    ALREADY_CONFIRMED = "refusal-already-confirmed"
+    COIN_NOT_REPORTED = "refusal-coin-not-reported"
+    COIN_MISSING = "refusal-coin-missing"
+    COIN_DIFFERS = "refusal-coin-differs"
+
+
+class SigningRefused(Refused):
+    """This member does not sign. reason: RefusalReason."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReserveFacts:
+    """What this member knows of its own: its halt, and its Bitcoin node's view of the reserve at one moment.
+
+    l1_height: of the active chain's tip.  halted: whether a halt is latched.
+    unspent: every coin of the ledger with its output in the active chain's UTXO set, or None when it is not there.
+    (What only waits in the mempool does not count: a recorded version may wait there, and a foreign spend halts.)
+    confirmed: the recorded batch versions that the active chain holds.
+    """
+
+    l1_height: int
+    halted: bool
+    unspent: Mapping[OutPoint, TxOut | None]
+    confirmed: frozenset[Txid] = frozenset()
+
+
+@final
+class ApprovedBatch:
+    """A recorded batch version that this member may sign. Only `approve_batch` makes one."""
+
+    __slots__ = ("_plan",)
+
+    def __init__(self, plan: SigningPlan, seal: object) -> None:
+        if seal is not _SEAL:
+            raise TypeError("approve_batch alone approves")
+        self._plan = plan
+
+    @property
+    def plan(self) -> SigningPlan:
+        """What to sign."""
+        return self._plan
+
+    @property
+    def txid(self) -> Txid:
+        """Of the transaction, 32 bytes."""
+        return self._plan.txid
+
+
+_SEAL = object()
+
+
+def approve_batch(
+    view: LedgerView, txid: Txid, facts: ReserveFacts, custody: Custody, params: PegParams
+) -> ApprovedBatch:
+    """The batch version `txid`, approved. view: the ledger of the last *final* block.
+
+    Raises SigningRefused with the first law that does not hold, in the order above.
+    """
+    if facts.halted:
+        raise SigningRefused(RefusalReason.HALTED)
+    if facts.l1_height < view.totals.anchor.height:
+        raise SigningRefused(
+            RefusalReason.NODE_BEHIND, f"own node at {facts.l1_height}, anchor at {view.totals.anchor.height}"
+        )
+    lineage, version = recorded_version(view, txid)
+    plan = plan_version(view, lineage, version, custody)
+    _check_outputs(view, lineage, version, plan, custody)
+    _check_caps(view, lineage, version, params)
+    _check_reserve(view, lineage, facts, custody)
+    return ApprovedBatch(plan, _SEAL)
+
+
+def recorded_version(view: LedgerView, txid: Txid) -> tuple[Lineage, BatchVersion]:
+    """The open lineage that holds version `txid`, and the version.
+
+    Raises SigningRefused: NOT_RECORDED, LINEAGE_CLOSED, UNKNOWN_KIND.
+    """
+    number = view.versions.get(txid)
+    if number is None:
+        raise SigningRefused(RefusalReason.NOT_RECORDED, hash_to_hex(txid))
+    lineage = view.open_lineages.get(number)
+    if lineage is None or lineage.settled_by is not None:
+        raise SigningRefused(RefusalReason.LINEAGE_CLOSED, f"lineage {number}")
+    if lineage.kind not in (BatchKind.PAYOUT, BatchKind.MAINTENANCE):
+        raise SigningRefused(RefusalReason.UNKNOWN_KIND, f"lineage {number}")
+    for version in lineage.versions:
+        if version.txid == txid:
+            return lineage, version
+    raise SigningRefused(RefusalReason.NOT_RECORDED, f"{hash_to_hex(txid)} in lineage {number}")
+
+
+def plan_version(view: LedgerView, lineage: Lineage, version: BatchVersion, custody: Custody) -> SigningPlan:
+    """What there is to sign of a recorded version; a member that refuses to sign may still collect for others.
+
+    Raises SigningRefused: MALFORMED_TRANSACTION, WRONG_TXID, REPEATED_INPUT, INPUT_*, NO_RESERVE_SCRIPT.
+    """
+    transaction = _parse(version)
+    if transaction.txid != version.txid:
+        raise SigningRefused(
+            RefusalReason.WRONG_TXID, f"{hash_to_hex(transaction.txid)}, recorded as {hash_to_hex(version.txid)}"
+        )
+    coins = _locked_coins(view, lineage, transaction)
+    try:
+        return plan_signing(transaction, coins, custody)
+    except Rejected as error:
+        raise SigningRefused(RefusalReason.NO_RESERVE_SCRIPT, str(error)) from error
+
+
+def _parse(version: BatchVersion) -> Transaction:
+    try:
+        return Transaction.parse_stripped(version.transaction)
+    except Rejected as error:
+        raise SigningRefused(RefusalReason.MALFORMED_TRANSACTION, str(error)) from error
+
+
+def _reserve_script(custody: Custody, epoch: int, kind: CoinKind, claim_script: bytes = b"") -> Script:
+    try:
+        return reserve_script(custody.policy(epoch), kind, claim_script).script
+    except Rejected as error:
+        raise SigningRefused(RefusalReason.NO_RESERVE_SCRIPT, str(error)) from error
+
+
+def _locked_coins(view: LedgerView, lineage: Lineage, transaction: Transaction) -> list[Coin]:
+    """The coins that `transaction` spends, in its order, each locked by `lineage` and no other."""
+    outpoints = [txin.outpoint for txin in transaction.inputs]
+    if len(set(outpoints)) != len(outpoints):
+        raise SigningRefused(RefusalReason.REPEATED_INPUT)
+    elsewhere = {
+        outpoint: number
+        for number, other in view.open_lineages.items()
+        if number != lineage.number
+        for outpoint in other.inputs
+    }
+    coins = []
+    for outpoint in outpoints:
+        if outpoint not in lineage.inputs:
+            raise SigningRefused(RefusalReason.INPUT_NOT_IN_LINEAGE, str(outpoint))
+        coin = view.coins.get(outpoint)
+        if coin is None:
+            raise SigningRefused(RefusalReason.INPUT_NOT_A_COIN, str(outpoint))
+        if coin.lineage is None:
+            raise SigningRefused(RefusalReason.INPUT_NOT_LOCKED, str(outpoint))
+        other = coin.lineage if coin.lineage != lineage.number else elsewhere.get(outpoint)
+        if other is not None:
+            raise SigningRefused(RefusalReason.INPUT_LOCKED_ELSEWHERE, f"{outpoint} by lineage {other}")
+        coins.append(coin)
+    return coins
+
+
+def _check_outputs(
+    view: LedgerView, lineage: Lineage, version: BatchVersion, plan: SigningPlan, custody: Custody
+) -> None:
+    """The payees' outputs in order, then change to the reserve alone, and the rest is the fee, as recorded."""
+    outputs = plan.transaction.outputs
+    payees = _payees(view, lineage)
+    if len(outputs) < len(payees):
+        raise SigningRefused(RefusalReason.WRONG_PAYEES, f"{len(outputs)} outputs for {len(payees)} payees")
+    shares_sats = 0
+    for payee, output in zip(payees, outputs, strict=False):
+        share_sats = payee.value_sats - output.value_sats
+        if output.script != payee.l1_script or not 0 <= share_sats <= payee.max_fee_sats:
+            raise SigningRefused(RefusalReason.WRONG_PAYEES, f"the output for burn {payee.burn}")
+        shares_sats += share_sats
+    change_script = _reserve_script(custody, version.epoch, CoinKind.CHANGE)
+    if any(output.script != change_script for output in outputs[len(payees) :]):
+        raise SigningRefused(RefusalReason.WRONG_CHANGE, f"an output after the {len(payees)} payees'")
+    fee_sats = sum(prevout.value_sats for prevout in plan.prevouts) - sum(output.value_sats for output in outputs)
+    if fee_sats < 0 or (fee_sats, fee_sats - shares_sats) != (version.fee_sats, version.fund_part_sats):
+        raise SigningRefused(
+            RefusalReason.WRONG_FEE,
+            f"{fee_sats} sats, of it {shares_sats} the payees'; recorded {version.fee_sats} and the fund's "
+            f"{version.fund_part_sats}",
+        )
+
+
+def _payees(view: LedgerView, lineage: Lineage) -> list[Withdrawal]:
+    """The withdrawals that `lineage` pays, in order, each promised to it alone. Maintenance pays nobody."""
+    if bool(lineage.payees) != (lineage.kind is BatchKind.PAYOUT) or len(set(lineage.payees)) != len(lineage.payees):
+        raise SigningRefused(RefusalReason.WRONG_PAYEES, f"{len(lineage.payees)} payees of a {lineage.kind.name} batch")
+    payees = []
+    for burn in lineage.payees:
+        withdrawal = view.open_withdrawals.get(burn)
+        if (
+            withdrawal is None
+            or withdrawal.status is not WithdrawalStatus.BATCHED
+            or withdrawal.lineage != lineage.number
+        ):
+            raise SigningRefused(RefusalReason.WRONG_PAYEES, f"burn {burn} is not owed by lineage {lineage.number}")
+        payees.append(withdrawal)
+    return payees
+
+
+def _check_caps(view: LedgerView, lineage: Lineage, version: BatchVersion, params: PegParams) -> None:
+    """The genesis' limits on feerate, the fund's part of the fee, and each withdrawal."""
+    if not params.feerate_floor_sat_kvb <= version.feerate_sat_kvb <= params.feerate_ceiling_sat_kvb:
+        raise SigningRefused(RefusalReason.FEERATE_OUT_OF_RANGE, f"{version.feerate_sat_kvb} sat/kvB")
+    if version.fund_part_sats > params.lineage_fee_cap_sats:
+        raise SigningRefused(RefusalReason.FEE_OVER_CAP, f"{version.fund_part_sats} sats of the fund")
+    for payee in _payees(view, lineage):
+        if payee.value_sats > params.max_withdrawal_sats:
+            raise SigningRefused(RefusalReason.WITHDRAWAL_OVER_CAP, f"burn {payee.burn} of {payee.value_sats} sats")
+
+
+def _check_reserve(view: LedgerView, lineage: Lineage, facts: ReserveFacts, custody: Custody) -> None:
+    """Own node holds every coin of the reserve as the ledger has it, unless a recorded version spent it."""
+    confirmed = next((version.txid for version in lineage.versions if version.txid in facts.confirmed), None)
+    if confirmed is not None:
+        raise SigningRefused(RefusalReason.ALREADY_CONFIRMED, hash_to_hex(confirmed))
+    spent = {
+        txin.outpoint
+        for _, other in view.open_lineages.items()
+        for version in other.versions
+        if version.txid in facts.confirmed
+        for txin in _parse(version).inputs
+    }
+    for outpoint, coin in view.coins.items():
+        if outpoint not in facts.unspent:
+            raise SigningRefused(RefusalReason.COIN_NOT_REPORTED, str(outpoint))
+        found = facts.unspent[outpoint]
+        if found is None:
+            if outpoint not in spent:
+                raise SigningRefused(RefusalReason.COIN_MISSING, str(outpoint))
+        elif found != TxOut(coin.value_sats, _reserve_script(custody, coin.epoch, coin.kind, coin.claim_script)):
+            raise SigningRefused(RefusalReason.COIN_DIFFERS, str(outpoint))
