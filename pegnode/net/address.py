@@ -1,10 +1,12 @@
-"""Peer ids of transport keys, and the addresses at which peers are dialled. (pure)"""
+"""Peer ids of transport keys, and the addresses at which peers are dialled. (pure)
+
+libp2p, which takes most of a second to import, is loaded where a key is turned into an id, and not otherwise.
+"""
 
 import ipaddress
 from dataclasses import dataclass
 
 import base58
-import coincurve
 
 from pegnode.net.transport import PeerAddress, PeerId, TransportError
 
@@ -26,38 +28,39 @@ class Endpoint:
 
 def peer_id_of(public_key: bytes) -> PeerId:
     """The peer id of a transport public key: 33 bytes, compressed. Raises TransportError unless it is a point."""
-    try:
-        coincurve.PublicKey(public_key)
-    except ValueError as error:
-        raise TransportError("not a secp256k1 public key") from error
+    from libp2p.crypto.secp256k1 import Secp256k1PublicKey
+    from libp2p.peer.id import ID
+
     if len(public_key) != 33:
         raise TransportError(f"a transport public key of {len(public_key)} bytes; it has 33")
-    return PeerId(base58.b58encode(_KEY_PREFIX + public_key).decode("ascii"))
+    try:
+        return PeerId(ID.from_pubkey(Secp256k1PublicKey.from_bytes(public_key)).to_base58())
+    except ValueError as error:
+        raise TransportError("not a secp256k1 public key") from error
 
 
 def peer_id_from_secret(secret: bytes) -> PeerId:
     """The peer id of a transport secret: 32 bytes, big-endian. Raises TransportError unless it is a valid key."""
+    from libp2p.crypto.secp256k1 import Secp256k1PrivateKey
+
     if len(secret) != 32:
         raise TransportError(f"a transport secret of {len(secret)} bytes; it has 32")
     try:
-        key = coincurve.PrivateKey(secret)
+        return peer_id_of(Secp256k1PrivateKey.from_bytes(secret).get_public_key().to_bytes())
     except ValueError as error:
         raise TransportError("a transport secret outside the curve's order") from error
-    return peer_id_of(key.public_key.format())
 
 
 def parse_peer_id(text: str) -> PeerId:
-    """The peer id that `text` spells. Raises TransportError unless it is the one spelling of a secp256k1 key's id."""
+    """The peer id that `text` spells. Raises TransportError unless it is spelt as that of a secp256k1 key."""
     try:
-        key = base58.b58decode(text.encode("ascii"))
+        encoded = base58.b58decode(text.encode("ascii"))
     except ValueError as error:
         raise TransportError(f"{text!r} is not base58") from error
-    if not key.startswith(_KEY_PREFIX):
+    key = encoded.removeprefix(_KEY_PREFIX)
+    if len(encoded) != len(_KEY_PREFIX) + 33 or len(key) != 33 or key[0] not in (2, 3):
         raise TransportError(f"{text!r} is not the peer id of a secp256k1 key")
-    peer = peer_id_of(key[len(_KEY_PREFIX) :])
-    if peer != text:
-        raise TransportError(f"{text!r} is not the usual spelling of {peer}")
-    return peer
+    return PeerId(base58.b58encode(encoded).decode("ascii"))
 
 
 def parse_peer_address(text: str) -> PeerAddress:
