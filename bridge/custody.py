@@ -192,12 +192,14 @@ def quorum_input_weight(policy: CustodyPolicy) -> int:
 
 
 class Custody:
-    """The policies of every epoch, newest last."""
+    """The policies of every epoch; at least one, else raises Rejected(CustodyReason.UNKNOWN_EPOCH)."""
 
     __slots__ = ("_open_scripts", "_policies")
 
     def __init__(self, policies: Mapping[int, CustodyPolicy]) -> None:
-        self._policies = {epoch: policies[epoch] for epoch in sorted(policies)}
+        if not policies:
+            raise Rejected(CustodyReason.UNKNOWN_EPOCH, "no epoch has a policy")
+        self._policies = dict(policies)
         for epoch, policy in self._policies.items():
             if policy.epoch != epoch:
                 raise Rejected(CustodyReason.EPOCH_OUT_OF_RANGE, f"the policy of epoch {policy.epoch} as {epoch}'s")
@@ -213,6 +215,16 @@ class Custody:
         if policy is None:
             raise Rejected(CustodyReason.UNKNOWN_EPOCH, str(epoch))
         return policy
+
+    @property
+    def newest(self) -> CustodyPolicy:
+        """The policy of the newest epoch: change goes to its script."""
+        return next(reversed(self._policies.values()))
+
+    @property
+    def newest(self) -> CustodyPolicy:
+        """The policy of the highest epoch, which takes all change."""
+        return self._policies[max(self._policies)]
 
     def is_reserve_script(self, script: bytes) -> bool:
         """Whether this is the change or donation script of any epoch.

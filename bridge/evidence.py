@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from bridge.bitcoin.hashes import sha256d
 from bridge.bitcoin.identifiers import HASH_SIZE, BlockHash, Txid
-from bridge.bitcoin.transaction import Transaction, TransactionReason, compact_size
+from bridge.bitcoin.transaction import Transaction, TransactionReason
 from bridge.codec import Reader, Writer, decode_whole
 from bridge.custody import CoinKind
 from bridge.errors import MalformedError, Reason, Rejected
@@ -23,6 +23,10 @@ MAX_PROOF_SIZE = 1024
 """A proof of one of 2^22 transactions has 798 bytes; a block of L1 can't hold 2^15."""
 MAX_OPENINGS = 1000
 MAX_CLAIM_SCRIPT_SIZE = 34
+OPENING_SIZE = 4 + 1 + 4 + 4 + MAX_CLAIM_SCRIPT_SIZE
+"""Bytes of the largest encoded opening."""
+EVIDENCE_FRAME_SIZE = 4 + 4 + 4 + 4
+"""Bytes of an encoded piece of evidence besides transaction, proof and openings."""
 INNER_NODE_SIZE = 64
 
 _MERKLE_ROOT_OFFSET = 36
@@ -74,7 +78,7 @@ class Opening:
     def read(cls, reader: Reader) -> "Opening":
         """Take one opening; raises MalformedError."""
         vout, kind, epoch = reader.u32(), reader.u8(), reader.u32()
-        if kind not in CoinKind:
+        if kind not in tuple(CoinKind):
             raise MalformedError(f"no kind of coin is {kind}")
         return cls(vout, CoinKind(kind), epoch, reader.variable(MAX_CLAIM_SCRIPT_SIZE))
 
@@ -127,7 +131,7 @@ class L1BlockFact:
 def check_inclusion(evidence: Evidence, fact: L1BlockFact) -> Transaction:
     """The L1 transaction, proven to be in the block `evidence.l1_block_hash`, of which `fact` was taken.
 
-    Raises Rejected with one of the first eleven EvidenceReasons.
+    Raises Rejected with an EvidenceReason of the first group.
     """
     transaction = _parse_transaction(evidence.transaction)
     if evidence.l1_height != fact.height:

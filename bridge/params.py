@@ -1,30 +1,41 @@
 """The parameters of the peg. They are part of the genesis, so every member and every node has the same."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
-from bridge.bitcoin.amounts import MAX_MONEY_SATS
+from bridge.bitcoin.amounts import MAX_MONEY_SATS, fee_sats
+from bridge.custody import MAX_KEYS, MAX_RELATIVE_BLOCKS
 from bridge.errors import Reason, Rejected
+from bridge.evidence import EVIDENCE_FRAME_SIZE, MAX_OPENINGS, MAX_PROOF_SIZE, MAX_TRANSACTION_SIZE, OPENING_SIZE
 
-MAX_RELATIVE_BLOCKS = 0xFFFF
-"""The longest relative lock that counts blocks. Source: BIP68."""
 COINBASE_MATURITY = 100
 """Source: Bitcoin Core, consensus/consensus.h."""
-MAX_STANDARD_VSIZE_VBYTES = 100_000
-"""Source: Bitcoin Core, MAX_STANDARD_TX_WEIGHT."""
+MAX_STANDARD_WEIGHT = 400_000
+"""Weight units of a transaction that is relayed. Source: Bitcoin Core, MAX_STANDARD_TX_WEIGHT."""
+MAX_FEERATE_SAT_KVB = 10_000_000
+"""10,000 sat/vB: twenty times what L1 has ever asked for."""
+MAX_ANCHORS = 1_000_000
+"""Nineteen years of L1 blocks: no window or age is longer."""
+
+_OUTPUT_WEIGHT = 4 * (8 + 1 + 34)
+"""Weight units of the largest output that a batch may have."""
+_BATCH_OVERHEAD_WEIGHT = 4 * (4 + 1 + 3 + 4) + 2
+"""Version, counts and lock time, and the two bytes that announce a witness."""
 
 
 class ParamsReason(Reason):
     """Why parameters can't be a peg's."""
 
     OUT_OF_RANGE = "params-out-of-range"
+    EVIDENCE_BYTES = "params-evidence-bytes"
     FEERATES_CROSSED = "params-feerates-crossed"
+    COIN_FLOOR = "params-coin-floor"
+    CLAIM_FEE = "params-claim-fee"
+    MIN_DEPOSIT = "params-min-deposit"
+    WITHDRAWAL_CAPS = "params-withdrawal-caps"
+    WITHDRAWAL_EXPIRY = "params-withdrawal-expiry"
+    BATCH_PAYEES = "params-batch-payees"
     BATCH_INPUTS = "params-batch-inputs"
-    BATCH_VSIZE = "params-batch-vsize"
-    COIN_FLOOR_TOO_LOW = "params-coin-floor-too-low"
-    CLAIM_FEE_TOO_LOW = "params-claim-fee-too-low"
-    MIN_DEPOSIT_TOO_LOW = "params-min-deposit-too-low"
-    CAPS_CROSSED = "params-caps-crossed"
-    EXPIRY_TOO_SHORT = "params-expiry-too-short"
+    BATCH_WEIGHT = "params-batch-weight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,3 +76,86 @@ class PegParams:
     # custody
     recovery_timelock_blocks: int
     recovery_quorum: int
+
+    def validate(self, input_weight: int) -> None:
+        """Raise Rejected(ParamsReason) unless a peg with these parameters can keep its promises.
+
+        input_weight: weight units of one signed reserve input, `custody.quorum_input_weight`. Whatever enters the
+        reserve must be worth spending at the highest feerate, and the largest batch must still be relayed.
+        """
+        for name, (least, most) in _RANGES.items():
+            value: int = getattr(self, name)
+            if not least <= value <= most:
+                raise Rejected(ParamsReason.OUT_OF_RANGE, f"{name} is {value}, not {least} to {most}")
+        self._validate_deposits(fee_sats(-(-input_weight // 4), self.feerate_ceiling_sat_kvb))
+        self._validate_withdrawals()
+        self._validate_batches(input_weight)
+
+    def _validate_deposits(self, spend_fee_sats: int) -> None:
+        largest_bytes = self.max_evidence_transaction_bytes + MAX_PROOF_SIZE + self.max_openings * OPENING_SIZE
+        if self.max_evidence_bytes < largest_bytes + EVIDENCE_FRAME_SIZE:
+            raise Rejected(ParamsReason.EVIDENCE_BYTES, "the largest piece of evidence does not fit a block's share")
+        if self.coin_floor_sats < spend_fee_sats:
+            raise Rejected(ParamsReason.COIN_FLOOR, f"spending a coin may cost {spend_fee_sats} sats")
+        if self.claim_fee_sats < spend_fee_sats:
+            raise Rejected(ParamsReason.CLAIM_FEE, f"spending a coin may cost {spend_fee_sats} sats")
+        if self.min_deposit_sats < self.claim_fee_sats + self.coin_floor_sats:
+            raise Rejected(ParamsReason.MIN_DEPOSIT, "below claim_fee_sats and coin_floor_sats together")
+
+    def _validate_withdrawals(self) -> None:
+        caps = (self.min_deposit_sats, self.max_withdrawal_sats, self.max_window_withdrawals_sats, self.max_peg_sats)
+        if list(caps) != sorted(caps):
+            raise Rejected(
+                ParamsReason.WITHDRAWAL_CAPS, "not in the order least deposit, one withdrawal, a window's, the peg's"
+            )
+        if self.withdrawal_expiry_anchors <= self.batch_max_wait_anchors:
+            raise Rejected(ParamsReason.WITHDRAWAL_EXPIRY, "a withdrawal would expire before its batch is due")
+
+    def _validate_batches(self, input_weight: int) -> None:
+        if self.feerate_floor_sat_kvb > self.feerate_ceiling_sat_kvb:
+            raise Rejected(ParamsReason.FEERATES_CROSSED, "the floor is above the ceiling")
+        if self.batch_min_payouts > self.batch_max_payees:
+            raise Rejected(ParamsReason.BATCH_PAYEES, "due only with more payees than a batch may have")
+        if self.batch_max_first_inputs > self.batch_max_inputs:
+            raise Rejected(ParamsReason.BATCH_INPUTS, "a first version may have more inputs than any")
+        outputs = self.batch_max_payees + self.change_target_coins
+        weight = _BATCH_OVERHEAD_WEIGHT + self.batch_max_inputs * input_weight + outputs * _OUTPUT_WEIGHT
+        if weight > MAX_STANDARD_WEIGHT:
+            raise Rejected(ParamsReason.BATCH_WEIGHT, f"the largest batch has {weight} weight units")
+
+
+_MONEY = (0, MAX_MONEY_SATS)
+_SOME_MONEY = (1, MAX_MONEY_SATS)
+_ANCHORS = (1, MAX_ANCHORS)
+_FEERATE = (1, MAX_FEERATE_SAT_KVB)
+_RANGES = {
+    "confirmations": _ANCHORS,
+    "coinbase_confirmations": (COINBASE_MATURITY, MAX_ANCHORS),
+    "max_anchor_step": _ANCHORS,
+    "max_evidence_bytes": (1, 32_000_000),
+    "max_openings": (1, MAX_OPENINGS),
+    "max_evidence_transaction_bytes": (1, MAX_TRANSACTION_SIZE),
+    "claim_fee_sats": _SOME_MONEY,
+    "coin_floor_sats": _SOME_MONEY,
+    "min_deposit_sats": _SOME_MONEY,
+    "max_withdrawal_sats": _SOME_MONEY,
+    "withdrawal_window_anchors": _ANCHORS,
+    "max_window_withdrawals_sats": _SOME_MONEY,
+    "withdrawal_expiry_anchors": _ANCHORS,
+    "refund_fee_sats": _MONEY,
+    "max_refunds_per_block": (1, 10_000),
+    "max_peg_sats": _SOME_MONEY,
+    "batch_min_payouts": (1, 10_000),
+    "batch_max_wait_anchors": _ANCHORS,
+    "batch_max_payees": (1, 10_000),
+    "batch_max_first_inputs": (1, 10_000),
+    "batch_max_inputs": (1, 10_000),
+    "change_target_coins": (1, 10_000),
+    "replacement_interval_anchors": _ANCHORS,
+    "feerate_floor_sat_kvb": _FEERATE,
+    "feerate_ceiling_sat_kvb": _FEERATE,
+    "lineage_fee_cap_sats": _MONEY,
+    "maintenance_deficit_cap_sats": _MONEY,
+    "recovery_timelock_blocks": (1, MAX_RELATIVE_BLOCKS),
+    "recovery_quorum": (1, MAX_KEYS),
+}
