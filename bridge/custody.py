@@ -218,12 +218,7 @@ class Custody:
 
     @property
     def newest(self) -> CustodyPolicy:
-        """The policy of the newest epoch: change goes to its script."""
-        return next(reversed(self._policies.values()))
-
-    @property
-    def newest(self) -> CustodyPolicy:
-        """The policy of the highest epoch, which takes all change."""
+        """The policy of the highest epoch: change goes to its script."""
         return self._policies[max(self._policies)]
 
     def is_reserve_script(self, script: bytes) -> bool:
