@@ -312,19 +312,6 @@ def ledger_root(view: LedgerView) -> bytes:
     )
 
 
-def audit(view: LedgerView) -> None:
-    """Recount reserves from the coins and unsettled from the withdrawals; supply is recounted by who holds the UTXOs.
-
-    Raises Rejected(LedgerReason.RECOUNT, or what the equality raises).
-    """
-    reserves_sats = sum(coin.value_sats for _, coin in view.coins.items())
-    unsettled_sats = sum(withdrawal.value_sats for _, withdrawal in view.open_withdrawals.items())
-    totals = view.totals
-    if (reserves_sats, unsettled_sats) != (totals.reserves_sats, totals.unsettled_sats):
-        raise Rejected(LedgerReason.RECOUNT, f"counted reserves {reserves_sats}, unsettled {unsettled_sats}")
-    totals.require_equality()
-
-
 def _require_amount(value_sats: int) -> None:
     if value_sats < 0:
         raise Rejected(LedgerReason.NEGATIVE_AMOUNT, str(value_sats))
@@ -360,7 +347,7 @@ def _release_inputs(trial: Ledger, lineage: Lineage, transaction: Transaction) -
     for outpoint in lineage.inputs:
         coin = trial.coins.get(outpoint)
         if coin is None:
-            raise Rejected(LedgerReason.RECOUNT, f"no coin {outpoint}, locked by lineage {lineage.number}")
+            raise Rejected(LedgerReason.INCONSISTENT, f"no coin {outpoint}, locked by lineage {lineage.number}")
         if outpoint in spent:
             trial.coins.delete(outpoint)
             spent_sats += coin.value_sats
@@ -375,7 +362,7 @@ def _settle_payees(trial: Ledger, lineage: Lineage, txid: Txid) -> int:
     for index, burn in enumerate(lineage.payees):
         withdrawal = trial.open_withdrawals.get(burn)
         if withdrawal is None:
-            raise Rejected(LedgerReason.RECOUNT, f"no withdrawal {burn}, promised by lineage {lineage.number}")
+            raise Rejected(LedgerReason.INCONSISTENT, f"no withdrawal {burn}, promised by lineage {lineage.number}")
         settled = replace(withdrawal, status=WithdrawalStatus.SETTLED, payout=OutPoint(txid, index))
         trial.open_withdrawals.delete(burn)
         trial.closed_withdrawals.put(burn, settled)

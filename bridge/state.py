@@ -18,11 +18,8 @@ MAX_SCRIPT_BYTES = 34
 """The longest of the five script types: P2WSH and P2TR."""
 MAX_BATCH_TRANSACTION_BYTES = 100_000
 """Far above an unsigned batch of 50 inputs and 100 payees."""
-MAX_LINEAGE_ITEMS = 10_000
-"""Bounds the inputs, payees and versions of one decoded lineage."""
-MAX_WINDOW_ENTRIES = 100_000
-"""Bounds the anchors of one decoded withdrawal window."""
-
+MAX_LIST_ITEMS = 100_000
+"""Bounds a decoded list: a lineage's inputs, payees and versions, the window's anchors."""
 EMPTY_CHAIN = bytes(HASH_SIZE)
 """What a chained hash starts from: no items."""
 
@@ -36,7 +33,7 @@ class LedgerReason(Reason):
     EQUALITY = "ledger-equality"
     NEGATIVE_TERM = "ledger-negative-term"
     NEGATIVE_AMOUNT = "ledger-negative-amount"
-    RECOUNT = "ledger-recount"
+    INCONSISTENT = "ledger-inconsistent"
     CLAIM_FEE = "ledger-claim-fee"
     ALREADY_ENTERED = "ledger-already-entered"
     COIN_NOT_FREE = "ledger-coin-not-free"
@@ -57,6 +54,15 @@ def chain_hash(tag: str, previous: bytes, item: bytes) -> bytes:
     Tags are the item's own; chains start from `EMPTY_CHAIN`.
     """
     return tagged_hash(tag, previous + item)
+
+
+def read_enum(reader: Reader, kind: type[E]) -> E:
+    """Take one byte that names a member of `kind`; raises MalformedError."""
+    value = reader.u8()
+    try:
+        return kind(value)
+    except ValueError as error:
+        raise MalformedError(f"{value} is no {kind.__name__}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +119,7 @@ class Coin:
         return cls(
             outpoint=_read_outpoint(reader),
             value_sats=reader.u64(),
-            kind=_read_enum(reader, CoinKind),
+            kind=read_enum(reader, CoinKind),
             epoch=reader.u32(),
             claim_script=reader.variable(MAX_SCRIPT_BYTES),
             l1_height=reader.u32(),
@@ -174,7 +180,7 @@ class Withdrawal:
             l1_script=Script(reader.variable(MAX_SCRIPT_BYTES)),
             refund_script=Script(reader.variable(MAX_SCRIPT_BYTES)),
             burned_at_anchor=reader.u32(),
-            status=_read_enum(reader, WithdrawalStatus),
+            status=read_enum(reader, WithdrawalStatus),
             lineage=_read_optional(reader, Reader.u64),
             payout=_read_optional(reader, _read_outpoint),
         )
@@ -257,10 +263,10 @@ class Lineage:
     def _read(cls, reader: Reader) -> "Lineage":
         return cls(
             number=reader.u64(),
-            kind=_read_enum(reader, BatchKind),
-            inputs=reader.sequence(MAX_LINEAGE_ITEMS, _read_outpoint),
-            payees=reader.sequence(MAX_LINEAGE_ITEMS, _read_outpoint),
-            versions=reader.sequence(MAX_LINEAGE_ITEMS, BatchVersion.read),
+            kind=read_enum(reader, BatchKind),
+            inputs=reader.sequence(MAX_LIST_ITEMS, _read_outpoint),
+            payees=reader.sequence(MAX_LIST_ITEMS, _read_outpoint),
+            versions=reader.sequence(MAX_LIST_ITEMS, BatchVersion.read),
             reserved_fund_sats=reader.u64(),
             settled_by=_read_optional(reader, lambda source: Txid(source.take(HASH_SIZE))),
             settled_l1_height=_read_optional(reader, Reader.u32),
@@ -361,7 +367,7 @@ class Totals:
             next_withdrawal=reader.u64(),
             next_lineage=reader.u64(),
             record_serial=reader.u64(),
-            withdrawal_window=reader.sequence(MAX_WINDOW_ENTRIES, WindowEntry.read),
+            withdrawal_window=reader.sequence(MAX_LIST_ITEMS, WindowEntry.read),
             entered_chain=reader.take(HASH_SIZE),
             closed_chain=reader.take(HASH_SIZE),
             utxo_chain=reader.take(HASH_SIZE),
@@ -389,11 +395,3 @@ def _read_optional(reader: Reader, read: Callable[[Reader], V]) -> V | None:
     if flag > 1:
         raise MalformedError(f"a flag of {flag}")
     return read(reader) if flag else None
-
-
-def _read_enum(reader: Reader, kind: type[E]) -> E:
-    value = reader.u8()
-    try:
-        return kind(value)
-    except ValueError as error:
-        raise MalformedError(f"{value} is no {kind.__name__}") from error

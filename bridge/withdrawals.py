@@ -1,0 +1,105 @@
+"""Burns: how coin of the sidechain asks to be paid out on L1.
+
+A burn is an output that holds the value and can't be spent, with everything that paying it takes in its script:
+
+    OP_RETURN <L1 genesis hash, 32> <L1 script> <max_fee, 8 little-endian> <refund script>
+
+each item pushed minimally, both scripts of one of the five types. The genesis hash keeps a burn meant for one network
+from counting on another. From the value at most max_fee is spent on L1 fees; the rest reaches the L1 script. The refund
+script is paid on the sidechain if the withdrawal expires.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bitcoin.core.script import OP_RETURN
+
+from bridge.bitcoin.identifiers import HASH_SIZE, BlockHash, Script
+from bridge.bitcoin.script import classify, dust_limit_sats, parse_pushes, push
+from bridge.bitcoin.transaction import TxOut
+from bridge.custody import Custody
+from bridge.errors import Reason, Rejected
+from bridge.ledger import LedgerView
+from bridge.params import PegParams
+
+MAX_FEE_SIZE = 8
+"""Bytes of max_fee in a burn."""
+
+
+class BurnReason(Reason):
+    """Why an output is no burn, or may not burn what it holds."""
+
+    MALFORMED = "burn-malformed"
+    WRONG_GENESIS = "burn-wrong-genesis"
+    L1_SCRIPT_TYPE = "burn-l1-script-type"
+    REFUND_SCRIPT_TYPE = "burn-refund-script-type"
+    RESERVE_SCRIPT = "burn-reserve-script"
+    DUST = "burn-dust"
+    BELOW_REFUND_FEE = "burn-below-refund-fee"
+    OVER_MAX_WITHDRAWAL = "burn-over-max-withdrawal"
+    OVER_WINDOW = "burn-over-window"
+
+
+@dataclass(frozen=True, slots=True)
+class Burn:
+    """What a burn's script says. l1_script and refund_script: of the five types; max_fee_sats: u64."""
+
+    l1_script: Script
+    max_fee_sats: int
+    refund_script: Script
+
+
+def encode_burn(l1_genesis_hash: BlockHash, burn: Burn) -> Script:
+    """The output script that burns, 93 to 113 bytes. l1_genesis_hash: 32 bytes, internal order."""
+    max_fee = burn.max_fee_sats.to_bytes(MAX_FEE_SIZE, "little")
+    items = (l1_genesis_hash, burn.l1_script, max_fee, burn.refund_script)
+    return Script(bytes([OP_RETURN]) + b"".join(push(item) for item in items))
+
+
+def parse_burn(output: TxOut, l1_genesis_hash: BlockHash) -> Burn:
+    """What an OP_RETURN output that holds value says.
+
+    Raises Rejected(BurnReason): MALFORMED, WRONG_GENESIS, L1_SCRIPT_TYPE or REFUND_SCRIPT_TYPE.
+    """
+    if output.script[:1] != bytes([OP_RETURN]):
+        raise Rejected(BurnReason.MALFORMED, "a burn begins with OP_RETURN")
+    items = parse_pushes(output.script[1:])
+    if items is None or len(items) != 4 or len(items[0]) != HASH_SIZE or len(items[2]) != MAX_FEE_SIZE:
+        raise Rejected(BurnReason.MALFORMED, "a burn pushes genesis hash, L1 script, maximal fee and refund script")
+    genesis, l1_script, max_fee, refund_script = items
+    if genesis != l1_genesis_hash:
+        raise Rejected(BurnReason.WRONG_GENESIS, "the burn is meant for another network")
+    if classify(l1_script) is None:
+        raise Rejected(BurnReason.L1_SCRIPT_TYPE, l1_script.hex())
+    if classify(refund_script) is None:
+        raise Rejected(BurnReason.REFUND_SCRIPT_TYPE, refund_script.hex())
+    return Burn(Script(l1_script), int.from_bytes(max_fee, "little"), Script(refund_script))
+
+
+def check_burns(burns: Sequence[tuple[Burn, int]], view: LedgerView, custody: Custody, params: PegParams) -> None:
+    """Whether burns, each with the value it holds in sats, may all be recorded on top of `view`, at its anchor.
+
+    Raises Rejected(BurnReason): RESERVE_SCRIPT, DUST, BELOW_REFUND_FEE, OVER_MAX_WITHDRAWAL or OVER_WINDOW.
+    """
+    window_sats = sum(entry.burned_sats for entry in view.totals.withdrawal_window)
+    for burn, value_sats in burns:
+        _check_burn(burn, value_sats, custody, params)
+        window_sats += value_sats
+        if window_sats > params.max_window_withdrawals_sats:
+            raise Rejected(
+                BurnReason.OVER_WINDOW,
+                f"{window_sats} sats in {params.withdrawal_window_anchors} anchors, over the cap of "
+                f"{params.max_window_withdrawals_sats}",
+            )
+
+
+def _check_burn(burn: Burn, value_sats: int, custody: Custody, params: PegParams) -> None:
+    if custody.is_reserve_script(burn.l1_script):
+        raise Rejected(BurnReason.RESERVE_SCRIPT, "the reserve can't be its own payee")
+    dust_sats = dust_limit_sats(burn.l1_script)
+    if value_sats - burn.max_fee_sats < dust_sats:
+        raise Rejected(BurnReason.DUST, f"{value_sats} less {burn.max_fee_sats} may leave under {dust_sats} sats")
+    if value_sats <= params.refund_fee_sats:
+        raise Rejected(BurnReason.BELOW_REFUND_FEE, f"{value_sats} sats could not be refunded")
+    if value_sats > params.max_withdrawal_sats:
+        raise Rejected(BurnReason.OVER_MAX_WITHDRAWAL, f"{value_sats} sats, at most {params.max_withdrawal_sats}")
