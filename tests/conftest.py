@@ -14,6 +14,8 @@ settings.register_profile(
 )
 settings.load_profile("pegnode")
 
+pytest_plugins = ["tests.support.bitcoind"]
+
 FUNCTIONAL = Path(__file__).parent / "functional"
 
 

@@ -1,0 +1,51 @@
+"""A real Bitcoin node for a test: fresh, funded, and ended when the test ends, however that is."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import trio
+
+from bridge.l1.client import L1Client
+from bridge.l1.regtest import COINBASE_MATURITY, RegtestMiner
+from pegnode.bitcoind import BitcoindProgram, RegtestBitcoind, find_bitcoind, start_regtest
+
+
+@dataclass(frozen=True)
+class Regtest:
+    """A running regtest node with its client, and a wallet that owns one mature coinbase of 50 bitcoin."""
+
+    node: RegtestBitcoind
+    client: L1Client
+    miner: RegtestMiner
+
+    @property
+    def url(self) -> str:
+        return self.node.url
+
+    @property
+    def cookie_path(self) -> Path:
+        return self.node.cookie_path
+
+
+@pytest.fixture(scope="session")
+def bitcoind_binary() -> BitcoindProgram:
+    """The bitcoind under test; without one, tests that need it fail and say how to get it."""
+    return find_bitcoind()
+
+
+@pytest.fixture
+async def regtest(bitcoind_binary: BitcoindProgram, tmp_path: Path) -> AsyncIterator[Regtest]:
+    """A fresh node of 101 blocks."""
+    node = await trio.to_thread.run_sync(lambda: start_regtest(tmp_path / "bitcoind", bitcoind_binary))
+    try:
+        async with node.client() as client:
+            miner = await RegtestMiner.create(client)
+            await miner.generate(COINBASE_MATURITY + 1)
+            yield Regtest(node, client, miner)
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(node.stop)
