@@ -20,6 +20,8 @@ MAX_EVIDENCE = 10_000
 MAX_REFUNDS = 10_000
 MAX_TRANSACTIONS = 100_000
 MAX_BATCHES = 2
+ITEM_OVERHEAD_BYTES = 4
+"""What an item of a body adds to its own length."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Body:
     @cached_property
     def size_bytes(self) -> int:
         """Length of the encoding."""
-        return sum(4 + sum(4 + len(item) for item in section) for section in self._sections.values())
+        return sum(4 + sum(ITEM_OVERHEAD_BYTES + len(item) for item in section) for section in self._sections.values())
 
     @cached_property
     def _sections(self) -> dict[str, tuple[bytes, ...]]:
@@ -91,6 +93,9 @@ class Body:
     def evidence_bytes(self) -> int:
         """Length of all evidence, encoded."""
         return sum(len(item) for item in self._sections["evidence"])
+
+
+EMPTY_BODY = Body()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,40 @@
 """A leader's block: what of the waiting work fits and is valid, under one header."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from bridge.evidence import Evidence
-from bridge.state import Anchor
-from pegnode.chain.block import Block
-from pegnode.chain.facts import L1Facts
-from pegnode.chain.rules import ChainRules
-from pegnode.chain.state import ChainState, ChainView
-from pegnode.errors import Refusal
+from bridge.batch import Batch, build_batch
+from bridge.bitcoin.identifiers import Txid
+from bridge.bitcoin.transaction import Transaction
+from bridge.errors import Reason, Rejected
+from bridge.evidence import Evidence, EvidenceReason
+from bridge.ledger import advance_anchor, ledger_root
+from bridge.state import Anchor, BatchKind, LedgerReason
+from bridge.withdrawals import BurnReason
+from pegnode.chain.block import EMPTY_BODY, ITEM_OVERHEAD_BYTES, Block, Body
+from pegnode.chain.execution import enter_batch, enter_evidence, enter_transfer
+from pegnode.chain.facts import AnchorStatus, L1Facts
+from pegnode.chain.header import HEADER_VERSION, Header
+from pegnode.chain.parameters import ChainRules
+from pegnode.chain.rules import check_header, evidence_order
+from pegnode.chain.state import ChainState, ChainView, Tip
+from pegnode.chain.transactions import TransactionRule
+from pegnode.chain.verdicts import BodyReason
+
+POSTPONING_REASONS: frozenset[Reason] = frozenset(
+    {
+        TransactionRule.NOT_FINAL,
+        TransactionRule.RELATIVE_LOCK,
+        BodyReason.TOO_MANY_SIGOPS,
+        BurnReason.OVER_WINDOW,
+        EvidenceReason.ABOVE_ANCHOR,
+        EvidenceReason.IMMATURE_COINBASE,
+        EvidenceReason.OVER_CAP,
+        EvidenceReason.ALREADY_ENTERED,
+        LedgerReason.ALREADY_SETTLED,
+    }
+)
+"""Grounds that a later block, or the failure of an unfinal parent, may remove: such a candidate goes on waiting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +42,7 @@ class Slot:
     """What a proposal is for.
 
     view: the leader's.  time_ms: the leader's clock; the block's time is raised above the parent's where necessary.
-    anchor: the L1 block that the leader would anchor to.
+    anchor: the L1 block that the leader would anchor to; at or below the parent's, the parent's is kept.
     feerate_sat_kvb: the leader's estimate, for batches; None when it has none.
     include_l1: whether the block may say anything about L1; without it the anchor stays the parent's.
     """
@@ -31,22 +56,139 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """What waits, in order of preference; a transaction after those it spends from. transactions: with witness."""
+    """What waits, in order of preference; a transaction after those it spends from."""
 
     evidence: Sequence[Evidence] = ()
-    transactions: Sequence[bytes] = ()
+    transactions: Sequence[Transaction] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltBlock:
-    """A valid block, its state, and the candidates that no block on this parent could hold, with the reason of each."""
+    """A valid block, its state, and the candidates that no later block could hold either, with the reason of each."""
 
     block: Block
     state: ChainState
-    rejected_evidence: list[tuple[Evidence, Refusal]] = field(default_factory=list)
-    rejected_transactions: list[tuple[bytes, Refusal]] = field(default_factory=list)
+    rejected_evidence: list[tuple[Evidence, Rejected]]
+    rejected_transactions: list[tuple[Txid, Rejected]]
 
 
 def build_block(parent: ChainView, slot: Slot, candidates: Candidates, facts: L1Facts, rules: ChainRules) -> BuiltBlock:
-    """The block that the leader of `slot.view` proposes on `parent`."""
-    raise NotImplementedError
+    """The block that the leader of `slot.view` proposes on `parent`.
+
+    Candidates that don't fit, or can't enter yet, are left out in silence. The block says nothing about L1 unless one's
+    own Bitcoin node holds `slot.anchor`. Raises BlockRejected (HeaderReason) for a slot that no block on `parent` has.
+    """
+    draft = _draft_header(parent.tip.header, slot, facts, rules)
+    check_header(parent.tip.header, draft, rules)
+    assembly = _Assembly(ChainState(parent, draft), rules)
+    advance_anchor(assembly.state.ledger, draft.anchor, rules.params)
+    if _speaks_about_l1(slot, facts):
+        assembly.add_evidence(candidates.evidence, facts)
+        if slot.feerate_sat_kvb is not None:
+            assembly.add_payout(slot.feerate_sat_kvb)
+    assembly.add_transactions(candidates.transactions)
+    return assembly.finish()
+
+
+def _speaks_about_l1(slot: Slot, facts: L1Facts) -> bool:
+    return slot.include_l1 and facts.anchor is AnchorStatus.ON_CHAIN
+
+
+def _draft_header(parent: Header, slot: Slot, facts: L1Facts, rules: ChainRules) -> Header:
+    """Everything of the header but the roots."""
+    anchor = parent.anchor
+    if _speaks_about_l1(slot, facts) and slot.anchor.height > anchor.height:
+        anchor = slot.anchor
+    return Header(
+        version=HEADER_VERSION,
+        chain_id=rules.chain_id,
+        epoch=rules.membership.epoch,
+        height=parent.height + 1,
+        view=slot.view,
+        parent=parent.hash,
+        leader=rules.membership.leader(slot.view),
+        time_ms=max(slot.time_ms, parent.time_ms + 1),
+        anchor=anchor,
+        body_root=EMPTY_BODY.root,
+        ledger_root=parent.ledger_root,
+    )
+
+
+@dataclass(slots=True)
+class _Assembly:
+    """A body under construction; `state` is always the one after what it holds."""
+
+    state: ChainState
+    rules: ChainRules
+    evidence: list[Evidence] = field(default_factory=list)
+    transactions: list[bytes] = field(default_factory=list)
+    batches: list[Batch] = field(default_factory=list)
+    body_bytes: int = EMPTY_BODY.size_bytes
+    rejected_evidence: list[tuple[Evidence, Rejected]] = field(default_factory=list)
+    rejected_transactions: list[tuple[Txid, Rejected]] = field(default_factory=list)
+
+    def add_evidence(self, candidates: Sequence[Evidence], facts: L1Facts) -> None:
+        """What fits of the evidence, in the order that a body has it in."""
+        bytes_left, openings_left = self.rules.params.max_evidence_bytes, self.rules.params.max_openings
+        for evidence in sorted(candidates, key=evidence_order):
+            fact = facts.blocks.get(evidence.l1_block_hash)
+            size = len(evidence.encode())
+            if fact is None or size > bytes_left or len(evidence.openings) > openings_left or not self._fits(size):
+                continue
+            try:
+                enter_evidence(self.state, evidence, fact, self.rules)
+            except Rejected as error:
+                if error.reason not in POSTPONING_REASONS:
+                    self.rejected_evidence.append((evidence, error))
+                continue
+            bytes_left -= size
+            openings_left -= len(evidence.openings)
+            self._take(size)
+            self.evidence.append(evidence)
+
+    def add_payout(self, feerate_sat_kvb: int) -> None:
+        """The payout that is due at this feerate, moved into the range that the parameters allow."""
+        params = self.rules.params
+        feerate = min(max(feerate_sat_kvb, params.feerate_floor_sat_kvb), params.feerate_ceiling_sat_kvb)
+        planned = build_batch(self.state.ledger, BatchKind.PAYOUT, None, feerate, self.rules.custody, params)
+        if planned is None:
+            return
+        batch = Batch.of(planned)
+        size = len(batch.encode())
+        if self._fits(size):
+            enter_batch(self.state, batch, self.rules)
+            self._take(size)
+            self.batches.append(batch)
+
+    def add_transactions(self, candidates: Sequence[Transaction]) -> None:
+        """What fits of the transactions; what spends from one that was left out is left out too."""
+        sigop_budget = self.rules.chain.max_sigop_cost
+        left_out: set[Txid] = set()
+        for transaction in candidates:
+            size = len(transaction.serialize())
+            full = len(self.transactions) >= self.rules.chain.max_transactions or not self._fits(size)
+            if full or any(txin.outpoint.txid in left_out for txin in transaction.inputs):
+                left_out.add(transaction.txid)
+                continue
+            try:
+                sigop_budget -= enter_transfer(self.state, transaction, sigop_budget, self.rules).sigop_cost
+            except Rejected as error:
+                left_out.add(transaction.txid)
+                if error.reason not in POSTPONING_REASONS:
+                    self.rejected_transactions.append((transaction.txid, error))
+                continue
+            self._take(size)
+            self.transactions.append(transaction.serialize())
+
+    def finish(self) -> BuiltBlock:
+        """The block, its roots filled in."""
+        body = Body(evidence=tuple(self.evidence), transactions=tuple(self.transactions), batches=tuple(self.batches))
+        header = replace(self.state.tip.header, body_root=body.root, ledger_root=ledger_root(self.state.ledger))
+        self.state.tip = Tip(header)
+        return BuiltBlock(Block(header, body), self.state, self.rejected_evidence, self.rejected_transactions)
+
+    def _fits(self, size: int) -> bool:
+        return self.body_bytes + ITEM_OVERHEAD_BYTES + size <= self.rules.chain.max_body_bytes
+
+    def _take(self, size: int) -> None:
+        self.body_bytes += ITEM_OVERHEAD_BYTES + size

@@ -1,11 +1,11 @@
 """What a node's own Bitcoin node says about a block: the only input of validity that is local."""
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from bridge.bitcoin.identifiers import BlockHash
-from bridge.evidence import L1BlockFact
+from bridge.evidence import Evidence, L1BlockFact
 from pegnode.chain.block import Block
 from pegnode.chain.header import Header
 
@@ -40,8 +40,13 @@ NO_FACTS = L1Facts(AnchorStatus.UNKNOWN)
 
 
 def required_facts(block: Block) -> tuple[BlockHash, ...]:
-    """The L1 blocks that the evidence of `block` speaks about, each once, in order of appearance."""
-    return tuple(dict.fromkeys(evidence.l1_block_hash for evidence in block.body.evidence))
+    """The L1 blocks that the evidence of `block` speaks about."""
+    return blocks_of(block.body.evidence)
+
+
+def blocks_of(evidence: Iterable[Evidence]) -> tuple[BlockHash, ...]:
+    """The L1 blocks that `evidence` speaks about, each once, in order of appearance."""
+    return tuple(dict.fromkeys(item.l1_block_hash for item in evidence))
 
 
 def needs_l1(parent: Header, block: Block) -> bool:

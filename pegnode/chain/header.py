@@ -10,7 +10,8 @@ from bridge.codec import Reader, Writer, decode_whole
 from bridge.state import Anchor
 
 HEADER_VERSION = 1
-HEADER_SIZE = 4 + 32 + 4 + 8 + 8 + 32 + 2 + 8 + 4 + 32 + 32 + 32
+ANCHOR_SIZE = 4 + HASH_SIZE
+HEADER_SIZE = 4 + HASH_SIZE + 4 + 8 + 8 + HASH_SIZE + 2 + 8 + ANCHOR_SIZE + HASH_SIZE + HASH_SIZE
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,7 @@ class Header:
             .fixed(self.parent, HASH_SIZE)
             .u16(self.leader)
             .u64(self.time_ms)
-            .u32(self.anchor.height)
-            .fixed(self.anchor.hash, HASH_SIZE)
+            .fixed(self.anchor.encode(), ANCHOR_SIZE)
             .fixed(self.body_root, HASH_SIZE)
             .fixed(self.ledger_root, HASH_SIZE)
             .finish()
@@ -65,7 +65,7 @@ class Header:
             parent=BlockHash(reader.take(HASH_SIZE)),
             leader=reader.u16(),
             time_ms=reader.u64(),
-            anchor=Anchor(reader.u32(), BlockHash(reader.take(HASH_SIZE))),
+            anchor=Anchor.read(reader),
             body_root=reader.take(HASH_SIZE),
             ledger_root=reader.take(HASH_SIZE),
         )

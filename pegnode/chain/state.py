@@ -7,17 +7,29 @@ from typing import Protocol, Self
 from bridge.bitcoin.identifiers import BlockHash, OutPoint, Script
 from bridge.bitcoin.transaction import Transaction
 from bridge.codec import Reader, Writer, decode_whole
-from bridge.ledger import Ledger, LedgerView
-from bridge.state import OverlayTable, Table
+from bridge.ledger import GenesisLedger, Ledger, LedgerView
+from bridge.state import MAX_SCRIPT_BYTES
+from bridge.tables import MemoryTable, OverlayTable, Table
 from pegnode.chain.header import Header
 
-MAX_SCRIPT_BYTES = 10_000
-"""No output script of a transaction of 100 kB that can be spent is longer. Source: Bitcoin Core, MAX_SCRIPT_SIZE."""
+LEDGER_TABLES = (
+    "coins",
+    "entered",
+    "open_withdrawals",
+    "closed_withdrawals",
+    "open_lineages",
+    "closed_lineages",
+    "versions",
+)
+"""The tables of a ledger, by attribute: all of its delta but the totals."""
 
 
 @dataclass(frozen=True, slots=True)
 class Utxo:
-    """One unspent output. height (u64), time_ms (u64): of the block that made it, for relative lock times."""
+    """One unspent output, in one of the five types.
+
+    height (u64), time_ms (u64): of the block that made it, for relative lock times.
+    """
 
     value_sats: int
     script: Script
@@ -89,16 +101,44 @@ class ChainView(Protocol):
         """Every unspent output. Burns and data outputs are none."""
 
 
+class GenesisState:
+    """The state below the first block: no output, an empty ledger at the genesis anchor."""
+
+    def __init__(self, header: Header) -> None:
+        self.tip = Tip(header)
+        self.ledger: LedgerView = GenesisLedger(header.anchor)
+        self.utxos: Table[OutPoint, Utxo] = MemoryTable()
+
+
 class ChainState:
     """The state after one block, laid over that of its parent, and so the block's delta.
 
-    ledger.*.writes and utxos.writes hold what changed; `transactions` what the block did, claims first, then refunds,
-    then transfers.
+    The `writes` of the tables in `ledger`, and of `utxos`, hold what changed; `transactions` what the block did: claims
+    first, then refunds, then transfers.
     """
 
     def __init__(self, base: ChainView, header: Header) -> None:
-        self.base = base
         self.tip = Tip(header)
         self.ledger = Ledger(base.ledger)
         self.utxos: OverlayTable[OutPoint, Utxo] = OverlayTable(base.utxos)
         self.transactions: list[AppliedTransaction] = []
+
+    def rebased(self, base: ChainView) -> "ChainState":
+        """The same delta over another view of the same parent state, such as storage once the parent is final.
+
+        Without it a chain of overlays would grow with every block. Raises ValueError for a `base` after another block.
+        """
+        if base.tip.hash != self.tip.header.parent:
+            raise ValueError(f"block {self.tip.header.height} does not follow {base.tip.header.height}")
+        state = ChainState(base, self.tip.header)
+        state.ledger.totals = self.ledger.totals
+        for name in LEDGER_TABLES:
+            getattr(state.ledger, name).absorb(getattr(self.ledger, name))
+        state.utxos.absorb(self.utxos)
+        state.transactions = self.transactions
+        return state
+
+
+def recount_supply(view: ChainView) -> int:
+    """The sum of the UTXO set in satoshis, counted output by output: what `totals.supply_sats` must say."""
+    return sum(utxo.value_sats for _, utxo in view.utxos.items())

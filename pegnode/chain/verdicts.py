@@ -6,7 +6,7 @@ Three kinds of answer, which must never be taken for one another:
 - a vote *withheld* is a member's prudence, and lives in `conditions`.
 """
 
-from bridge.errors import Reason, Rejected
+from bridge.errors import Reason
 from pegnode.errors import PegnodeError, Refusal
 
 
@@ -54,22 +54,13 @@ class BlockRejected(Refusal):
     """
 
     def __init__(self, reason: HeaderReason | BodyReason, detail: str = "", cause: Reason | None = None) -> None:
-        super().__init__(reason, f"{detail}: {cause.value}" if cause else detail)
+        super().__init__(reason, detail)
         self.cause = cause
 
     @property
     def condemns_header(self) -> bool:
         """Whether every block under this header is invalid. Otherwise only these very bytes of the block are."""
         return isinstance(self.reason, HeaderReason)
-
-
-class TransactionRejected(Refusal):
-    """A transaction that breaks a rule. reason: TransactionRule, or that of the bridge's rule it broke."""
-
-    @classmethod
-    def by(cls, rejection: Rejected) -> "TransactionRejected":
-        """The bridge's verdict as this package's."""
-        return cls(rejection.reason, rejection.detail)
 
 
 class L1Waiting(PegnodeError):  # noqa: N818 -- a state, no error of anybody

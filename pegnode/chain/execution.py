@@ -1,0 +1,90 @@
+"""How the parts of a body change the state. Each function either changes it or raises Rejected and leaves it as it was.
+
+The checker of a block and its builder both go through here, so that what one builds the other accepts.
+"""
+
+from dataclasses import replace
+
+from bridge.batch import Batch, check_batch
+from bridge.bitcoin.identifiers import OutPoint
+from bridge.bitcoin.transaction import Transaction
+from bridge.codec import Writer
+from bridge.deposits import apply_evidence
+from bridge.errors import Rejected
+from bridge.evidence import Evidence, L1BlockFact
+from bridge.ledger import add_fee, record_batch, record_burn
+from bridge.state import chain_hash
+from pegnode.chain.parameters import ChainRules
+from pegnode.chain.state import AppliedTransaction, ChainState, TransactionKind, Utxo
+from pegnode.chain.transactions import BlockContext, TransactionEffect, check_transaction, is_spendable
+from pegnode.chain.verdicts import BodyReason
+
+UTXO_DELTA_TAG = "pegnode/utxo-delta"
+
+
+def context_of(state: ChainState) -> BlockContext:
+    """Where the transactions of the block under construction stand."""
+    header = state.tip.header
+    return BlockContext(header.height, header.time_ms)
+
+
+def enter_evidence(state: ChainState, evidence: Evidence, fact: L1BlockFact, rules: ChainRules) -> None:
+    """What L1 says, into the ledger; the claims it gives rise to, into the UTXO set. Raises Rejected."""
+    for claim in apply_evidence(state.ledger, evidence, fact, rules.custody, rules.params):
+        _apply(state, TransactionKind.CLAIM, claim, rules.params.claim_fee_sats, ())
+
+
+def enter_batch(state: ChainState, batch: Batch, rules: ChainRules) -> None:
+    """A batch that is due, and exactly the one that is due, into the ledger. Raises Rejected."""
+    record_batch(state.ledger, check_batch(state.ledger, batch, rules.custody, rules.params))
+
+
+def enter_transfer(
+    state: ChainState, transaction: Transaction, sigop_budget: int, rules: ChainRules
+) -> TransactionEffect:
+    """An ordinary transaction: its outputs for those it spends, its fee to the fund, its burns owed.
+
+    sigop_budget: what the block's cap leaves for its signature operations. Raises Rejected.
+    """
+    effect = check_transaction(transaction, state.utxos, state.ledger, context_of(state), rules)
+    if effect.sigop_cost > sigop_budget:
+        raise Rejected(BodyReason.TOO_MANY_SIGOPS, f"{effect.sigop_cost}, and {sigop_budget} left")
+    with state.ledger.atomic() as trial:
+        add_fee(trial, effect.fee_sats)
+        for vout, burn, value_sats in effect.burns:
+            record_burn(
+                trial,
+                transaction.outpoint(vout),
+                value_sats=value_sats,
+                max_fee_sats=burn.max_fee_sats,
+                l1_script=burn.l1_script,
+                refund_script=burn.refund_script,
+            )
+    _apply(state, TransactionKind.TRANSFER, transaction, effect.fee_sats, effect.spent)
+    return effect
+
+
+def _apply(
+    state: ChainState,
+    kind: TransactionKind,
+    transaction: Transaction,
+    fee_sats: int,
+    spent: tuple[tuple[OutPoint, Utxo], ...],
+) -> None:
+    """Change the UTXO set, chain the change into the ledger's commitment, and note the transaction."""
+    context = context_of(state)
+    created = [
+        (transaction.outpoint(vout), Utxo(output.value_sats, output.script, context.height, context.time_ms))
+        for vout, output in enumerate(transaction.outputs)
+        if is_spendable(output)
+    ]
+    for outpoint, _ in spent:
+        state.utxos.delete(outpoint)
+    for outpoint, utxo in created:
+        state.utxos.put(outpoint, utxo)
+    delta = Writer()
+    delta.sequence(spent, lambda to, item: to.variable(item[0].encode()))
+    delta.sequence(created, lambda to, item: to.variable(item[0].encode()).variable(item[1].encode()))
+    totals = state.ledger.totals
+    state.ledger.totals = replace(totals, utxo_chain=chain_hash(UTXO_DELTA_TAG, totals.utxo_chain, delta.finish()))
+    state.transactions.append(AppliedTransaction(kind, transaction, fee_sats, spent))
