@@ -14,8 +14,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
 
+from bridge.batch import BATCH_VERSION, REPLACEABLE_SEQUENCE
+from bridge.bitcoin import amounts
 from bridge.bitcoin.identifiers import OutPoint, Script, Txid, hash_to_hex
-from bridge.bitcoin.transaction import Transaction, TxOut
+from bridge.bitcoin.transaction import Transaction, TxIn, TxOut
 from bridge.custody import CoinKind, Custody, reserve_script
 from bridge.errors import Reason, Rejected
 from bridge.ledger import LedgerView
@@ -35,6 +37,7 @@ class RefusalReason(Reason):
     UNKNOWN_KIND = "refusal-unknown-kind"
     MALFORMED_TRANSACTION = "refusal-malformed-transaction"
     WRONG_TXID = "refusal-wrong-txid"
+    WRONG_FORM = "refusal-wrong-form"
     REPEATED_INPUT = "refusal-repeated-input"
     INPUT_NOT_IN_LINEAGE = "refusal-input-not-in-lineage"
     INPUT_NOT_A_COIN = "refusal-input-not-a-coin"
@@ -113,8 +116,7 @@ def approve_batch(
         )
     lineage, version = recorded_version(view, txid)
     plan = plan_version(view, lineage, version, custody)
-    _check_outputs(view, lineage, version, plan, custody)
-    _check_caps(view, lineage, version, params)
+    _check_outputs(view, lineage, version, plan, custody, params)
     _check_reserve(view, lineage, facts, custody)
     return ApprovedBatch(plan, _SEAL)
 
@@ -141,13 +143,15 @@ def recorded_version(view: LedgerView, txid: Txid) -> tuple[Lineage, BatchVersio
 def plan_version(view: LedgerView, lineage: Lineage, version: BatchVersion, custody: Custody) -> SigningPlan:
     """What there is to sign of a recorded version; a member that refuses to sign may still collect for others.
 
-    Raises SigningRefused: MALFORMED_TRANSACTION, WRONG_TXID, REPEATED_INPUT, INPUT_*, NO_RESERVE_SCRIPT.
+    Raises SigningRefused: MALFORMED_TRANSACTION, WRONG_TXID, WRONG_FORM, REPEATED_INPUT, INPUT_*, NO_RESERVE_SCRIPT.
     """
     transaction = _parse(version)
     if transaction.txid != version.txid:
         raise SigningRefused(
             RefusalReason.WRONG_TXID, f"{hash_to_hex(transaction.txid)}, recorded as {hash_to_hex(version.txid)}"
         )
+    if _unsigned(transaction).serialize() != version.transaction:
+        raise SigningRefused(RefusalReason.WRONG_FORM, "not of the one form that batches have")
     coins = _locked_coins(view, lineage, transaction)
     try:
         return plan_signing(transaction, coins, custody)
@@ -160,6 +164,12 @@ def _parse(version: BatchVersion) -> Transaction:
         return Transaction.parse_stripped(version.transaction)
     except Rejected as error:
         raise SigningRefused(RefusalReason.MALFORMED_TRANSACTION, str(error)) from error
+
+
+def _unsigned(transaction: Transaction) -> Transaction:
+    """A batch with the inputs' outpoints and the outputs of `transaction`: nothing else of it is free."""
+    inputs = tuple(TxIn(txin.outpoint, b"", REPLACEABLE_SEQUENCE) for txin in transaction.inputs)
+    return Transaction(BATCH_VERSION, inputs, transaction.outputs, 0)
 
 
 def _reserve_script(custody: Custody, epoch: int, kind: CoinKind, claim_script: bytes = b"") -> Script:
@@ -197,7 +207,7 @@ def _locked_coins(view: LedgerView, lineage: Lineage, transaction: Transaction) 
 
 
 def _check_outputs(
-    view: LedgerView, lineage: Lineage, version: BatchVersion, plan: SigningPlan, custody: Custody
+    view: LedgerView, lineage: Lineage, version: BatchVersion, plan: SigningPlan, custody: Custody, params: PegParams
 ) -> None:
     """The payees' outputs in order, then change to the reserve alone, and the rest is the fee, as recorded."""
     outputs = plan.transaction.outputs
@@ -209,16 +219,41 @@ def _check_outputs(
         share_sats = payee.value_sats - output.value_sats
         if output.script != payee.l1_script or not 0 <= share_sats <= payee.max_fee_sats:
             raise SigningRefused(RefusalReason.WRONG_PAYEES, f"the output for burn {payee.burn}")
+        if payee.value_sats > params.max_withdrawal_sats:
+            raise SigningRefused(RefusalReason.WITHDRAWAL_OVER_CAP, f"burn {payee.burn} of {payee.value_sats} sats")
         shares_sats += share_sats
     change_script = _reserve_script(custody, version.epoch, CoinKind.CHANGE)
-    if any(output.script != change_script for output in outputs[len(payees) :]):
-        raise SigningRefused(RefusalReason.WRONG_CHANGE, f"an output after the {len(payees)} payees'")
+    for output in outputs[len(payees) :]:
+        if output.script != change_script or output.value_sats < params.coin_floor_sats:
+            raise SigningRefused(RefusalReason.WRONG_CHANGE, f"{output.value_sats} sats to {output.script.hex()}")
+    _check_fee(lineage, version, plan, shares_sats, params)
+
+
+def _check_fee(lineage: Lineage, version: BatchVersion, plan: SigningPlan, shares_sats: int, params: PegParams) -> None:
+    """The fee is what the version says, at a feerate and a cost to the fund within the caps.
+
+    shares_sats: what the payees bear of it. They bear at most what the feerate asks, each share rounded up; the fund
+    bears the rest, and in maintenance, up to a cap, the deficit may.
+    """
+    if not params.feerate_floor_sat_kvb <= version.feerate_sat_kvb <= params.feerate_ceiling_sat_kvb:
+        raise SigningRefused(RefusalReason.FEERATE_OUT_OF_RANGE, f"{version.feerate_sat_kvb} sat/kvB")
+    if version.fund_part_sats > params.lineage_fee_cap_sats:
+        raise SigningRefused(RefusalReason.FEE_OVER_CAP, f"{version.fund_part_sats} sats of the fund")
+    outputs = plan.transaction.outputs
     fee_sats = sum(prevout.value_sats for prevout in plan.prevouts) - sum(output.value_sats for output in outputs)
-    if fee_sats < 0 or (fee_sats, fee_sats - shares_sats) != (version.fee_sats, version.fund_part_sats):
+    asked_sats = amounts.fee_sats(plan.signed_vsize_vbytes, version.feerate_sat_kvb)
+    short_sats = fee_sats - shares_sats - version.fund_part_sats
+    may_be_short_sats = params.maintenance_deficit_cap_sats if lineage.kind is BatchKind.MAINTENANCE else 0
+    if (
+        fee_sats != version.fee_sats
+        or fee_sats < asked_sats
+        or shares_sats >= asked_sats + len(lineage.payees)
+        or not 0 <= short_sats <= may_be_short_sats
+    ):
         raise SigningRefused(
             RefusalReason.WRONG_FEE,
             f"{fee_sats} sats, of it {shares_sats} the payees'; recorded {version.fee_sats} and the fund's "
-            f"{version.fund_part_sats}",
+            f"{version.fund_part_sats}; the feerate asks {asked_sats}",
         )
 
 
@@ -237,17 +272,6 @@ def _payees(view: LedgerView, lineage: Lineage) -> list[Withdrawal]:
             raise SigningRefused(RefusalReason.WRONG_PAYEES, f"burn {burn} is not owed by lineage {lineage.number}")
         payees.append(withdrawal)
     return payees
-
-
-def _check_caps(view: LedgerView, lineage: Lineage, version: BatchVersion, params: PegParams) -> None:
-    """The genesis' limits on feerate, the fund's part of the fee, and each withdrawal."""
-    if not params.feerate_floor_sat_kvb <= version.feerate_sat_kvb <= params.feerate_ceiling_sat_kvb:
-        raise SigningRefused(RefusalReason.FEERATE_OUT_OF_RANGE, f"{version.feerate_sat_kvb} sat/kvB")
-    if version.fund_part_sats > params.lineage_fee_cap_sats:
-        raise SigningRefused(RefusalReason.FEE_OVER_CAP, f"{version.fund_part_sats} sats of the fund")
-    for payee in _payees(view, lineage):
-        if payee.value_sats > params.max_withdrawal_sats:
-            raise SigningRefused(RefusalReason.WITHDRAWAL_OVER_CAP, f"burn {payee.burn} of {payee.value_sats} sats")
 
 
 def _check_reserve(view: LedgerView, lineage: Lineage, facts: ReserveFacts, custody: Custody) -> None:

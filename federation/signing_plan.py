@@ -5,9 +5,14 @@ from dataclasses import dataclass
 
 from bridge.bitcoin.identifiers import OutPoint, Txid
 from bridge.bitcoin.taproot import script_path_sighash
-from bridge.bitcoin.transaction import Transaction, TxOut
-from bridge.custody import Custody, ReserveScript, reserve_script
+from bridge.bitcoin.transaction import WITNESS_SCALE_FACTOR, Transaction, TxOut
+from bridge.custody import Custody, ReserveScript, quorum_input_weight, reserve_script
 from bridge.state import Coin
+
+UNSIGNED_INPUT_SIZE = 32 + 4 + 1 + 4
+"""Bytes of an input without witness: outpoint, length of an empty script, sequence."""
+SEGWIT_MARKER_WEIGHT = 2
+"""Weight units of the marker and flag of a transaction with witnesses. Source: BIP144."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,14 @@ class SigningPlan:
     def prevouts(self) -> tuple[TxOut, ...]:
         """What the inputs spend, in input order."""
         return tuple(planned.prevout for planned in self.inputs)
+
+    @property
+    def signed_vsize_vbytes(self) -> int:
+        """Virtual bytes of the transaction once each input has its quorum: known before anyone has signed."""
+        unsigned_inputs = len(self.inputs) * UNSIGNED_INPUT_SIZE
+        weight = (self.transaction.stripped_size - unsigned_inputs) * WITNESS_SCALE_FACTOR + SEGWIT_MARKER_WEIGHT
+        weight += sum(quorum_input_weight(planned.reserve.policy) for planned in self.inputs)
+        return -(-weight // WITNESS_SCALE_FACTOR)
 
 
 def plan_signing(transaction: Transaction, coins: Sequence[Coin], custody: Custody) -> SigningPlan:
