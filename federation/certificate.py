@@ -5,6 +5,7 @@ kind can never pass for another. Signatures are BIP340, checked against the memb
 """
 
 import enum
+import itertools
 from dataclasses import dataclass
 
 from bridge.bitcoin.curve import schnorr_verify
@@ -136,7 +137,7 @@ def verify_certificate(certificate: Certificate, membership: Membership, chain_i
         detail = f"{len(certificate.signatures)} signatures, {membership.quorum} belong"
         raise VoteRejected(VoteReason.QUORUM_SIZE, detail)
     members = [member for member, _ in certificate.signatures]
-    if any(first >= second for first, second in zip(members, members[1:], strict=False)):
+    if any(first >= second for first, second in itertools.pairwise(members)):
         raise VoteRejected(VoteReason.SIGNERS_UNSORTED)
     digest = vote_digest(chain_id, certificate.epoch, certificate.kind, certificate.view, certificate.block_hash)
     for member, signature64 in certificate.signatures:

@@ -7,7 +7,7 @@ from bridge.errors import Reason
 from federation.errors import Refused
 
 MAX_MEMBERS = 255
-"""Bounds certificates and reserve scripts. A `multi_a` leaf fits far more, a quorum of signers in practice far fewer."""
+"""Bounds certificates and reserve scripts; federations in use have a few dozen members at most."""
 
 
 class MembershipReason(Reason):

@@ -1,0 +1,182 @@
+"""What the consensus machine asks for.
+
+Whoever drives the machine carries the actions out in the order given, and reports what came of them as events.
+"""
+
+from dataclasses import dataclass
+
+from bridge.bitcoin.identifiers import BlockHash
+from bridge.errors import Reason
+from federation.certificate import Certificate, Vote, VoteKind
+from pegnode.consensus.events import BlockInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """Build a block on `parent_hash` (empty if there is nothing to include); answer BlockBuilt or BuildFailed.
+
+    include_l1: False leaves out evidence, batches and a new anchor.
+    """
+
+    view: int
+    parent_hash: BlockHash
+    include_l1: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Validate:
+    """Check a block whose parent is final or was found valid; answer BlockChecked. May be asked again."""
+
+    block_hash: BlockHash
+
+
+@dataclass(frozen=True, slots=True)
+class CastVote:
+    """Sign, journal with a synced write (for NOTARIZE the block's body in the same write), then broadcast, and feed the
+    vote back as VoteReceived. Nothing may leave before the write is synced."""
+
+    kind: VoteKind
+    view: int
+    block_hash: BlockHash
+
+
+@dataclass(frozen=True, slots=True)
+class SendProposal:
+    """Send this member's own, journaled proposal and its notarize vote to `members`, with these certificates."""
+
+    view: int
+    block_hash: BlockHash
+    certificates: tuple[Certificate, ...]
+    members: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Broadcast:
+    """Send to every other member."""
+
+    votes: tuple[Vote, ...] = ()
+    certificates: tuple[Certificate, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SendTo:
+    """Send to one member, who is behind."""
+
+    member: int
+    certificates: tuple[Certificate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SaveCertificate:
+    """Write to the journal. No sync is needed: the next vote's synced write carries it along."""
+
+    certificate: Certificate
+
+
+@dataclass(frozen=True, slots=True)
+class Finalized:
+    """This block and its ancestors are final: commit them to storage, then prune the journal to the block's view.
+
+    Every one of them was found valid before.
+    """
+
+    info: BlockInfo
+    certificate: Certificate
+
+
+@dataclass(frozen=True, slots=True)
+class WakeAt:
+    """Feed a Tick at this time; replaces the wake-up asked for before."""
+
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class RequestBlock:
+    """Fetch the body of a certified block from the other members; answer BlockReceived. May be asked again."""
+
+    block_hash: BlockHash
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """These bodies are needed no longer: stored as final, or dead."""
+
+    block_hashes: tuple[BlockHash, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReportEquivocation:
+    """Two votes of one member that no honest member signs both: proof of a fault."""
+
+    first: Vote
+    second: Vote
+
+
+@dataclass(frozen=True, slots=True)
+class ReportUnknownOwnVote:
+    """A vote under this member's own key that its journal doesn't hold: the journal was lost, or the key runs twice."""
+
+    vote: Vote
+
+
+@dataclass(frozen=True, slots=True)
+class ReportInvalidCertified:
+    """A quorum certified what this member finds invalid: more than f members are faulty, or the rules differ."""
+
+    block_hash: BlockHash
+    certificate: Certificate
+
+
+@dataclass(frozen=True, slots=True)
+class ReportConflictingCertificates:
+    """Two certificates that can't both be while at most f members are faulty.
+
+    From here on the machine signs nothing and declares nothing final.
+    """
+
+    first: Certificate
+    second: Certificate
+
+
+class ConsensusReason(Reason):
+    """Why the machine did not use what it was sent."""
+
+    WRONG_EPOCH = "consensus-wrong-epoch"
+    UNKNOWN_MEMBER = "consensus-unknown-member"
+    VIEW_TOO_FAR = "consensus-view-too-far"
+    VIEW_PASSED = "consensus-view-passed"
+    NOT_LEADER = "consensus-not-leader"
+    PROPOSAL_MISMATCH = "consensus-proposal-mismatch"
+    SECOND_PROPOSAL = "consensus-second-proposal"
+    EQUIVOCATION = "consensus-equivocation"
+    BLOCK_NOT_WANTED = "consensus-block-not-wanted"
+    WRONG_HEIGHT = "consensus-wrong-height"
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """What was received is not used, for this reason. It is no proof of a fault, except where the reason says so."""
+
+    reason: ConsensusReason
+    detail: str = ""
+
+
+Action = (
+    Build
+    | Validate
+    | CastVote
+    | SendProposal
+    | Broadcast
+    | SendTo
+    | SaveCertificate
+    | Finalized
+    | WakeAt
+    | RequestBlock
+    | Forget
+    | ReportEquivocation
+    | ReportUnknownOwnVote
+    | ReportInvalidCertified
+    | ReportConflictingCertificates
+    | Refuse
+)

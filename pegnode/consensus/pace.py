@@ -1,0 +1,77 @@
+"""The clock of one view: when its block is due, and when the view has lasted too long.
+
+Arithmetic over the moments it was told; it reads no clock. Every time is in milliseconds on the driver's clock.
+"""
+
+from pegnode.consensus.parameters import ConsensusParams
+
+
+class Pace:
+    """Moments of the current view and of the newest certified block."""
+
+    def __init__(self, params: ConsensusParams, fault_tolerance: int, now_ms: int) -> None:
+        self._params = params
+        self._leaders_with_an_honest_one = fault_tolerance + 1
+        self._entered_ms = now_ms
+        self._block_ms = now_ms
+        self._timer_from_ms: int | None = None
+        self._retry_ms = now_ms
+
+    def enter(self, now_ms: int) -> None:
+        """A new view was entered: its timer has not started."""
+        self._entered_ms = now_ms
+        self._timer_from_ms = None
+        self._retry_ms = now_ms
+
+    def note_block(self, seen_ms: int) -> None:
+        """The newest certified block was first seen then: block interval and heartbeat count from it."""
+        self._block_ms = seen_ms
+
+    def note_build_failed(self, now_ms: int) -> None:
+        """The leader could not build: it tries again after a block interval."""
+        self._retry_ms = now_ms + self._params.block_interval_ms
+
+    @property
+    def earliest_proposal_ms(self) -> int:
+        """No block is proposed before this."""
+        return self._block_ms + self._params.block_interval_ms
+
+    @property
+    def heartbeat_ms(self) -> int:
+        """From this moment on a block is due even if there is nothing to include."""
+        return self._block_ms + self._params.heartbeat_ms
+
+    def proposal_ms(self, work: bool, unfinal: bool) -> int:
+        """When the leader proposes.
+
+        Work goes as soon as the interval allows. Without work, a certified block that is not final gets a successor
+        that carries it along, but only after its finalization had a quarter of the timeout to arrive.
+        """
+        due_ms = self.heartbeat_ms
+        if unfinal:
+            due_ms = min(due_ms, self._entered_ms + self._params.view_timeout_ms // 4)
+        if work:
+            due_ms = self.earliest_proposal_ms
+        return max(due_ms, self.earliest_proposal_ms, self._retry_ms)
+
+    def run_timer(self, due: bool, now_ms: int) -> None:
+        """Start the view timer once a block is due, and stop it when none is any longer."""
+        if not due and now_ms < self.heartbeat_ms:
+            self._timer_from_ms = None
+        elif self._timer_from_ms is None:
+            self._timer_from_ms = now_ms
+
+    def deadline_ms(self, stalled_views: int) -> int | None:
+        """When to vote nullify; None while the timer stands.
+
+        stalled_views: nullified views between the newest certified block and the current view. After f+1 of them an
+        honest leader had its turn, so it is the network that is slow: the timeout doubles, up to its cap.
+        """
+        if self._timer_from_ms is None:
+            return None
+        timeout_ms = self._params.view_timeout_ms
+        for _ in range(stalled_views // self._leaders_with_an_honest_one):
+            if timeout_ms >= self._params.max_view_timeout_ms:
+                break
+            timeout_ms *= 2
+        return max(self._timer_from_ms, self.earliest_proposal_ms) + min(timeout_ms, self._params.max_view_timeout_ms)
