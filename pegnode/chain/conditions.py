@@ -7,28 +7,33 @@ or on sync, and their verdict is never kept as if the block were invalid.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from bridge.bitcoin.identifiers import OutPoint
+from bridge.batch import Batch
+from bridge.bitcoin.hashes import sha256d
+from bridge.bitcoin.identifiers import OutPoint, Txid
 from bridge.errors import Reason
 from pegnode.chain.block import Block
+from pegnode.chain.facts import needs_l1
 from pegnode.chain.header import Header
-from pegnode.chain.rules import ChainRules
-from pegnode.chain.state import ChainState
+from pegnode.chain.parameters import ChainRules
 from pegnode.errors import Refusal
 
 MAX_CLOCK_AHEAD_MS = 2_000
+"""How far a block may run ahead of a member's clock."""
+MAX_FEERATE_FACTOR = 2
+"""How far a batch's feerate may lie from a member's estimate, as a factor either way."""
 
 
 class WithheldReason(Reason):
     """Why a member does not vote for a valid block."""
 
     TIME_AHEAD = "vote-time-ahead"
-    HALTED = "vote-halted"
     ANCHOR_SHALLOW = "vote-anchor-shallow"
-    DEPOSIT_SPENT = "vote-deposit-spent"
+    HALTED = "vote-halted"
+    RESERVE_DISAGREES = "vote-reserve-disagrees"
     DEPOSIT_UNKNOWN = "vote-deposit-unknown"
+    DEPOSIT_SPENT = "vote-deposit-spent"
     FEERATE_UNKNOWN = "vote-feerate-unknown"
     FEERATE_FAR = "vote-feerate-far"
-    RESERVE_DISAGREES = "vote-reserve-disagrees"
 
 
 class VoteWithheld(Refusal):
@@ -40,24 +45,70 @@ class VoteFacts:
     """What this member knows besides the chain.
 
     now_ms: its clock.  anchor_confirmations: of the block's anchor on its own node's active chain; None when unknown.
-    unspent: for each outpoint of `claimed_deposits`, whether its own node holds it unspent.
+    unspent: for each outpoint of `claimed_outputs`, whether its own node holds it unspent.
     feerate_estimate_sat_kvb: None when its node has none.  halted: whether it has latched a halt.
     reserve_agrees: whether its own node holds every reserve coin of the ledger.
     """
 
     now_ms: int
-    anchor_confirmations: int | None
+    anchor_confirmations: int | None = None
     unspent: Mapping[OutPoint, bool] = field(default_factory=dict)
     feerate_estimate_sat_kvb: int | None = None
     halted: bool = False
     reserve_agrees: bool = True
 
 
-def claimed_deposits(block: Block) -> tuple[OutPoint, ...]:
-    """The L1 outpoints that `block` opens as new coins, for `VoteFacts.unspent`."""
-    raise NotImplementedError
+def claimed_outputs(block: Block) -> tuple[OutPoint, ...]:
+    """The L1 outputs that `block` takes into the ledger as new coins: what `VoteFacts.unspent` must speak about."""
+    return tuple(
+        OutPoint(Txid(sha256d(evidence.transaction)), opening.vout)
+        for evidence in block.body.evidence
+        for opening in evidence.openings
+    )
 
 
-def check_vote_conditions(block: Block, parent: Header, state: ChainState, facts: VoteFacts, rules: ChainRules) -> None:
-    """Raise VoteWithheld when this member should not vote for `block`, whose state is `state`."""
-    raise NotImplementedError
+def check_vote_conditions(block: Block, parent: Header, facts: VoteFacts, rules: ChainRules) -> None:
+    """Raise VoteWithheld when this member should not vote for `block`, a valid child of `parent`.
+
+    A block that keeps its parent's anchor and holds neither evidence nor a batch depends on the clock alone, so that
+    transfers go on whatever L1 says.
+    """
+    latest_ms = max(facts.now_ms + MAX_CLOCK_AHEAD_MS, parent.time_ms + 1)
+    if block.header.time_ms > latest_ms:
+        raise VoteWithheld(WithheldReason.TIME_AHEAD, f"by {block.header.time_ms - facts.now_ms} ms")
+    moves_value = bool(block.body.evidence or block.body.batches)
+    if needs_l1(parent, block) or moves_value:
+        confirmations = facts.anchor_confirmations or 0
+        if confirmations < rules.params.confirmations:
+            raise VoteWithheld(WithheldReason.ANCHOR_SHALLOW, f"{confirmations} of {rules.params.confirmations}")
+    if moves_value:
+        _check_reserve(facts)
+        _check_deposits(block, facts)
+        for batch in block.body.batches:
+            _check_feerate(batch, facts, rules)
+
+
+def _check_reserve(facts: VoteFacts) -> None:
+    if facts.halted:
+        raise VoteWithheld(WithheldReason.HALTED)
+    if not facts.reserve_agrees:
+        raise VoteWithheld(WithheldReason.RESERVE_DISAGREES, "one's own Bitcoin node misses a coin of the ledger")
+
+
+def _check_deposits(block: Block, facts: VoteFacts) -> None:
+    for outpoint in claimed_outputs(block):
+        if outpoint not in facts.unspent:
+            raise VoteWithheld(WithheldReason.DEPOSIT_UNKNOWN, str(outpoint))
+        if not facts.unspent[outpoint]:
+            raise VoteWithheld(WithheldReason.DEPOSIT_SPENT, str(outpoint))
+
+
+def _check_feerate(batch: Batch, facts: VoteFacts, rules: ChainRules) -> None:
+    """Within a factor of the estimate. The floor is always allowed: below it no batch exists."""
+    feerate, estimate = batch.feerate_sat_kvb, facts.feerate_estimate_sat_kvb
+    if feerate == rules.params.feerate_floor_sat_kvb:
+        return
+    if estimate is None:
+        raise VoteWithheld(WithheldReason.FEERATE_UNKNOWN, f"{feerate} sat/kvB, and no estimate")
+    if not estimate <= feerate * MAX_FEERATE_FACTOR or not feerate <= estimate * MAX_FEERATE_FACTOR:
+        raise VoteWithheld(WithheldReason.FEERATE_FAR, f"{feerate} sat/kvB against an estimate of {estimate}")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from bridge.bitcoin.identifiers import HASH_SIZE, OutPoint
 from bridge.bitcoin.script import classify, require_standard_witness, sigop_cost
@@ -9,7 +10,6 @@ from bridge.bitcoin.script_engine import verify_scripts
 from bridge.bitcoin.transaction import FINAL_SEQUENCE, Transaction, TxOut
 from bridge.errors import Reason, Rejected
 from bridge.ledger import LedgerView
-from bridge.tables import Table
 from bridge.withdrawals import Burn, check_burns, parse_burn
 from pegnode.chain.block import MAX_TRANSACTION_BYTES
 from pegnode.chain.parameters import MAX_TRANSACTION_SIGOP_COST, ChainRules
@@ -52,6 +52,13 @@ class TransactionRule(Reason):
     SIGOP_COST = "transaction-sigop-cost"
 
 
+class UtxoSource(Protocol):
+    """Where a transaction's inputs are looked up: a table of outputs, or what stands for one."""
+
+    def get(self, outpoint: OutPoint, /) -> Utxo | None:
+        """The unspent output, or None."""
+
+
 @dataclass(frozen=True, slots=True)
 class BlockContext:
     """Where a transaction stands: the height and the time in milliseconds of its block."""
@@ -91,7 +98,7 @@ def parse_transaction(data: bytes) -> Transaction:
 
 def check_transaction(
     transaction: Transaction,
-    utxos: Table[OutPoint, Utxo],
+    utxos: UtxoSource,
     ledger: LedgerView,
     context: BlockContext,
     rules: ChainRules,
@@ -107,7 +114,7 @@ def check_transaction(
 
 def check_all_but_scripts(
     transaction: Transaction,
-    utxos: Table[OutPoint, Utxo],
+    utxos: UtxoSource,
     ledger: LedgerView,
     context: BlockContext,
     rules: ChainRules,
@@ -176,7 +183,7 @@ def _burns(transaction: Transaction, rules: ChainRules) -> tuple[tuple[int, Burn
     return tuple(burns)
 
 
-def _spent_outputs(transaction: Transaction, utxos: Table[OutPoint, Utxo]) -> tuple[tuple[OutPoint, Utxo], ...]:
+def _spent_outputs(transaction: Transaction, utxos: UtxoSource) -> tuple[tuple[OutPoint, Utxo], ...]:
     spent = []
     for index, txin in enumerate(transaction.inputs):
         utxo = utxos.get(txin.outpoint)
