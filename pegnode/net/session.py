@@ -106,6 +106,9 @@ class Session:
         """What `data` brings about, in order; iterate to the end. Raises RemoteFault behind the last good event."""
         self._heard_s = now_s
         for kind, payload in self._decoder.feed(data):
+            if kind is FrameKind.GOODBYE:
+                yield Left(decode_goodbye(payload))
+                return
             if not self._greeted:
                 yield self._first(kind, payload)
             elif kind is FrameKind.PAYLOAD:
@@ -116,9 +119,6 @@ class Session:
                 yield Answer(encode_frame(FrameKind.PONG, payload))
             elif kind is FrameKind.PONG:
                 self._measure(payload, now_s)
-            elif kind is FrameKind.GOODBYE:
-                yield Left(decode_goodbye(payload))
-                return
             else:
                 raise RemoteFault(DropReason.PROTOCOL_VIOLATION, "a second Hello")
 
@@ -145,9 +145,7 @@ class Session:
         """Smoothed; None before the first pong."""
         return None if self._round_trip_s is None else self._round_trip_s * 1000
 
-    def _first(self, kind: FrameKind, payload: bytes) -> Greeted | Left:
-        if kind is FrameKind.GOODBYE:
-            return Left(decode_goodbye(payload))
+    def _first(self, kind: FrameKind, payload: bytes) -> Greeted:
         if kind is not FrameKind.HELLO:
             raise RemoteFault(DropReason.PROTOCOL_VIOLATION, f"{kind.name} before the Hello")
         theirs = decode_hello(payload)

@@ -20,6 +20,7 @@ from pegnode.net.messages import (
     ProposalMessage,
     RegistrationsMessage,
     SharesMessage,
+    SignedPayoutMessage,
     TipMessage,
     TransactionsMessage,
     VotesMessage,
@@ -50,6 +51,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(RegistrationsMessage, items),
     st.builds(L1Report, l1_heights, hashes),
     st.builds(SharesMessage, items),
+    st.builds(SignedPayoutMessage, encoded),
 )
 
 
@@ -82,7 +84,7 @@ def test_garbage_never_raises_anything_else(payload: bytes) -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        [14, b"\x00" * 32],
+        [15, b"\x00" * 32],
         [4, b"\x00" * 31],
         [4, b"\x00" * 32, 1],
         [8, -1, b"\x00" * 32],
