@@ -13,7 +13,7 @@ import msgspec
 import structlog
 
 from bridge.errors import MalformedError, Rejected
-from pegnode.chain.verdicts import TransactionRejected
+from pegnode.errors import Refusal
 from pegnode.rpc.errors import RpcCode, RpcError
 from pegnode.rpc.methods.table import MethodTable
 from pegnode.rpc.node_api import NodeApi, NodeUnavailable, UnavailableReason
@@ -139,7 +139,7 @@ def _failure(error: RpcError, request_id: Any, modern: bool) -> Answer:
 
 def _translated(error: Exception, method: str) -> RpcError:
     """The verdicts of the node in the client's terms."""
-    if isinstance(error, Rejected | TransactionRejected):
+    if isinstance(error, Rejected | Refusal):
         return RpcError(RpcCode.VERIFY_REJECTED, str(error), {"reason": error.reason.value})
     if isinstance(error, NodeUnavailable):
         code = _UNAVAILABLE_CODES.get(error.reason, RpcCode.MISC_ERROR)

@@ -10,9 +10,9 @@ from typing import Protocol
 from bridge.bitcoin.addresses import Network
 from bridge.bitcoin.identifiers import BlockHash, OutPoint, Script, Txid
 from bridge.errors import Reason
-from pegnode.chain.rules import ChainRules
+from pegnode.chain.parameters import ChainRules
 from pegnode.errors import ReasonedError
-from pegnode.mempool.pool import Mempool
+from pegnode.mempool.pool import Mempool, PoolLimits
 from pegnode.storage.store import ChainStore
 
 
@@ -172,6 +172,10 @@ class NodeApi(Protocol):
         """The transactions that wait for a block."""
 
     @property
+    def pool_limits(self) -> PoolLimits:
+        """What the mempool takes."""
+
+    @property
     def rules(self) -> ChainRules:
         """The genesis parameters."""
 
@@ -190,10 +194,13 @@ class NodeApi(Protocol):
         """The connected peers."""
 
     def try_transaction(self, transaction: bytes) -> TransactionVerdict:
-        """What `submit_transaction` would do, without doing it. Raises Rejected."""
+        """What `submit_transaction` would do, without doing it. Raises Rejected or Refusal with its reason."""
 
     async def submit_transaction(self, transaction: bytes) -> Txid:
-        """Put a transaction into the mempool and relay it. Raises Rejected; one that is already there is accepted."""
+        """Put a transaction into the mempool and relay it; one that already waits is accepted again.
+
+        Raises Rejected or Refusal, with the rule that it breaks as reason.
+        """
 
     async def register_deposit(self, claim_script: Script) -> None:
         """Remember a claim script, and tell the members, so that deposits to its address are claimed unasked.
@@ -205,7 +212,10 @@ class NodeApi(Protocol):
         """The deposits to the addresses of `claim_scripts`, oldest first. Raises NodeUnavailable."""
 
     async def claim_deposit(self, outpoint: OutPoint, claim_script: Script) -> ClaimReceipt:
-        """Build the evidence for an L1 output and offer it to the leaders. Raises Rejected or NodeUnavailable."""
+        """Build the evidence for an L1 output and offer it to the leaders.
+
+        Raises Rejected or Refusal, with the rule that it breaks as reason; NodeUnavailable.
+        """
 
     def payout_progress(self, txid: Txid) -> PayoutProgress | None:
         """How far a batch version has come on L1; None when this node knows nothing of it."""

@@ -207,6 +207,10 @@ class ChainStore:
         utxos = (self._database.decoded(Utxo.decode, value) for value in values)
         return Recount.begin(self._tip, self._ledger, utxos)
 
+    def size_on_disk_bytes(self) -> int:
+        """What the directory holds, as file sizes."""
+        return sum(file.stat().st_size for file in self.path.iterdir() if file.is_file())
+
     def close(self) -> None:
         """Free the directory. The store can't be read afterwards; closing twice is allowed."""
         self._database.close()

@@ -39,8 +39,11 @@ CLOSED_WITHDRAWALS = TableCodec("closed_withdrawals", outpoint_from_key, Withdra
 OPEN_LINEAGES = TableCodec("open_lineages", height_from_key, Lineage.encode, Lineage.decode)
 CLOSED_LINEAGES = TableCodec("closed_lineages", height_from_key, Lineage.encode, Lineage.decode)
 VERSIONS = TableCodec("versions", txid_from_key, height_key, height_from_key)
+WITHDRAWALS_BY_NUMBER = "withdrawals_by_number"
+"""Number to burn, for lists in the order of age. Append-only."""
 
 TABLE_FAMILIES = (
+    WITHDRAWALS_BY_NUMBER,
     UTXOS.family,
     COINS.family,
     ENTERED.family,
@@ -128,6 +131,7 @@ class StoredLedger:
     """The peg ledger after the newest final block."""
 
     def __init__(self, database: Database, totals: Totals) -> None:
+        self._database = database
         self.totals = totals
         self.coins: MirroredTable[OutPoint, Coin] = MirroredTable(database, COINS)
         self.open_withdrawals: MirroredTable[OutPoint, Withdrawal] = MirroredTable(database, OPEN_WITHDRAWALS)
@@ -146,6 +150,9 @@ class StoredLedger:
         self.closed_withdrawals.stage(changes, delta.closed_withdrawals.writes)
         self.closed_lineages.stage(changes, delta.closed_lineages.writes)
         self.versions.stage(changes, delta.versions.writes)
+        for burn, withdrawal in delta.open_withdrawals.writes.items():
+            if withdrawal is not None:
+                changes.put(WITHDRAWALS_BY_NUMBER, key_bytes(withdrawal.number), burn.encode())
 
     def absorb(self, delta: Ledger) -> None:
         """Follow in memory what `stage` brought to disk."""
@@ -153,3 +160,29 @@ class StoredLedger:
         self.coins.absorb(delta.coins.writes)
         self.open_withdrawals.absorb(delta.open_withdrawals.writes)
         self.open_lineages.absorb(delta.open_lineages.writes)
+
+    def withdrawal(self, burn: OutPoint) -> Withdrawal | None:
+        """A withdrawal, open or closed."""
+        return self.open_withdrawals.get(burn) or self.closed_withdrawals.get(burn)
+
+    def withdrawals_newest_first(self, before: int | None = None) -> Iterator[Withdrawal]:
+        """Every withdrawal, by descending number. before: only those with a lesser number."""
+        if before == 0:
+            return
+        start = None if before is None else key_bytes(before - 1)
+        for _, burn in self._database.scan(WITHDRAWALS_BY_NUMBER, start=start, backwards=True):
+            withdrawal = self.withdrawal(self._database.decoded(outpoint_from_key, burn))
+            if withdrawal is not None:
+                yield withdrawal
+
+    def lineage(self, number: int) -> Lineage | None:
+        """A lineage, open or closed."""
+        return self.open_lineages.get(number) or self.closed_lineages.get(number)
+
+    def lineages_newest_first(self, before: int | None = None) -> Iterator[Lineage]:
+        """Every lineage, by descending number. before: only those with a lesser number."""
+        newest = self.totals.next_lineage if before is None else min(before, self.totals.next_lineage)
+        for number in range(newest - 1, -1, -1):
+            lineage = self.lineage(number)
+            if lineage is not None:
+                yield lineage

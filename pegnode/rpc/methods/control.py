@@ -1,0 +1,94 @@
+"""Methods about the node itself, named as bitcoind names them."""
+
+from bridge.bitcoin.identifiers import hash_to_hex
+from pegnode.rpc.methods.table import Handler
+from pegnode.rpc.node_api import NodeApi, PeerInfo
+from pegnode.rpc.render import Json, btc
+from pegnode.rpc.results import AnchorReply, L1Reply, MemberReply, StatusReply
+
+
+async def getnetworkinfo(node: NodeApi) -> Json:
+    """The node's version and its connections."""
+    peers, status = node.peers(), node.status()
+    inbound = sum(peer.inbound for peer in peers)
+    return {
+        "version": version_number(status.version),
+        "subversion": f"/Pegnode:{status.version}/",
+        "localrelay": True,
+        "networkactive": True,
+        "connections": len(peers),
+        "connections_in": inbound,
+        "connections_out": len(peers) - inbound,
+        "relayfee": btc(node.pool_limits.min_feerate_sat_kvb),
+        "warnings": list(status.halt_findings),
+    }
+
+
+async def getpeerinfo(node: NodeApi) -> list[Json]:
+    """The connected peers."""
+    return [_peer_json(index, peer) for index, peer in enumerate(node.peers())]
+
+
+async def uptime(node: NodeApi) -> int:
+    """For how many seconds the node has run."""
+    return node.status().uptime_ms // 1000
+
+
+async def stop(node: NodeApi) -> str:
+    """Begin an orderly shutdown."""
+    node.request_stop()
+    return "Pegnode stopping"
+
+
+async def getstatus(node: NodeApi) -> StatusReply:
+    """What the node does, what it waits for, and whether it has halted. For people and their monitors."""
+    status, tip = node.status(), node.store.tip.header
+    l1 = status.l1
+    return StatusReply(
+        version=status.version,
+        member=status.member,
+        started_ms=status.started_ms,
+        uptime_ms=status.uptime_ms,
+        height=tip.height,
+        block_hash=hash_to_hex(tip.hash),
+        block_time_ms=tip.time_ms,
+        best_known_height=max(status.best_known_height, tip.height),
+        syncing=status.syncing,
+        view=status.view,
+        leader=status.leader,
+        anchor=AnchorReply(tip.anchor.height, hash_to_hex(tip.anchor.hash)),
+        l1=L1Reply(
+            reachable=l1.reachable,
+            version=l1.version,
+            height=l1.height,
+            block_hash=None if l1.block_hash is None else hash_to_hex(l1.block_hash),
+            feerate_sat_kvb=l1.feerate_sat_kvb,
+        ),
+        members=[MemberReply(item.member, item.connected, item.last_vote_view) for item in status.members],
+        mempool_transactions=len(node.mempool),
+        mempool_bytes=node.mempool.size_bytes,
+        halted=bool(status.halt_findings),
+        halt_findings=list(status.halt_findings),
+        waiting_for=list(status.waiting_for),
+    )
+
+
+def version_number(version: str) -> int:
+    """bitcoind's number for a version: major, minor and patch, two digits each; what is no number counts as 0."""
+    parts = [int(part) if part.isdecimal() else 0 for part in (*version.split("."), "0", "0")[:3]]
+    return parts[0] * 10_000 + parts[1] * 100 + parts[2]
+
+
+def _peer_json(index: int, peer: PeerInfo) -> Json:
+    return {
+        "id": index,
+        "peer_id": peer.peer_id,
+        "addr": peer.address,
+        "inbound": peer.inbound,
+        "conntime": peer.connected_ms // 1000,
+        "member": peer.member,
+        "synced_blocks": peer.final_height,
+    }
+
+
+CONTROL_METHODS: tuple[Handler, ...] = (getnetworkinfo, getpeerinfo, getstatus, stop, uptime)

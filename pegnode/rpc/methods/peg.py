@@ -1,0 +1,206 @@
+"""Methods about the peg: what it holds and owes, who guards it, and how value comes in."""
+
+from dataclasses import asdict
+
+import trio
+
+from bridge.bitcoin.addresses import encode_address
+from bridge.bitcoin.identifiers import OutPoint, Script, hash_to_hex
+from bridge.custody import CoinKind, ReserveScript, reserve_script
+from bridge.errors import Rejected
+from bridge.ledger import free_fund_sats
+from bridge.state import Totals, WithdrawalStatus
+from pegnode.rpc.arguments import address_argument, index_argument, txid_argument
+from pegnode.rpc.descriptors import with_checksum
+from pegnode.rpc.errors import RpcCode, RpcError
+from pegnode.rpc.methods.table import Handler
+from pegnode.rpc.node_api import DepositInfo, NodeApi
+from pegnode.rpc.render import address_text
+from pegnode.rpc.results import (
+    AnchorReply,
+    AuditReply,
+    ClaimReply,
+    DepositAddressReply,
+    DepositReply,
+    FederationMemberReply,
+    FederationReply,
+    PegInfoReply,
+    ReserveReply,
+)
+
+MAX_LISTED_ADDRESSES = 1_000
+
+
+async def getpeginfo(node: NodeApi) -> PegInfoReply:
+    """The five terms of the peg's equality, its anchor on L1, and its limits."""
+    tip, ledger, params, status = node.store.tip, node.store.ledger, node.rules.params, node.status()
+    totals, anchor = ledger.totals, ledger.totals.anchor
+    statuses = [withdrawal.status for _, withdrawal in ledger.open_withdrawals.items()]
+    burned_sats = sum(entry.burned_sats for entry in totals.withdrawal_window)
+    return PegInfoReply(
+        chain_id=node.rules.chain_id.hex(),
+        l1_network=node.l1_network.name,
+        l1_genesis_hash=hash_to_hex(node.rules.l1_genesis_hash),
+        height=tip.header.height,
+        block_hash=hash_to_hex(tip.hash),
+        anchor=AnchorReply(anchor.height, hash_to_hex(anchor.hash)),
+        l1_reachable=status.l1.reachable,
+        l1_height=status.l1.height,
+        reserves_sats=totals.reserves_sats,
+        deficit_sats=totals.deficit_sats,
+        supply_sats=totals.supply_sats,
+        unsettled_sats=totals.unsettled_sats,
+        fund_sats=totals.fund_sats,
+        free_fund_sats=free_fund_sats(ledger),
+        equality=_equality_holds(totals),
+        coins=len(ledger.coins),
+        pending_withdrawals=statuses.count(WithdrawalStatus.PENDING),
+        batched_withdrawals=statuses.count(WithdrawalStatus.BATCHED),
+        open_batches=len(ledger.open_lineages),
+        confirmations=params.confirmations,
+        min_deposit_sats=params.min_deposit_sats,
+        claim_fee_sats=params.claim_fee_sats,
+        max_withdrawal_sats=params.max_withdrawal_sats,
+        window_burned_sats=burned_sats,
+        window_left_sats=params.max_window_withdrawals_sats - burned_sats,
+        halted=bool(status.halt_findings),
+    )
+
+
+async def getfederationinfo(node: NodeApi) -> FederationReply:
+    """The members, their quorum, and the descriptors of the reserve's change and donation scripts.
+
+    Import the descriptors into any Bitcoin node to watch the reserve. What is paid to the donation address goes to the
+    fund, and to nobody's account.
+    """
+    membership, policy = node.rules.membership, node.rules.custody.newest
+    seen = {item.member: item for item in node.status().members}
+    members = [
+        FederationMemberReply(
+            index=member.index,
+            name=member.name,
+            vote_key=member.vote_key32.hex(),
+            custody_key=member.custody_key32.hex(),
+            peer_id=member.peer_id,
+            connected=member.index in seen and seen[member.index].connected,
+            last_vote_view=seen[member.index].last_vote_view if member.index in seen else None,
+        )
+        for member in membership.members
+    ]
+    return FederationReply(
+        chain_id=node.rules.chain_id.hex(),
+        epoch=membership.epoch,
+        size=membership.size,
+        quorum=membership.quorum,
+        fault_tolerance=membership.fault_tolerance,
+        members=members,
+        recovery_keys=[key.hex() for key in policy.recovery_keys],
+        recovery_quorum=policy.recovery_quorum,
+        recovery_timelock_blocks=policy.recovery_timelock_blocks,
+        change=_reserve_reply(node, CoinKind.CHANGE, reserve_script(policy, CoinKind.CHANGE)),
+        donation=_reserve_reply(node, CoinKind.DONATION, reserve_script(policy, CoinKind.DONATION)),
+        parameters=asdict(node.rules.params),
+    )
+
+
+async def getdepositaddress(node: NodeApi, claim_address: str) -> DepositAddressReply:
+    """The L1 address whose deposits are credited to a sidechain address, and a request to the members to watch it.
+
+    The address follows from the claim address alone: asking again, or asking another node, gives the same one.
+    """
+    claim_script = address_argument("claim_address", claim_address, node.network)
+    policy, params = node.rules.custody.newest, node.rules.params
+    reserve = reserve_script(policy, CoinKind.DEPOSIT, claim_script)
+    await node.register_deposit(claim_script)
+    return DepositAddressReply(
+        address=encode_address(reserve.script, node.l1_network),
+        descriptor=with_checksum(reserve.descriptor),
+        claim_address=encode_address(claim_script, node.network),
+        claim_script_hex=claim_script.hex(),
+        epoch=policy.epoch,
+        confirmations=params.confirmations,
+        min_deposit_sats=params.min_deposit_sats,
+        claim_fee_sats=params.claim_fee_sats,
+    )
+
+
+async def listdeposits(node: NodeApi, claim_addresses: list[str] | None = None) -> list[DepositReply]:
+    """The L1 deposits for some claim addresses, or for all that this node knows of, oldest first."""
+    if claim_addresses is None:
+        claim_scripts = tuple(node.store.deposit_scripts())
+    elif len(claim_addresses) > MAX_LISTED_ADDRESSES:
+        raise RpcError(RpcCode.INVALID_PARAMETER, f"claim_addresses: at most {MAX_LISTED_ADDRESSES}")
+    else:
+        claim_scripts = tuple(address_argument("claim_addresses", text, node.network) for text in claim_addresses)
+    return [_deposit_reply(node, deposit) for deposit in await node.deposits(claim_scripts)]
+
+
+async def claimdeposit(node: NodeApi, l1_txid: str, vout: int, claim_address: str) -> ClaimReply:
+    """Prove an L1 deposit to the sidechain by hand, for an address that the members don't watch.
+
+    Needs the confirmations that getpeginfo tells. Returns once the proof is offered for the next blocks.
+    """
+    outpoint = OutPoint(txid_argument("l1_txid", l1_txid), index_argument("vout", vout))
+    claim_script = address_argument("claim_address", claim_address, node.network)
+    receipt = await node.claim_deposit(outpoint, claim_script)
+    return ClaimReply(claim_txid=hash_to_hex(receipt.claim_txid), credited_sats=receipt.credited_sats)
+
+
+async def audit(node: NodeApi) -> AuditReply:
+    """Recount reserves, unsettled withdrawals and the whole UTXO set, and compare them with what is written down."""
+    recount = node.store.begin_recount()
+    report = await trio.to_thread.run_sync(recount.finish)
+    totals = report.totals
+    return AuditReply(
+        ok=not report.findings,
+        findings=list(report.findings),
+        height=report.tip.header.height,
+        block_hash=hash_to_hex(report.tip.hash),
+        ledger_root=report.ledger_root.hex(),
+        reserves_sats=totals.reserves_sats,
+        deficit_sats=totals.deficit_sats,
+        supply_sats=totals.supply_sats,
+        unsettled_sats=totals.unsettled_sats,
+        fund_sats=totals.fund_sats,
+        counted_reserves_sats=report.counted_reserves_sats,
+        counted_supply_sats=report.counted_supply_sats,
+        counted_unsettled_sats=report.counted_unsettled_sats,
+        coins=report.coin_count,
+        utxos=report.utxo_count,
+        open_withdrawals=report.open_withdrawal_count,
+    )
+
+
+def _equality_holds(totals: Totals) -> bool:
+    try:
+        totals.require_equality()
+    except Rejected:
+        return False
+    return True
+
+
+def _reserve_reply(node: NodeApi, kind: CoinKind, reserve: ReserveScript) -> ReserveReply:
+    return ReserveReply(
+        kind=kind.name.lower(),
+        address=encode_address(reserve.script, node.l1_network),
+        script_hex=reserve.script.hex(),
+        descriptor=with_checksum(reserve.descriptor),
+    )
+
+
+def _deposit_reply(node: NodeApi, deposit: DepositInfo) -> DepositReply:
+    return DepositReply(
+        outpoint=str(deposit.outpoint),
+        claim_address=address_text(Script(deposit.claim_script), node.network),
+        value_sats=deposit.value_sats,
+        l1_height=deposit.l1_height,
+        confirmations=deposit.confirmations,
+        confirmations_needed=deposit.confirmations_needed,
+        status=deposit.status.value,
+        claim_txid=None if deposit.claim_txid is None else hash_to_hex(deposit.claim_txid),
+    )
+
+
+PEG_METHODS: tuple[Handler, ...] = (
+    getpeginfo, getfederationinfo, getdepositaddress, listdeposits, claimdeposit, audit,
+)  # fmt: skip

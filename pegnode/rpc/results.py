@@ -1,0 +1,270 @@
+"""The replies of this chain's own methods, as types: the server fills them in, clients decode into them.
+
+Amounts are integers of satoshis (`_sats`), feerates satoshis per 1,000 virtual bytes. Hashes are reversed hex,
+outpoints `txid:vout`; keys, scripts, roots and the chain id are plain hex. Heights are of L1 where the name says l1 or
+anchor.
+"""
+
+import msgspec
+
+
+class AnchorReply(msgspec.Struct, frozen=True):
+    """The newest L1 block that the chain refers to."""
+
+    height: int
+    hash: str
+
+
+class L1Reply(msgspec.Struct, frozen=True):
+    """The node's own Bitcoin node."""
+
+    reachable: bool
+    version: str
+    height: int | None
+    block_hash: str | None
+    feerate_sat_kvb: int | None
+
+
+class MemberReply(msgspec.Struct, frozen=True):
+    """What the node sees of a member."""
+
+    member: int
+    connected: bool
+    last_vote_view: int | None
+
+
+class StatusReply(msgspec.Struct, frozen=True):
+    """getstatus. member: the node's own index, null for an observer. Times: Unix time in milliseconds."""
+
+    version: str
+    member: int | None
+    started_ms: int
+    uptime_ms: int
+    height: int
+    block_hash: str
+    block_time_ms: int
+    best_known_height: int
+    syncing: bool
+    view: int
+    leader: int
+    anchor: AnchorReply
+    l1: L1Reply
+    members: list[MemberReply]
+    mempool_transactions: int
+    mempool_bytes: int
+    halted: bool
+    halt_findings: list[str]
+    waiting_for: list[str]
+
+
+class PegInfoReply(msgspec.Struct, frozen=True):
+    """getpeginfo. equality: whether reserves + deficit == supply + unsettled + fund, every term ≥ 0.
+
+    free_fund_sats: the fund less what open batches may still take.  l1_height: of the node's own Bitcoin node.
+    """
+
+    chain_id: str
+    l1_network: str
+    l1_genesis_hash: str
+    height: int
+    block_hash: str
+    anchor: AnchorReply
+    l1_reachable: bool
+    l1_height: int | None
+    reserves_sats: int
+    deficit_sats: int
+    supply_sats: int
+    unsettled_sats: int
+    fund_sats: int
+    free_fund_sats: int
+    equality: bool
+    coins: int
+    pending_withdrawals: int
+    batched_withdrawals: int
+    open_batches: int
+    confirmations: int
+    min_deposit_sats: int
+    claim_fee_sats: int
+    max_withdrawal_sats: int
+    window_burned_sats: int
+    window_left_sats: int
+    halted: bool
+
+
+class FederationMemberReply(msgspec.Struct, frozen=True):
+    """One member. Keys: x-only, hex."""
+
+    index: int
+    name: str
+    vote_key: str
+    custody_key: str
+    peer_id: str
+    connected: bool
+    last_vote_view: int | None
+
+
+class ReserveReply(msgspec.Struct, frozen=True):
+    """A reserve script that any Bitcoin node can watch. descriptor: with its checksum."""
+
+    kind: str
+    address: str
+    script_hex: str
+    descriptor: str
+
+
+class FederationReply(msgspec.Struct, frozen=True):
+    """getfederationinfo. parameters: the peg's genesis parameters by name."""
+
+    chain_id: str
+    epoch: int
+    size: int
+    quorum: int
+    fault_tolerance: int
+    members: list[FederationMemberReply]
+    recovery_keys: list[str]
+    recovery_quorum: int
+    recovery_timelock_blocks: int
+    change: ReserveReply
+    donation: ReserveReply
+    parameters: dict[str, int]
+
+
+class DepositAddressReply(msgspec.Struct, frozen=True):
+    """getdepositaddress. address: on L1; what it receives, less the claim fee, is credited to claim_address."""
+
+    address: str
+    descriptor: str
+    claim_address: str
+    claim_script_hex: str
+    epoch: int
+    confirmations: int
+    min_deposit_sats: int
+    claim_fee_sats: int
+
+
+class DepositReply(msgspec.Struct, frozen=True):
+    """One of listdeposits. status: seen, claimable, claimed or below-minimum."""
+
+    outpoint: str
+    claim_address: str | None
+    value_sats: int
+    l1_height: int | None
+    confirmations: int
+    confirmations_needed: int
+    status: str
+    claim_txid: str | None
+
+
+class ClaimReply(msgspec.Struct, frozen=True):
+    """claimdeposit. claim_txid: the sidechain transaction that will credit it."""
+
+    claim_txid: str
+    credited_sats: int
+
+
+class PayoutReply(msgspec.Struct, frozen=True):
+    """An L1 transaction that may settle a batch. The last four fields are what this node has seen, for display."""
+
+    txid: str
+    feerate_sat_kvb: int
+    fee_sats: int
+    fund_part_sats: int
+    anchor_height: int
+    signatures: int
+    signed: bool
+    broadcast: bool
+    confirmations: int
+
+
+class WithdrawalReply(msgspec.Struct, frozen=True):
+    """A withdrawal. status: pending, batched, settled or refunded.
+
+    stage: the same in more steps, for display: waiting, batched, signed, broadcast, confirmed, settled, refunded.
+    paid_sats: what the payout's output holds, or, before settlement, what the newest version's would.
+    """
+
+    burn: str
+    number: int
+    status: str
+    stage: str
+    value_sats: int
+    max_fee_sats: int
+    paid_sats: int | None
+    l1_address: str | None
+    l1_script_hex: str
+    refund_address: str | None
+    burned_at_anchor: int
+    expires_at_anchor: int
+    lineage: int | None
+    payout: str | None
+    payouts: list[PayoutReply]
+    refund_txid: str | None
+
+
+class CoinReply(msgspec.Struct, frozen=True):
+    """One of listreservecoins. kind: deposit, change or donation.  lineage: the batch that locks it, or null.
+
+    recovery_l1_height: the height of the first block in which the recovery keys could spend it.
+    """
+
+    outpoint: str
+    value_sats: int
+    kind: str
+    epoch: int
+    address: str
+    claim_address: str | None
+    l1_height: int
+    age_anchors: int
+    recovery_l1_height: int
+    lineage: int | None
+
+
+class BatchReply(msgspec.Struct, frozen=True):
+    """One of listbatches. kind: payout or maintenance.  settled_by: the txid of the version that L1 confirmed."""
+
+    number: int
+    kind: str
+    open: bool
+    inputs: list[str]
+    payees: list[str]
+    versions: list[PayoutReply]
+    reserved_fund_sats: int
+    settled_by: str | None
+    settled_l1_height: int | None
+
+
+class WithdrawalEstimateReply(msgspec.Struct, frozen=True):
+    """estimatewithdrawal. suggested_max_fee_sats: what a payout of this burn alone would cost at twice the estimate.
+
+    received_sats: at least this reaches the address if max_fee_sats is the bound.  burn_script_hex: the output script
+    that burns, null without a refund address.
+    """
+
+    amount_sats: int
+    feerate_sat_kvb: int
+    suggested_max_fee_sats: int
+    max_fee_sats: int
+    received_sats: int
+    dust_limit_sats: int
+    burn_script_hex: str | None
+
+
+class AuditReply(msgspec.Struct, frozen=True):
+    """audit. ok: whether there are no findings."""
+
+    ok: bool
+    findings: list[str]
+    height: int
+    block_hash: str
+    ledger_root: str
+    reserves_sats: int
+    deficit_sats: int
+    supply_sats: int
+    unsettled_sats: int
+    fund_sats: int
+    counted_reserves_sats: int
+    counted_supply_sats: int
+    counted_unsettled_sats: int
+    coins: int
+    utxos: int
+    open_withdrawals: int
