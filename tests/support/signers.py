@@ -33,7 +33,7 @@ class Federation:
     @property
     def policy(self) -> CustodyPolicy:
         """The one custody policy."""
-        return self.custody.policy(self.membership.epoch)
+        return self.custody.newest
 
     def signer(self, index: int) -> Signer:
         """The signer of one member; its auxiliary randomness is fixed."""
@@ -41,28 +41,28 @@ class Federation:
 
 
 @lru_cache
-def federation(size: int, epoch: int = 0) -> Federation:
-    """A federation of that size; the same keys for the same arguments."""
+def federation(size: int, name: str = "") -> Federation:
+    """A federation of that size in epoch 0; the same keys for the same arguments."""
     secrets = tuple(
-        MemberSecrets(*(sha256(b"%s of %d, epoch %d" % (what, index, epoch)) for what in (b"vote", b"custody", b"net")))
+        MemberSecrets(*(sha256(f"{what} of {index} {name}".encode()) for what in ("vote", "custody", "transport")))
         for index in range(size)
     )
     members = tuple(
         Member(index, f"member-{index}", x_only(one.vote), x_only(one.custody), f"peer-{index}")
         for index, one in enumerate(secrets)
     )
-    membership = Membership(epoch, members)
+    membership = Membership(0, members)
     membership.validate()
     policy = CustodyPolicy(
         chain_id=CHAIN_ID,
-        epoch=epoch,
+        epoch=0,
         quorum=membership.quorum,
         member_keys=tuple(member.custody_key32 for member in members),
         recovery_keys=tuple(x_only(sha256(b"recovery %d" % index)) for index in range(3)),
         recovery_quorum=PARAMS.recovery_quorum,
         recovery_timelock_blocks=PARAMS.recovery_timelock_blocks,
     )
-    return Federation(secrets, membership, Custody({epoch: policy}))
+    return Federation(secrets, membership, Custody({0: policy}))
 
 
 def ledger_with_payout(
