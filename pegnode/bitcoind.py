@@ -250,20 +250,29 @@ def start_regtest(
         raise BitcoindError(BitcoindReason.ALREADY_RUNNING, f"a bitcoind runs in {datadir}")
     datadir.mkdir(parents=True, exist_ok=True, mode=0o700)
     fresh = not (datadir / "bitcoin.conf").exists()
-    for attempt in range(_PORT_ATTEMPTS):
+    attempts = 0
+    while True:
+        attempts += 1
         if fresh:
             _write_settings(datadir, listen, settings or {})
         node = _launch(datadir, program, detached)
         try:
             node.wait_until_ready(deadline_s)
+            return node
         except BaseException as error:
             node.stop()
-            taken = isinstance(error, BitcoindError) and "bind" in error.detail.lower()
-            if fresh and taken and attempt + 1 < _PORT_ATTEMPTS:
-                continue  # another process took a port between our looking for it and bitcoind's using it
-            raise
-        return node
-    raise BitcoindError(BitcoindReason.START_FAILED, "no free port")
+            if not fresh:
+                raise
+            (datadir / "bitcoin.conf").unlink()  # what never ran is not kept
+            if attempts == _PORT_ATTEMPTS or not _is_port_taken(error):
+                raise
+
+
+def _is_port_taken(error: BaseException) -> bool:
+    """Whether another process took a port between our looking for it and bitcoind's using it."""
+    return isinstance(error, BitcoindError) and any(
+        words in error.detail for words in ("Unable to bind", "Unable to start HTTP server")
+    )
 
 
 def _launch(datadir: Path, program: BitcoindProgram, detached: bool) -> RegtestBitcoind:
@@ -281,8 +290,7 @@ def _launch(datadir: Path, program: BitcoindProgram, detached: bool) -> RegtestB
 
 def _write_settings(datadir: Path, listen: bool, settings: Mapping[str, str]) -> None:
     rpc_port, p2p_port = _free_ports(2)
-    common = {
-        "regtest": "1",
+    lines = {
         "server": "1",
         "txindex": "1",
         "fallbackfee": "0.00002",
@@ -293,12 +301,12 @@ def _write_settings(datadir: Path, listen: bool, settings: Mapping[str, str]) ->
         "discover": "0",
         "listenonion": "0",
         "natpmp": "0",
+        "rpcport": str(rpc_port),
+        **({"bind": f"127.0.0.1:{p2p_port}"} if listen else {"listen": "0"}),
         **settings,
     }
-    ports = {"rpcport": str(rpc_port), **({"bind": f"127.0.0.1:{p2p_port}"} if listen else {"listen": "0"})}
-    lines = [f"{name}={value}" for name, value in common.items()]
-    lines += ["", "[regtest]", *(f"{name}={value}" for name, value in ports.items())]
-    (datadir / "bitcoin.conf").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    text = "regtest=1\n\n[regtest]\n" + "".join(f"{name}={value}\n" for name, value in lines.items())
+    (datadir / "bitcoin.conf").write_text(text, encoding="utf-8")
 
 
 def _read_ports(datadir: Path) -> tuple[int, int | None]:
@@ -354,6 +362,7 @@ def _words_path(datadir: Path) -> Path:
 
 
 def _last_words(datadir: Path) -> str:
-    """Return the last line that the program printed, where it says why it ended."""
-    lines = _words_path(datadir).read_text(encoding="utf-8", errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it ended without a word")
+    """Return the first error that the program printed, or else its last line."""
+    lines = [line.strip() for line in _words_path(datadir).read_text("utf-8", "replace").split("\n") if line.strip()]
+    errors = [line for line in lines if line.startswith("Error")]
+    return (errors[:1] or lines[-1:] or ["it ended without a word"])[0]

@@ -143,7 +143,7 @@ class L1Client:
     async def send_raw_transaction(self, transaction: bytes) -> Txid:
         """Give a transaction to the mempool and the network; again is no error while it is in the mempool.
 
-        Raises L1RpcError: VERIFY_ERROR, VERIFY_REJECTED, ALREADY_IN_CHAIN.
+        Raises L1RpcError: MALFORMED, VERIFY_ERROR, VERIFY_REJECTED, ALREADY_IN_CHAIN.
         """
         return (await self._ask("sendrawtransaction", transaction.hex())).txid()
 

@@ -35,6 +35,8 @@ class RpcCode(IntEnum):
     NOT_FOUND = -5
     """Also a malformed address or key."""
     INVALID_PARAMETER = -8
+    MALFORMED = -22
+    """Not a transaction."""
     VERIFY_ERROR = -25
     """A transaction's inputs are missing or spent."""
     VERIFY_REJECTED = -26

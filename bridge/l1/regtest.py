@@ -27,15 +27,20 @@ class RegtestMiner:
     """A wallet of a regtest node that mines to itself and pays. Errors are those of the client."""
 
     def __init__(self, client: L1Client, wallet: str, mining_address: str) -> None:
-        """Use a loaded wallet; `create` makes one."""
+        """Use a loaded wallet and one of its addresses; `create` and `open` are the ways to both."""
         self._client = client
         self._path = f"/wallet/{wallet}"
         self.mining_address = mining_address
 
     @classmethod
     async def create(cls, client: L1Client, wallet: str = "miner") -> Self:
-        """Create and load a wallet."""
-        await client.connection.call(Call("createwallet", (wallet,)))
+        """Create a wallet, which the node then loads at each of its starts."""
+        await client.connection.call(Call("createwallet", (wallet, False, False, "", False, True, True)))
+        return await cls.open(client, wallet)
+
+    @classmethod
+    async def open(cls, client: L1Client, wallet: str = "miner") -> Self:
+        """Use a wallet that `create` once made."""
         miner = cls(client, wallet, "")
         miner.mining_address = await miner.new_address()
         return miner

@@ -14,7 +14,7 @@ from bridge.l1.regtest import COINBASE_MATURITY, RegtestMiner
 from pegnode.bitcoind import BitcoindProgram, RegtestBitcoind, find_bitcoind, start_regtest
 
 
-@dataclass(frozen=True)
+@dataclass
 class Regtest:
     """A running regtest node with its client, and a wallet that owns one mature coinbase of 50 bitcoin."""
 
@@ -29,6 +29,12 @@ class Regtest:
     @property
     def cookie_path(self) -> Path:
         return self.node.cookie_path
+
+    async def restart(self) -> None:
+        """Stop the node and start it again: a new cookie, the same ports and chain, an empty mempool."""
+        await trio.to_thread.run_sync(self.node.stop)
+        (self.node.datadir / "regtest" / "mempool.dat").unlink(missing_ok=True)
+        self.node = await trio.to_thread.run_sync(lambda: start_regtest(self.node.datadir))
 
 
 @pytest.fixture(scope="session")
@@ -48,4 +54,5 @@ async def regtest(bitcoind_binary: BitcoindProgram, tmp_path: Path) -> AsyncIter
             yield Regtest(node, client, miner)
     finally:
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(node.stop)
+            # By its directory, not by `node`: the test may have started it again.
+            await trio.to_thread.run_sync(RegtestBitcoind.attach(node.datadir).stop)
