@@ -50,7 +50,7 @@ class Burn:
 
 
 def encode_burn(l1_genesis_hash: BlockHash, burn: Burn) -> Script:
-    """The output script that burns, 93 to 113 bytes. l1_genesis_hash: 32 bytes, internal order."""
+    """The output script that burns, 89 to 113 bytes. l1_genesis_hash: 32 bytes, internal order."""
     max_fee = burn.max_fee_sats.to_bytes(MAX_FEE_SIZE, "little")
     items = (l1_genesis_hash, burn.l1_script, max_fee, burn.refund_script)
     return Script(bytes([OP_RETURN]) + b"".join(push(item) for item in items))

@@ -1,0 +1,155 @@
+"""Lineages: what recording and settling a batch does, what either refuses, and that refusing changes nothing."""
+
+from dataclasses import replace
+
+import pytest
+
+from bridge.bitcoin.identifiers import OutPoint, Txid
+from bridge.custody import CoinKind
+from bridge.ledger import (
+    Ledger,
+    free_fund_sats,
+    open_lineage,
+    record_batch,
+    settle,
+)
+from bridge.state import (
+    BatchKind,
+    Coin,
+    LedgerReason,
+    WithdrawalStatus,
+)
+from tests.support.ledgers import (
+    batched_ledger,
+    burn,
+    only_lineage,
+    only_withdrawal,
+    plan,
+    rejection,
+    small_ledger,
+    terms,
+)
+from tests.support.peg import START_HEIGHT, coin, outpoint
+
+
+@pytest.fixture
+def ledger() -> Ledger:
+    return small_ledger()
+
+
+@pytest.fixture
+def batched() -> Ledger:
+    return batched_ledger()
+
+
+def test_batch_locks_its_inputs_and_reserves_the_funds_part(batched: Ledger) -> None:
+    assert terms(batched) == (1_400_000, 0, 840_000, 500_000, 60_000)
+    assert batched.coins.get(outpoint(1)) == replace(coin(1, 1_000_000), lineage=0)
+    assert batched.coins.get(outpoint(2)) == coin(2, 400_000)
+    withdrawal = only_withdrawal(batched)
+    assert (withdrawal.status, withdrawal.lineage) == (WithdrawalStatus.BATCHED, 0)
+    lineage = open_lineage(batched, BatchKind.PAYOUT)
+    assert lineage is not None
+    assert (lineage.number, lineage.inputs, lineage.payees) == (0, (outpoint(1),), (outpoint(3),))
+    assert lineage.reserved_fund_sats == 200
+    assert free_fund_sats(batched) == 59_800
+    assert batched.versions.get(lineage.versions[0].txid) == 0
+    assert open_lineage(batched, BatchKind.MAINTENANCE) is None
+
+
+def test_batch_rejects_a_second_open_lineage_of_its_kind(batched: Ledger) -> None:
+    planned = plan(batched, [coin(2, 400_000)], [burn(batched, 4, 100_000)])
+    assert rejection(batched, lambda: record_batch(batched, planned)) is LedgerReason.LINEAGE_OPEN
+
+
+def test_batch_rejects_a_coin_that_is_unknown_or_locked(ledger: Ledger) -> None:
+    waiting = only_withdrawal(ledger)
+    planned = plan(ledger, [coin(2, 400_000), coin(9, 600_000)], [waiting])
+    assert rejection(ledger, lambda: record_batch(ledger, planned)) is LedgerReason.COIN_NOT_FREE
+    ledger.coins.put(outpoint(1), replace(coin(1, 1_000_000), lineage=5))
+    planned = plan(ledger, [coin(2, 400_000), coin(1, 1_000_000)], [waiting])
+    assert rejection(ledger, lambda: record_batch(ledger, planned)) is LedgerReason.COIN_NOT_FREE
+
+
+def test_batch_rejects_a_burn_that_does_not_wait(ledger: Ledger) -> None:
+    waiting = only_withdrawal(ledger)
+    planned = plan(ledger, [coin(1, 1_000_000)], [waiting, replace(waiting, burn=outpoint(4))])
+    assert rejection(ledger, lambda: record_batch(ledger, planned)) is LedgerReason.NOT_PENDING
+    ledger.open_withdrawals.put(waiting.burn, replace(waiting, status=WithdrawalStatus.BATCHED))
+    planned = plan(ledger, [coin(1, 1_000_000)], [waiting])
+    assert rejection(ledger, lambda: record_batch(ledger, planned)) is LedgerReason.NOT_PENDING
+
+
+def test_batch_rejects_more_than_the_free_fund(ledger: Ledger) -> None:
+    planned = plan(ledger, [coin(1, 1_000_000)], [only_withdrawal(ledger)], fund_part_sats=60_001)
+    assert rejection(ledger, lambda: record_batch(ledger, planned)) is LedgerReason.FREE_FUND
+
+
+def test_fee_of_a_batch_can_not_be_taken_from_the_fund_twice(batched: Ledger) -> None:
+    other = replace(plan(batched, [coin(2, 400_000)], [], fund_part_sats=59_801), kind=BatchKind.MAINTENANCE)
+    assert rejection(batched, lambda: record_batch(batched, other)) is LedgerReason.FREE_FUND
+
+
+# Settlement
+
+
+def test_settlement_pays_and_brings_the_change_home(batched: Ledger) -> None:
+    txid = only_lineage(batched).versions[0].txid
+    closed = settle(batched, txid, START_HEIGHT + 2)
+    assert terms(batched) == (1_400_000 - 500_200, 0, 840_000, 0, 59_800)
+    change = Coin(OutPoint(txid, 1), 499_800, CoinKind.CHANGE, 0, b"", START_HEIGHT + 2)
+    assert dict(batched.coins.items()) == {outpoint(2): coin(2, 400_000), change.outpoint: change}
+    assert batched.entered.get(change.outpoint) == START_HEIGHT
+    assert list(batched.open_withdrawals.items()) == []
+    settled = batched.closed_withdrawals.get(outpoint(3))
+    assert settled is not None
+    assert (settled.status, settled.lineage, settled.payout) == (WithdrawalStatus.SETTLED, 0, OutPoint(txid, 0))
+    assert (closed.settled_by, closed.settled_l1_height) == (txid, START_HEIGHT + 2)
+    assert open_lineage(batched, BatchKind.PAYOUT) is None
+    assert batched.closed_lineages.get(0) == closed
+    assert free_fund_sats(batched) == 59_800
+
+
+def test_settlement_without_change_leaves_no_coin(ledger: Ledger) -> None:
+    burn(ledger, 4, 500_000)
+    burns = [waiting for _, waiting in ledger.open_withdrawals.items()]
+    lineage = record_batch(ledger, plan(ledger, [coin(1, 1_000_000)], burns, share_sats=500))
+    settle(ledger, lineage.versions[0].txid, START_HEIGHT)
+    assert [held for held, _ in ledger.coins.items()] == [outpoint(2)]
+    assert terms(ledger) == (400_000, 0, 340_000, 0, 60_000)
+
+
+def test_settlement_frees_locked_coins_that_its_version_did_not_spend(ledger: Ledger) -> None:
+    planned = plan(ledger, [coin(1, 1_000_000)], [only_withdrawal(ledger)])
+    lineage = record_batch(ledger, replace(planned, inputs=(outpoint(1), outpoint(2))))
+    settle(ledger, lineage.versions[0].txid, START_HEIGHT)
+    assert ledger.coins.get(outpoint(2)) == coin(2, 400_000)
+    assert outpoint(1) not in ledger.coins
+
+
+def test_settlement_rejects_an_unknown_version(batched: Ledger) -> None:
+    reason = rejection(batched, lambda: settle(batched, Txid(bytes(32)), START_HEIGHT))
+    assert reason is LedgerReason.UNKNOWN_VERSION
+
+
+def test_settlement_rejects_a_second_time(batched: Ledger) -> None:
+    txid = only_lineage(batched).versions[0].txid
+    settle(batched, txid, START_HEIGHT)
+    assert rejection(batched, lambda: settle(batched, txid, START_HEIGHT)) is LedgerReason.ALREADY_SETTLED
+
+
+def test_settlement_rejects_a_ledger_that_lost_a_locked_coin_or_a_promised_burn(batched: Ledger) -> None:
+    txid = only_lineage(batched).versions[0].txid
+    without_burn = Ledger(batched)
+    without_burn.open_withdrawals.delete(outpoint(3))
+    reason = rejection(without_burn, lambda: settle(without_burn, txid, START_HEIGHT))
+    assert reason is LedgerReason.INCONSISTENT
+    batched.coins.delete(outpoint(1))
+    assert rejection(batched, lambda: settle(batched, txid, START_HEIGHT)) is LedgerReason.INCONSISTENT
+
+
+def test_settlement_rejects_change_that_does_not_add_up(ledger: Ledger) -> None:
+    planned = plan(ledger, [coin(1, 999_999)], [only_withdrawal(ledger)])
+    lineage = record_batch(ledger, planned)
+    reason = rejection(ledger, lambda: settle(ledger, lineage.versions[0].txid, START_HEIGHT))
+    assert reason is LedgerReason.EQUALITY
