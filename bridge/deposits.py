@@ -79,10 +79,12 @@ def apply_evidence(
 
 
 def _require_mature(ledger: LedgerView, evidence: Evidence, fact: L1BlockFact, params: PegParams) -> Transaction:
-    """The transaction, which its block holds, deep enough for one of its kind."""
+    """The transaction, small enough, held by its block, and deep enough for one of its kind."""
     anchor_height = ledger.totals.anchor.height
     if evidence.l1_height > anchor_height:
         raise Rejected(EvidenceReason.ABOVE_ANCHOR, f"height {evidence.l1_height} with the anchor at {anchor_height}")
+    if len(evidence.transaction) > params.max_evidence_transaction_bytes:
+        raise Rejected(EvidenceReason.TRANSACTION_TOO_LARGE, f"{len(evidence.transaction)} bytes")
     transaction = check_inclusion(evidence, fact)
     # The anchor itself is this deep on every member's node.
     depth = anchor_height - evidence.l1_height + params.confirmations

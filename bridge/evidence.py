@@ -48,6 +48,7 @@ class EvidenceReason(Reason):
     WRONG_TRANSACTION = "evidence-wrong-transaction"
 
     WRONG_BLOCK = "evidence-wrong-block"
+    TRANSACTION_TOO_LARGE = "evidence-transaction-too-large"
     ABOVE_ANCHOR = "evidence-above-anchor"
     IMMATURE_COINBASE = "evidence-immature-coinbase"
     NO_OPENINGS = "evidence-no-openings"

@@ -188,6 +188,16 @@ def test_evidence_rejects_a_block_above_the_anchor() -> None:
     assert _reason(small_ledger(), above) is EvidenceReason.ABOVE_ANCHOR
 
 
+def test_evidence_rejects_a_transaction_over_the_cap() -> None:
+    evidence = evidence_of(pays((200_000, deposit_script())), DEPOSIT)
+    size = len(evidence.transaction)
+    small = replace(PARAMS, max_evidence_transaction_bytes=size - 1)
+    ledger = new_ledger()
+    reason = rejection(ledger, lambda: apply_evidence(ledger, evidence, lone_fact(), CUSTODY, small))
+    assert reason is EvidenceReason.TRANSACTION_TOO_LARGE
+    apply_evidence(ledger, evidence, lone_fact(), CUSTODY, replace(PARAMS, max_evidence_transaction_bytes=size))
+
+
 def test_evidence_rejects_what_its_block_does_not_hold() -> None:
     ledger = small_ledger()
     evidence = replace(
