@@ -88,12 +88,9 @@ class PeerInfo:
     """One connected peer."""
 
     peer_id: str
-    address: str
-    """Multiaddress."""
-    inbound: bool
     member: int | None
-    connected_ms: int
-    """Unix time in milliseconds."""
+    round_trip_ms: float | None
+    """Smoothed; None before the first answer."""
     final_height: int | None
     """The highest final height it has shown."""
 

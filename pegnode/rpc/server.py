@@ -117,7 +117,8 @@ async def serve(
 ) -> None:
     """Serve until `stop` is set, and for a moment longer what is under way.
 
-    Reports its URL when it accepts connections. The cookie exists for as long as this runs. Raises ServerError, or CookieError when the cookie can't be written.
+    Reports its URL when it accepts connections. The cookie exists for as long as this runs. Raises ServerError, or
+    CookieError when the cookie can't be written.
     """
     settings = _hypercorn_settings(config)
     credentials = Credentials.generate()

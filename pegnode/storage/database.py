@@ -114,17 +114,16 @@ class Database:
         To be read to its end, or dropped: it keeps the directory locked. Raises StorageError.
         """
         with _translating(self._path):
-            snapshot = self._family(family).snapshot()
-        return self._frozen(snapshot)
+            iterator = self._family(family).iter()  # sees what is there when it is made
+        return self._values(iterator)
 
-    def _frozen(self, snapshot: rocksdict.Snapshot) -> Iterator[bytes]:
+    def _values(self, iterator: rocksdict.RdictIter) -> Iterator[bytes]:
         with _translating(self._path):
-            iterator = snapshot.iter()
             iterator.seek_to_first()
             while iterator.valid():
                 yield iterator.value()
                 iterator.next()
-            iterator.status()
+            iterator.status()  # raises when the scan ended at a damaged place and not at the end
 
     def write(self, changes: Changes) -> None:
         """Write all changes, or none and raise StorageError; returns when the disk has them."""

@@ -83,10 +83,8 @@ def _peer_json(index: int, peer: PeerInfo) -> Json:
     return {
         "id": index,
         "peer_id": peer.peer_id,
-        "addr": peer.address,
-        "inbound": peer.inbound,
-        "conntime": peer.connected_ms // 1000,
         "member": peer.member,
+        "pingtime_ms": peer.round_trip_ms,
         "synced_blocks": peer.final_height,
     }
 
