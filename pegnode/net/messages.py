@@ -123,6 +123,12 @@ class SharesMessage(Message, frozen=True, tag=13):
     shares: Items
 
 
+class SignedPayoutMessage(Message, frozen=True, tag=14):
+    """A batch version with a quorum's signatures, for a member that still collects them."""
+
+    transaction: Encoded
+
+
 AnyMessage = (
     ProposalMessage
     | VotesMessage
@@ -137,6 +143,7 @@ AnyMessage = (
     | RegistrationsMessage
     | L1Report
     | SharesMessage
+    | SignedPayoutMessage
 )
 
 _encoder = msgspec.msgpack.Encoder()

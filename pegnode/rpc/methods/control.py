@@ -10,14 +10,12 @@ from pegnode.rpc.results import AnchorReply, L1Reply, MemberReply, StatusReply
 async def getnetworkinfo(node: NodeApi) -> Json:
     """The node's version and its connections."""
     peers, status = node.peers(), node.status()
-    inbound = sum(peer.inbound for peer in peers)
     return {
         "version": version_number(status.version),
         "subversion": f"/Pegnode:{status.version}/",
         "localrelay": True,
         "networkactive": True,
         "connections": len(peers),
-        "connections_in": inbound,
         "connections_out": len(peers) - inbound,
         "relayfee": btc(node.pool_limits.min_feerate_sat_kvb),
         "warnings": list(status.halt_findings),

@@ -1,0 +1,160 @@
+"""Follows the active chain of one's own Bitcoin node, and remembers who was paid in its latest blocks.
+
+Theory of operation. The watcher holds a window of consecutive blocks that ends at the node's tip. A poll asks for the
+tip; when it moved, blocks that have left the active chain are dropped from the window's top, and the new ones are read,
+oldest first. Of each block only payments to P2TR outputs (every reserve script is one) and transaction ids are kept,
+so a script or a transaction may also be asked about after its block was read. What the node doesn't answer leaves the
+window as it was: an outage is a state with a name, never a finding.
+"""
+
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import trio
+
+from bridge.bitcoin.block import parse_block
+from bridge.bitcoin.identifiers import BlockHash, OutPoint, Script, Txid
+from bridge.bitcoin.script import ScriptType, classify
+from bridge.errors import MalformedError
+from bridge.l1.errors import L1RpcError, L1Unavailable
+from bridge.state import Anchor
+
+WINDOW_BLOCKS: Final = 288
+"""How many of the latest blocks the watcher remembers: two days of L1, about 100 MB there and nothing on regtest."""
+
+
+class L1Source(Protocol):
+    """What the watcher asks of a Bitcoin node."""
+
+    async def tip(self) -> tuple[int, BlockHash]:
+        """Height and hash of the active chain's tip."""
+        ...
+
+    async def block_hash(self, height: int) -> BlockHash | None:
+        """The active chain's block at `height`; None above the tip."""
+        ...
+
+    async def block(self, block_hash: BlockHash) -> bytes:
+        """The serialized block."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """An output on the active chain that pays a script someone asked about."""
+
+    outpoint: OutPoint
+    value_sats: int
+    l1_block: Anchor
+
+
+@dataclass(frozen=True, slots=True)
+class _ScannedBlock:
+    position: Anchor
+    payments: dict[Script, tuple[Payment, ...]]
+    txids: frozenset[Txid]
+
+
+class L1Watcher:
+    """The window of latest blocks. `first_height`: nothing below it is ever read."""
+
+    def __init__(self, source: L1Source, first_height: int, window_blocks: int = WINDOW_BLOCKS) -> None:
+        self._source = source
+        self._first_height = first_height
+        self._window_blocks = window_blocks
+        self._blocks: list[_ScannedBlock] = []
+        self._outage: str | None = "not asked yet"
+
+    @property
+    def tip(self) -> Anchor | None:
+        """The newest block of the window; None until the first complete poll."""
+        return self._blocks[-1].position if self._blocks else None
+
+    @property
+    def outage(self) -> str | None:
+        """Why the last poll failed, for people; None when the node answered it."""
+        return self._outage
+
+    def block_at(self, height: int) -> Anchor | None:
+        """The active chain's block at `height`; None outside the window."""
+        if not self._blocks:
+            return None
+        index = height - self._blocks[0].position.height
+        return self._blocks[index].position if 0 <= index < len(self._blocks) else None
+
+    def buried(self, confirmations: int) -> Anchor | None:
+        """The newest block with at least `confirmations`; None while the window holds none."""
+        return None if self.tip is None else self.block_at(self.tip.height - confirmations + 1)
+
+    def confirmations(self, height: int) -> int:
+        """How many confirmations a block of the active chain at `height` has; 0 above the tip."""
+        return 0 if self.tip is None else max(0, self.tip.height - height + 1)
+
+    def payments_to(self, script: Script) -> Iterator[Payment]:
+        """Every payment to `script` in the window, oldest first."""
+        for block in self._blocks:
+            yield from block.payments.get(script, ())
+
+    def block_of(self, txid: Txid) -> Anchor | None:
+        """The block of the window that holds a transaction; None when none does."""
+        for block in reversed(self._blocks):
+            if txid in block.txids:
+                return block.position
+        return None
+
+    async def poll(self) -> bool:
+        """Bring the window to the node's tip; whether it moved. Raises L1Unavailable, with a consistent window."""
+        tip_height, tip_hash = await self._source.tip()
+        if self.tip is not None and self.tip.hash == tip_hash:
+            return False
+        dropped = await self._drop_stale()
+        height = self.tip.height + 1 if self.tip else max(self._first_height, tip_height - self._window_blocks + 1)
+        return await self._extend(height) or dropped
+
+    async def _drop_stale(self) -> bool:
+        dropped = False
+        while self._blocks:
+            newest = self._blocks[-1].position
+            if await self._source.block_hash(newest.height) == newest.hash:
+                break
+            self._blocks.pop()
+            dropped = True
+        return dropped
+
+    async def _extend(self, height: int) -> bool:
+        extended = False
+        while (block_hash := await self._source.block_hash(height)) is not None:
+            scanned, parent_hash = _scan(await self._source.block(block_hash), Anchor(height, block_hash))
+            if self._blocks and self._blocks[-1].position.hash != parent_hash:
+                break  # the chain changed between two questions: the next poll sorts it out
+            self._blocks.append(scanned)
+            del self._blocks[: -self._window_blocks]
+            extended = True
+            height += 1
+        return extended
+
+    async def run(self, interval_s: float, on_change: Callable[[], Awaitable[None]]) -> None:
+        """Poll for ever; `on_change` is awaited after each poll that moved the window or changed `outage`."""
+        while True:
+            before = self._outage
+            try:
+                moved = await self.poll()
+                self._outage = None
+            except (L1Unavailable, L1RpcError, MalformedError) as error:
+                moved = False
+                self._outage = str(error)
+            if moved or self._outage != before:
+                await on_change()
+            await trio.sleep(interval_s)
+
+
+def _scan(data: bytes, position: Anchor) -> tuple[_ScannedBlock, BlockHash]:
+    block = parse_block(data)
+    payments: dict[Script, tuple[Payment, ...]] = {}
+    for transaction in block.transactions:
+        for vout, output in enumerate(transaction.outputs):
+            if classify(output.script) is ScriptType.P2TR:
+                payment = Payment(OutPoint(transaction.txid, vout), output.value_sats, position)
+                payments[output.script] = (*payments.get(output.script, ()), payment)
+    return _ScannedBlock(position, payments, frozenset(tx.txid for tx in block.transactions)), block.parent_hash

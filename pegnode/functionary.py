@@ -1,0 +1,76 @@
+"""The composition root of a functionary: a full node that holds a member's keys and takes part in consensus."""
+
+import secrets
+
+from federation.journal import JournalIdentity
+from federation.journal_entries import open_journal
+from federation.keystore import read_member_secrets
+from federation.signer import Signer
+from pegnode.config import FunctionaryConfig
+from pegnode.consensus.machine import Simplex
+from pegnode.consensus.parameters import ConsensusParams
+from pegnode.genesis import Genesis
+from pegnode.node import MAX_GUESTS, assemble, run_parts
+from pegnode.service.consensus_driver import ConsensusDriver
+from pegnode.service.judge import Judge
+from pegnode.service.l1_reports import L1Reports
+from pegnode.service.live_node import LiveNode
+from pegnode.service.payouts import Payouts
+from pegnode.service.proposer import Proposer
+from pegnode.service.work import WorkWatch
+
+
+def consensus_params(genesis: Genesis) -> ConsensusParams:
+    """The pace on which the members agreed."""
+    rhythm = genesis.rhythm
+    return ConsensusParams(
+        block_interval_ms=rhythm.block_interval_ms,
+        view_timeout_ms=rhythm.view_timeout_ms,
+        max_view_timeout_ms=8 * rhythm.view_timeout_ms,
+        heartbeat_ms=rhythm.heartbeat_ms,
+        resend_ms=rhythm.view_timeout_ms,
+    )
+
+
+async def run_functionary(config: FunctionaryConfig) -> None:
+    """Run a member until it is told to stop. Raises what keys, journal, store or configuration refuse with."""
+    genesis = Genesis.load(config.genesis)
+    rules = genesis.rules()
+    member = config.member(rules.membership)
+    signer = Signer(
+        read_member_secrets(config.keys_dir), rules.membership, member.index, rules.chain_id, secrets.token_bytes
+    )
+    journal = open_journal(
+        config.data_dir / "journal", JournalIdentity(rules.chain_id, rules.membership.epoch, member.index)
+    )
+    try:
+        parts = assemble(config, signer.transport_secret, MAX_GUESTS)
+    except BaseException:
+        journal.close()
+        raise
+    core, peers = parts.core, parts.peers
+    try:
+        payouts = Payouts(core, parts.client, peers, signer)
+        reports = L1Reports(core, peers, member.index)
+        proposer = Proposer(core, reports.by_member)
+        machine = Simplex(member.index, rules.membership, consensus_params(genesis))
+        driver = ConsensusDriver(core, peers, machine, journal, signer, proposer, Judge(core))
+        work = WorkWatch(core, proposer, driver)
+        live = LiveNode(
+            core=core,
+            peers=peers,
+            relay=parts.relay,
+            catch_up=parts.catch_up,
+            evidence_maker=parts.evidence_maker,
+            payouts=payouts,
+            l1=parts.l1_memory,
+            stop=parts.stop.set,
+            l1_name=genesis.l1.network,
+            pool_limits=parts.pool_limits,
+            member=member.index,
+            driver=driver,
+        )
+        await run_parts(parts, payouts, live, reports.announce, (driver.run, work.run))
+    finally:
+        journal.close()
+        await parts.close()

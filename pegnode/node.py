@@ -1,0 +1,253 @@
+"""The composition root of a node, and the full node without keys."""
+
+import secrets
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Final
+
+import structlog
+import trio
+
+from bridge.l1.client import L1Client
+from bridge.l1.credentials import CookieAuth, PasswordAuth
+from bridge.l1.errors import L1Error
+from bridge.l1.watcher import L1Watcher
+from pegnode import __version__
+from pegnode.config import L1Config, NodeConfig
+from pegnode.errors import PegnodeError
+from pegnode.genesis import Genesis
+from pegnode.mempool.evidence_pool import EvidencePool, EvidencePoolLimits
+from pegnode.mempool.pool import Mempool, PoolLimits
+from pegnode.net.libp2p_host import HostSettings, Libp2pHost
+from pegnode.net.transport import PeerId
+from pegnode.rpc.server import ServerConfig, serve
+from pegnode.service.catch_up import CatchUp
+from pegnode.service.core import NodeCore
+from pegnode.service.evidence_maker import EvidenceMaker
+from pegnode.service.l1_questions import L1Questions
+from pegnode.service.live_node import L1Memory, LiveNode
+from pegnode.service.payouts import Payouts
+from pegnode.service.peers import Peers
+from pegnode.service.registry import DepositRegistry
+from pegnode.service.relay import Relay
+from pegnode.service.unfinal import UnfinalBlocks
+from pegnode.storage.store import ChainStore
+
+log = structlog.get_logger()
+
+L1_POLL_S: Final = 0.5
+"""How often the Bitcoin node is asked for its tip."""
+L1_START_RETRY_S: Final = 1.0
+MAX_GUESTS: Final = 32
+"""Full nodes that one member serves."""
+TRANSPORT_SECRET_SIZE: Final = 32
+MAX_PASSWORD_CHARACTERS: Final = 1_000
+
+
+class WrongL1Chain(PegnodeError):  # noqa: N818 -- a state of the machine's configuration
+    """The configured Bitcoin node follows another chain than the genesis names."""
+
+
+def now_ms() -> int:
+    """Unix time in milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+def l1_client(config: L1Config) -> L1Client:
+    """A client of the configured Bitcoin node."""
+    if config.cookie_file is not None:
+        return L1Client(config.url, CookieAuth(config.cookie_file))
+    if config.user is None or config.password_file is None:
+        raise PegnodeError("l1 has neither a cookie file nor a user with a password file")
+    return L1Client(config.url, PasswordAuth(config.user, _read_password(config.password_file)))
+
+
+def _read_password(path: Path) -> str:
+    """The first line of a password file. Raises PegnodeError, without its contents."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            password = file.readline(MAX_PASSWORD_CHARACTERS).rstrip("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PegnodeError(f"l1.password_file: {path} can't be read: {type(error).__name__}") from None
+    if not password:
+        raise PegnodeError(f"l1.password_file: {path} is empty")
+    return password
+
+
+@dataclass(slots=True)
+class NodeParts:
+    """What every node runs. Made by `assemble`, closed by `close`."""
+
+    config: NodeConfig
+    genesis: Genesis
+    client: L1Client
+    host: Libp2pHost
+    core: NodeCore
+    peers: Peers
+    relay: Relay
+    catch_up: CatchUp
+    evidence_maker: EvidenceMaker
+    pool_limits: PoolLimits
+    l1_memory: L1Memory
+    stop: trio.Event
+
+    async def close(self) -> None:
+        """Give back the database and the connections."""
+        self.core.store.close()
+        with trio.CancelScope(shield=True):
+            await self.client.aclose()
+
+
+def assemble(config: NodeConfig, transport_secret: bytes, max_guests: int) -> NodeParts:
+    """Open the store and join the parts; nothing runs yet. Raises what each part refuses with."""
+    genesis = Genesis.load(config.genesis)
+    rules = genesis.rules()
+    client = l1_client(config.l1)
+    pool_limits = PoolLimits()
+    host = Libp2pHost(transport_secret, _host_settings(config, rules.chain_id, genesis, max_guests), Random())
+    watcher = L1Watcher(client, genesis.anchor.height)
+    store = ChainStore.open(config.data_dir / "chain", rules)
+    core = NodeCore(
+        rules=rules,
+        store=store,
+        unfinal=UnfinalBlocks(store),
+        mempool=Mempool(pool_limits),
+        evidence=EvidencePool(EvidencePoolLimits()),
+        registry=DepositRegistry(store, rules.custody, rules.membership.epoch, now_ms),
+        watcher=watcher,
+        questions=L1Questions(client, watcher, rules.params),
+        now_ms=now_ms,
+    )
+    peers = Peers(host, rules.membership)
+    relay = Relay(core, peers)
+    return NodeParts(
+        config=config,
+        genesis=genesis,
+        client=client,
+        host=host,
+        core=core,
+        peers=peers,
+        relay=relay,
+        catch_up=CatchUp(core, peers),
+        evidence_maker=EvidenceMaker(core, client, relay),
+        pool_limits=pool_limits,
+        l1_memory=L1Memory(),
+        stop=trio.Event(),
+    )
+
+
+def _host_settings(config: NodeConfig, chain_id: bytes, genesis: Genesis, max_guests: int) -> HostSettings:
+    membership = genesis.rules().membership
+    return HostSettings(
+        chain_id=chain_id,
+        software=f"pegnode/{__version__}",
+        members=frozenset(PeerId(member.peer_id) for member in membership.members),
+        dial=config.peer_addresses(membership),
+        listen=(config.p2p.listen,),
+        max_guests=max_guests,
+    )
+
+
+Task = Callable[[], Awaitable[None]]
+
+
+async def run_parts(
+    parts: NodeParts, payouts: Payouts, live: LiveNode, on_l1_change: Callable[[], None], tasks: tuple[Task, ...]
+) -> None:
+    """Run a node until it is told to stop, by signal or by RPC. tasks: what this kind of node runs besides."""
+
+    async def l1_changed() -> None:
+        await _refresh(parts)
+        on_l1_change()
+        parts.core.work_changed()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_stop_on_signal, parts.stop)
+        await nursery.start(partial(parts.host.run))
+        nursery.start_soon(parts.peers.run)
+        address = await nursery.start(partial(serve, _server_config(parts.config), live, parts.stop))
+        log.info(
+            "started",
+            version=__version__,
+            chain_id=parts.core.rules.chain_id.hex(),
+            height=parts.core.store.tip.header.height,
+            rpc=address,
+            p2p=[item.text for item in parts.host.listen_addresses],
+        )
+        await _require_right_chain(parts)
+        nursery.start_soon(parts.core.watcher.run, L1_POLL_S, l1_changed)
+        for task in (parts.relay.run, parts.catch_up.run, parts.evidence_maker.run, payouts.run, *tasks):
+            nursery.start_soon(task)
+        await parts.stop.wait()
+        log.info("stopping")
+        nursery.cancel_scope.cancel()
+
+
+async def _refresh(parts: NodeParts) -> None:
+    """Ask for what `status` shows of the Bitcoin node."""
+    try:
+        parts.l1_memory.network = await parts.client.network_info()
+        parts.l1_memory.feerate_sat_kvb = await parts.core.questions.feerate_sat_kvb()
+    except L1Error as outage:
+        log.debug("the Bitcoin node can't be asked", detail=str(outage))
+
+
+async def _require_right_chain(parts: NodeParts) -> None:
+    """Wait for the Bitcoin node, and make sure that it is on the genesis's chain. Raises WrongL1Chain."""
+    while not parts.stop.is_set():
+        try:
+            first = await parts.client.block_hash(0)
+        except L1Error as outage:
+            parts.core.waiting_for = f"the Bitcoin node at {parts.config.l1.url}: {outage}"
+            log.warning("waiting for the Bitcoin node", detail=str(outage))
+            with trio.move_on_after(L1_START_RETRY_S):
+                await parts.stop.wait()
+            continue
+        if first != parts.genesis.l1_genesis_hash:
+            where = f"the Bitcoin node at {parts.config.l1.url}"
+            raise WrongL1Chain(f"{where} is not on {parts.genesis.l1.network}: its first block differs")
+        parts.core.waiting_for = None
+        return
+
+
+async def _stop_on_signal(stop: trio.Event) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for number in signals:
+            log.info("signal received", signal=signal.Signals(number).name)
+            stop.set()
+
+
+def _server_config(config: NodeConfig) -> ServerConfig:
+    return ServerConfig(cookie_path=cookie_path(config), host=config.rpc.host, port=config.rpc.port)
+
+
+def cookie_path(config: NodeConfig) -> Path:
+    """Where a running node keeps the login of its RPC."""
+    return config.data_dir / ".cookie"
+
+
+async def run_node(config: NodeConfig) -> None:
+    """Run a full node without keys: it checks everything, serves wallets, and passes on what they hand in."""
+    parts = assemble(config, secrets.token_bytes(TRANSPORT_SECRET_SIZE), max_guests=0)
+    try:
+        payouts = Payouts(parts.core, parts.client, parts.peers, None)
+        live = LiveNode(
+            core=parts.core,
+            peers=parts.peers,
+            relay=parts.relay,
+            catch_up=parts.catch_up,
+            evidence_maker=parts.evidence_maker,
+            payouts=payouts,
+            l1=parts.l1_memory,
+            stop=parts.stop.set,
+            l1_name=parts.genesis.l1.network,
+            pool_limits=parts.pool_limits,
+        )
+        await run_parts(parts, payouts, live, lambda: None, ())
+    finally:
+        await parts.close()

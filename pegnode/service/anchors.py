@@ -1,0 +1,31 @@
+"""Which L1 block a leader anchors to: the deepest agreement that a quorum of members reports."""
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from bridge.bitcoin.identifiers import BlockHash
+from bridge.state import Anchor
+
+
+async def choose_anchor(
+    parent: Anchor,
+    reports: Mapping[int, Anchor],
+    quorum: int,
+    max_step: int,
+    active_block: Callable[[int], Awaitable[BlockHash | None]],
+) -> Anchor:
+    """The highest L1 block that `quorum` members report buried, within `max_step` above the parent's anchor.
+
+    reports: by member, the highest block that its node has at the peg's depth, this member's own among them.
+    active_block: the hash at a height of one's own active chain, None above the tip. A report that one's own chain does
+    not hold counts for nothing, and an own chain that does not hold the parent's anchor moves nothing.
+    """
+    heights = sorted(
+        [report.height for report in reports.values() if await active_block(report.height) == report.hash], reverse=True
+    )
+    if len(heights) < quorum:
+        return parent
+    height = min(heights[quorum - 1], parent.height + max_step)
+    if height <= parent.height or await active_block(parent.height) != parent.hash:
+        return parent
+    block_hash = await active_block(height)
+    return parent if block_hash is None else Anchor(height, block_hash)

@@ -1,0 +1,343 @@
+"""Carries out what the consensus machine asks for: signs, journals, sends, builds, judges and commits.
+
+Theory of operation. One task feeds the machine, so events are handled one by one and their actions in order. What takes
+time (building, judging) runs in tasks of its own and comes back as an event. A vote is signed, written to the journal
+with a sync, and only then sent; the machine hears of its own votes like of any other's.
+"""
+
+import math
+from typing import Final
+
+import structlog
+import trio
+
+from bridge.bitcoin.identifiers import BlockHash, hash_to_hex
+from bridge.errors import MalformedError
+from federation.certificate import Certificate, Vote, VoteKind, VoteRejected, verify_certificate, verify_vote
+from federation.journal import Journal
+from federation.signer import Signer
+from pegnode.chain.block import Block
+from pegnode.consensus import actions as act
+from pegnode.consensus import events as ev
+from pegnode.consensus.machine import Simplex
+from pegnode.net.messages import (
+    BlockAnswer,
+    BlockRequest,
+    CertificatesMessage,
+    ProposalMessage,
+    VotesMessage,
+)
+from pegnode.net.transport import DropReason, PeerId
+from pegnode.service.core import NodeCore
+from pegnode.service.judge import Judge
+from pegnode.service.peers import Peers
+from pegnode.service.proposer import Proposer
+from pegnode.service.unfinal import UnfinalBlock
+
+log = structlog.get_logger()
+
+JUDGE_AGAIN_S: Final = 0.25
+"""How soon a block is judged again that waits for L1 or for this member's own prudence."""
+MAX_REMEMBERED_CERTIFICATES: Final = 1_000
+"""Certificates whose signatures were checked once are recognized when they come again."""
+
+
+class ConsensusDriver:
+    """One member's part in consensus."""
+
+    def __init__(
+        self,
+        core: NodeCore,
+        peers: Peers,
+        machine: Simplex,
+        journal: Journal,
+        signer: Signer,
+        proposer: Proposer,
+        judge: Judge,
+    ) -> None:
+        self._core = core
+        self._peers = peers
+        self._machine = machine
+        self._journal = journal
+        self._signer = signer
+        self._proposer = proposer
+        self._judge = judge
+        self._bodies: dict[BlockHash, tuple[Block, bytes]] = {}
+        self._verified: dict[bytes, None] = {}
+        self._last_vote_views: dict[int, int] = {}
+        self._own_notarize: dict[int, Vote] = {}
+        self._judging: set[BlockHash] = set()
+        self._wake_at_ms: int | None = None
+        self._events_out, self._events = trio.open_memory_channel[ev.Event](math.inf)
+        peers.on_message(ProposalMessage, self._receive_proposal, from_guests=False)
+        peers.on_message(VotesMessage, self._receive_votes, from_guests=False)
+        peers.on_message(CertificatesMessage, self._receive_certificates, from_guests=False)
+        peers.on_message(BlockRequest, self._answer_block_request, from_guests=False)
+        peers.on_message(BlockAnswer, self._receive_block, from_guests=False)
+        core.on_final(self._after_final)
+
+    @property
+    def view(self) -> int:
+        """The view this member is in."""
+        return self._machine.view
+
+    def last_vote_view(self, member: int) -> int | None:
+        """The highest view in which a vote of `member` was seen since the start."""
+        return self._last_vote_views.get(member)
+
+    def work_known(self, known: bool) -> None:
+        """Tell the machine whether there is anything that a block could include."""
+        self._feed(ev.WorkKnown(known))
+
+    def _feed(self, event: ev.Event) -> None:
+        self._events_out.send_nowait(event)
+
+    # What peers send
+
+    def _receive_proposal(self, peer: PeerId, message: ProposalMessage) -> None:
+        block = Block.decode(message.block)
+        vote = Vote.decode(message.vote)
+        certificates = [Certificate.decode(data) for data in message.justification]
+        if not self._is_signed(peer, vote) or not all(self._is_certified(peer, item) for item in certificates):
+            return
+        if (vote.kind, vote.block_hash) != (VoteKind.NOTARIZE, block.header.hash):
+            raise MalformedError("a proposal comes with its leader's vote for it")
+        self._bodies[block.header.hash] = (block, message.block)
+        self._feed(ev.ProposalReceived(self._info(block), vote, tuple(certificates)))
+
+    def _receive_votes(self, peer: PeerId, message: VotesMessage) -> None:
+        for data in message.votes:
+            vote = Vote.decode(data)
+            if not self._is_signed(peer, vote):
+                return
+            self._note_vote(vote)
+            self._feed(ev.VoteReceived(vote))
+
+    def _receive_certificates(self, peer: PeerId, message: CertificatesMessage) -> None:
+        for data in message.certificates:
+            certificate = Certificate.decode(data)
+            if not self._is_certified(peer, certificate):
+                return
+            self._feed(ev.CertificateReceived(certificate))
+
+    def _answer_block_request(self, peer: PeerId, message: BlockRequest) -> None:
+        block_hash = BlockHash(message.block_hash)
+        _, data = self._bodies.get(block_hash, (None, None))
+        self._peers.send(peer, BlockAnswer(block_hash, data or self._core.store.block_by_hash(block_hash) or b""))
+
+    def _receive_block(self, _: PeerId, message: BlockAnswer) -> None:
+        if not message.block:
+            return
+        block = Block.decode(message.block)
+        if block.header.hash != message.block_hash:
+            raise MalformedError("the answer is another block than the one asked for")
+        self._bodies.setdefault(block.header.hash, (block, message.block))
+        self._feed(ev.BlockReceived(self._info(block)))
+
+    def _is_signed(self, peer: PeerId, vote: Vote) -> bool:
+        try:
+            verify_vote(vote, self._core.rules.membership, self._core.rules.chain_id)
+        except VoteRejected as rejected:
+            self._condemn(peer, rejected)
+            return False
+        return True
+
+    def _is_certified(self, peer: PeerId, certificate: Certificate) -> bool:
+        data = certificate.encode()
+        if data not in self._verified:
+            try:
+                verify_certificate(certificate, self._core.rules.membership, self._core.rules.chain_id)
+            except VoteRejected as rejected:
+                self._condemn(peer, rejected)
+                return False
+            self._verified[data] = None
+            if len(self._verified) > MAX_REMEMBERED_CERTIFICATES:
+                del self._verified[next(iter(self._verified))]
+        return True
+
+    def _condemn(self, peer: PeerId, rejected: VoteRejected) -> None:
+        log.warning("bad vote or certificate", peer=peer, reason=rejected.reason, detail=rejected.detail)
+        self._peers.transport.drop(peer, DropReason.PROTOCOL_VIOLATION)
+
+    def _note_vote(self, vote: Vote) -> None:
+        self._last_vote_views[vote.member] = max(vote.view, self._last_vote_views.get(vote.member, 0))
+
+    def _info(self, block: Block) -> ev.BlockInfo:
+        header = block.header
+        parent = self._core.unfinal.view(header.parent)
+        moves_anchor = parent is None or parent.tip.header.anchor != header.anchor
+        return ev.BlockInfo(
+            hash=header.hash,
+            view=header.view,
+            height=header.height,
+            parent_hash=header.parent,
+            leader=header.leader,
+            carries_l1=moves_anchor or bool(block.body.evidence or block.body.batches),
+        )
+
+    def _after_final(self, unfinal: UnfinalBlock) -> None:
+        """Tell the machine of what catching up, and not itself, made final."""
+        header = unfinal.block.header
+        certificate = self._core.store.certificate_at(header.height)
+        if certificate is not None and header.hash != self._machine.final_tip.hash:
+            final = ev.FinalTip(header.hash, header.height, header.view)
+            self._feed(ev.Synced(final, Certificate.decode(certificate)))
+
+    # The loop
+
+    async def run(self) -> None:
+        """Take part in consensus until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._handle(self._restored(), nursery)
+            while True:
+                event = await self._next_event()
+                self._handle(event, nursery)
+
+    def _restored(self) -> ev.Start:
+        store = self._core.store
+        tip, certificate = store.tip.header, store.certificate_at(store.tip.header.height)
+        content = self._journal.contents()
+        blocks = [(Block.decode(data), data) for _, data in content.bodies]
+        self._bodies.update({block.header.hash: (block, data) for block, data in blocks})
+        self._own_notarize.update({vote.view: vote for vote in content.votes if vote.kind is VoteKind.NOTARIZE})
+        return ev.Start(
+            final=ev.FinalTip(tip.hash, tip.height, tip.view),
+            certificate=None if certificate is None else Certificate.decode(certificate),
+            votes=content.votes,
+            certificates=content.certificates,
+            blocks=tuple(self._info(block) for block, _ in blocks),
+            floor_view=content.floor_view,
+        )
+
+    async def _next_event(self) -> ev.Event:
+        if self._wake_at_ms is None:
+            return await self._events.receive()
+        delay_s = max(0.0, (self._wake_at_ms - _monotonic_ms()) / 1000)
+        with trio.move_on_after(delay_s) as waiting:
+            event = await self._events.receive()
+        return ev.Tick() if waiting.cancelled_caught else event
+
+    def _handle(self, event: ev.Event, nursery: trio.Nursery) -> None:
+        for action in self._machine.handle(event, _monotonic_ms()):
+            self._perform(action, nursery)
+
+    def _perform(self, action: act.Action, nursery: trio.Nursery) -> None:
+        match action:
+            case act.Broadcast(votes, certificates):
+                self._broadcast(votes, certificates)
+            case act.SendTo(member, certificates):
+                self._peers.send_to_member(member, _certificates_message(certificates))
+            case act.SendProposal():
+                self._send_proposal(action)
+            case act.RequestBlock(block_hash):
+                self._peers.to_members(BlockRequest(block_hash))
+            case act.Build():
+                nursery.start_soon(self._build, action)
+            case act.Validate(block_hash):
+                self._start_judging(block_hash, nursery)
+            case _:
+                self._perform_here(action)
+
+    def _perform_here(self, action: act.Action) -> None:
+        """What needs neither peers nor time."""
+        match action:
+            case act.CastVote():
+                self._cast(action)
+            case act.SaveCertificate(certificate):
+                self._journal.record_certificate(certificate)
+            case act.Finalized(info, certificate):
+                self._core.finalize(info.hash, certificate.encode())
+                self._journal.prune(info.view)
+                self._own_notarize = {view: vote for view, vote in self._own_notarize.items() if view > info.view}
+            case act.WakeAt(at_ms):
+                self._wake_at_ms = at_ms
+            case act.Forget(block_hashes):
+                for block_hash in block_hashes:
+                    self._bodies.pop(block_hash, None)
+            case _:
+                _report(action)
+
+    def _cast(self, action: act.CastVote) -> None:
+        """Sign, write, send: in this order."""
+        epoch = self._core.rules.membership.epoch
+        vote = self._signer.sign_vote(action.kind, epoch, action.view, action.block_hash)
+        if action.kind is VoteKind.NOTARIZE:
+            self._journal.record_vote(vote, self._bodies[action.block_hash][1])
+            self._own_notarize[vote.view] = vote
+        else:
+            self._journal.record_vote(vote)
+        self._note_vote(vote)
+        self._peers.to_members(VotesMessage((vote.encode(),)))
+        self._feed(ev.VoteReceived(vote))
+
+    def _broadcast(self, votes: tuple[Vote, ...], certificates: tuple[Certificate, ...]) -> None:
+        if votes:
+            self._peers.to_members(VotesMessage(tuple(vote.encode() for vote in votes)))
+        if certificates:
+            self._peers.to_members(_certificates_message(certificates))
+
+    def _send_proposal(self, action: act.SendProposal) -> None:
+        _, data = self._bodies[action.block_hash]
+        vote = self._own_notarize[action.view]
+        message = ProposalMessage(data, vote.encode(), tuple(item.encode() for item in action.certificates))
+        for member in action.members:
+            self._peers.send_to_member(member, message)
+
+    async def _build(self, action: act.Build) -> None:
+        unfinal = await self._proposer.build(action.view, action.parent_hash, include_l1=action.include_l1)
+        if unfinal is None:
+            self._feed(ev.BuildFailed(action.view))
+            return
+        self._bodies[unfinal.block.header.hash] = (unfinal.block, unfinal.data)
+        self._feed(ev.BlockBuilt(self._info(unfinal.block)))
+
+    def _start_judging(self, block_hash: BlockHash, nursery: trio.Nursery) -> None:
+        if block_hash not in self._judging:
+            self._judging.add(block_hash)
+            nursery.start_soon(self._judge_until_settled, block_hash)
+
+    async def _judge_until_settled(self, block_hash: BlockHash) -> None:
+        """Judge a block, and again while the verdict may change and anybody needs it."""
+        try:
+            last: ev.Verdict | None = None
+            while block_hash in self._bodies:
+                block, data = self._bodies[block_hash]
+                verdict = await self._judge.judge(block, data)
+                if verdict is not last:
+                    self._feed(ev.BlockChecked(block_hash, verdict))
+                last = verdict
+                if verdict in (ev.Verdict.VOTABLE, ev.Verdict.INVALID):
+                    return
+                await trio.sleep(JUDGE_AGAIN_S)
+        finally:
+            self._judging.discard(block_hash)
+
+
+def _certificates_message(certificates: tuple[Certificate, ...]) -> CertificatesMessage:
+    return CertificatesMessage(tuple(certificate.encode() for certificate in certificates))
+
+
+def _monotonic_ms() -> int:
+    """The machine's clock: it never goes back, unlike the wall's."""
+    return int(trio.current_time() * 1000)
+
+
+def _report(action: act.Action) -> None:
+    """What only people can act on."""
+    match action:
+        case act.Refuse(reason, detail):
+            log.debug("not used", reason=reason, detail=detail)
+        case act.ReportEquivocation(first, second):
+            log.error("equivocation", member=first.member, view=first.view, kinds=[first.kind.name, second.kind.name])
+        case act.ReportUnknownOwnVote(vote):
+            log.error("a vote under our key that our journal lacks", view=vote.view, kind=vote.kind.name)
+        case act.ReportInvalidCertified(block_hash):
+            log.error("a quorum certified an invalid block", hash=hash_to_hex(block_hash))
+        case act.ReportConflictingCertificates(first_certificate, second_certificate):
+            log.error(
+                "conflicting certificates",
+                views=[first_certificate.view, second_certificate.view],
+                kinds=[first_certificate.kind.name, second_certificate.kind.name],
+            )
+        case _:
+            raise NotImplementedError(type(action).__name__)

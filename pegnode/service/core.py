@@ -1,0 +1,88 @@
+"""What every node is made of, member or not: the final chain, the blocks above it, what waits, and who is told."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import structlog
+
+from bridge.bitcoin.identifiers import BlockHash, hash_to_hex
+from bridge.l1.watcher import L1Watcher
+from pegnode.chain.parameters import ChainRules
+from pegnode.mempool.evidence_pool import EvidencePool
+from pegnode.mempool.pool import Mempool
+from pegnode.service.l1_questions import L1Questions
+from pegnode.service.registry import DepositRegistry
+from pegnode.service.unfinal import UnfinalBlock, UnfinalBlocks
+from pegnode.storage.store import ChainStore
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class NodeCore:
+    """State shared by the parts of one node. Only trio's one thread touches it, and nothing awaits while it changes.
+
+    now_ms: Unix time in milliseconds.  halt_findings: why this node halted, latched; empty while it has not.
+    waiting_for: what the node can't go on without at present, for people; None when nothing is missing.
+    """
+
+    rules: ChainRules
+    store: ChainStore
+    unfinal: UnfinalBlocks
+    mempool: Mempool
+    evidence: EvidencePool
+    registry: DepositRegistry
+    watcher: L1Watcher
+    questions: L1Questions
+    now_ms: Callable[[], int]
+    halt_findings: list[str] = field(default_factory=list)
+    waiting_for: str | None = None
+    _on_final: list[Callable[[UnfinalBlock], None]] = field(default_factory=list)
+    _on_work: list[Callable[[], None]] = field(default_factory=list)
+
+    @property
+    def halted(self) -> bool:
+        """Whether this node has latched a halt."""
+        return bool(self.halt_findings)
+
+    def halt(self, finding: str) -> None:
+        """Latch a halt. Naming the same finding again changes nothing."""
+        if finding not in self.halt_findings:
+            self.halt_findings.append(finding)
+            log.error("halted", finding=finding)
+
+    def on_final(self, listener: Callable[[UnfinalBlock], None]) -> None:
+        """Call `listener` after each block that became final here, in order."""
+        self._on_final.append(listener)
+
+    def on_work(self, listener: Callable[[], None]) -> None:
+        """Call `listener` when what a block could include may have changed."""
+        self._on_work.append(listener)
+
+    def work_changed(self) -> None:
+        """Tell the listeners of `on_work`."""
+        for listener in self._on_work:
+            listener()
+
+    def finalize(self, block_hash: BlockHash, certificate: bytes) -> None:
+        """Commit a valid block and its ancestors, clear the pools of what they hold, and tell the listeners."""
+        for unfinal in self.unfinal.finalize(block_hash, certificate):
+            header = unfinal.block.header
+            dropped = self.mempool.remove_applied(unfinal.state.transactions)
+            log.info(
+                "block final",
+                height=header.height,
+                view=header.view,
+                hash=hash_to_hex(header.hash),
+                transactions=len(unfinal.state.transactions),
+                evidence=len(unfinal.block.body.evidence),
+                batches=len(unfinal.block.body.batches),
+                conflicts_dropped=len(dropped),
+            )
+            for listener in self._on_final:
+                listener(unfinal)
+        self.mempool.recheck(self.store)
+        self.evidence.recheck(self.store)
+        self.mempool.expire(self.now_ms())
+        self.evidence.expire(self.now_ms())
+        self.work_changed()

@@ -1,0 +1,187 @@
+"""From what the watcher saw on L1 to evidence for the sidechain: deposits nobody has to claim, and settled batches."""
+
+from collections.abc import Iterator
+
+import structlog
+import trio
+
+from bridge.bitcoin.identifiers import BlockHash, OutPoint, Script, Txid, hash_to_hex
+from bridge.bitcoin.transaction import Transaction
+from bridge.custody import CoinKind, reserve_script
+from bridge.deposits import ReserveTerms, build_evidence, find_openings
+from bridge.errors import MalformedError, Reason, Rejected
+from bridge.evidence import Evidence
+from bridge.l1.client import L1Client
+from bridge.l1.errors import L1Error
+from bridge.state import Anchor
+from pegnode.errors import Refusal
+from pegnode.service.core import NodeCore
+from pegnode.service.relay import Relay
+
+log = structlog.get_logger()
+
+
+class ClaimReason(Reason):
+    """Why a deposit can't be claimed by hand now."""
+
+    TRANSACTION_UNKNOWN = "claim-transaction-unknown"
+    NO_SUCH_OUTPUT = "claim-no-such-output"
+    WRONG_SCRIPT = "claim-wrong-script"
+    ALREADY_ENTERED = "claim-already-entered"
+    BELOW_MINIMUM = "claim-below-minimum"
+    TOO_FEW_CONFIRMATIONS = "claim-too-few-confirmations"
+
+
+class ClaimRefused(Refusal):
+    """A deposit that can't be claimed now. reason: ClaimReason; the detail says what is missing."""
+
+
+class EvidenceMaker:
+    """Makes evidence of every watched transaction that is deep enough, whenever L1 or the chain moved."""
+
+    def __init__(self, core: NodeCore, client: L1Client, relay: Relay) -> None:
+        self._core = core
+        self._client = client
+        self._relay = relay
+        self._poked = trio.Event()
+        core.on_work(self.poke)
+
+    def poke(self) -> None:
+        """Look again soon."""
+        self._poked.set()
+
+    async def run(self) -> None:
+        """Make evidence after each poke, for ever. An outage of L1 ends one attempt, not the task."""
+        while True:
+            await self._poked.wait()
+            self._poked = trio.Event()
+            try:
+                await self._make_all()
+            except (L1Error, MalformedError) as error:
+                log.info("no evidence made", detail=str(error))
+
+    async def _make_all(self) -> None:
+        for txid, block in dict(self._watched()).items():
+            if txid in self._core.evidence:
+                continue
+            evidence = await self._evidence(txid, block, self._candidates())
+            if evidence is not None:
+                await self._offer(evidence)
+
+    async def _offer(self, evidence: Evidence) -> None:
+        try:
+            txid = await self._relay.submit_evidence(evidence)
+        except Rejected as refused:
+            log.info("own evidence refused", reason=refused.reason, detail=refused.detail)
+            return
+        log.info("evidence made", l1_txid=hash_to_hex(txid), openings=len(evidence.openings))
+
+    def _watched(self) -> Iterator[tuple[Txid, Anchor]]:
+        """Transactions, deep enough, that settle a batch or pay a watched script and have not entered."""
+        core = self._core
+        buried = core.watcher.buried(core.rules.params.confirmations)
+        if buried is None:
+            return
+        for _, lineage in core.store.ledger.open_lineages.items():
+            for version in lineage.versions:
+                block = core.watcher.block_of(version.txid)
+                if block is not None and block.height <= buried.height:
+                    yield version.txid, block
+        for script in self._candidates():
+            for payment in core.watcher.payments_to(script):
+                txid = payment.outpoint.txid
+                if payment.l1_block.height <= buried.height and self._is_new(payment.outpoint, payment.value_sats):
+                    yield txid, payment.l1_block
+
+    def _is_new(self, outpoint: OutPoint, value_sats: int) -> bool:
+        ledger = self._core.store.ledger
+        number = ledger.versions.get(outpoint.txid)
+        settled = number is None or number in ledger.closed_lineages
+        return settled and outpoint not in ledger.entered and value_sats >= self._core.rules.params.coin_floor_sats
+
+    def _candidates(self) -> dict[Script, ReserveTerms]:
+        """Every script that is watched: the deposit addresses handed out, and those of change and donations."""
+        policy = self._core.registry.policy
+        candidates = {
+            script: ReserveTerms(CoinKind.DEPOSIT, policy.epoch, claim_script)
+            for script, claim_script in self._core.registry.items()
+        }
+        for kind in (CoinKind.CHANGE, CoinKind.DONATION):
+            candidates[reserve_script(policy, kind, b"").script] = ReserveTerms(kind, policy.epoch, b"")
+        return candidates
+
+    async def _evidence(self, txid: Txid, block: Anchor, candidates: dict[Script, ReserveTerms]) -> Evidence | None:
+        """Evidence of a transaction in an L1 block; None when it has nothing to show yet."""
+        data = await self._client.raw_transaction(txid, block.hash)
+        if data is None:
+            return None
+        transaction = Transaction.parse(data)
+        params, ledger = self._core.rules.params, self._core.store.ledger
+        depth = self._core.watcher.confirmations(block.height)
+        if transaction.is_coinbase and depth < params.coinbase_confirmations:
+            return None
+        number = ledger.versions.get(txid)
+        settles = number is not None and number in ledger.open_lineages
+        openings = [
+            opening
+            for opening in find_openings(transaction, candidates)
+            if self._is_new(OutPoint(txid, opening.vout), transaction.outputs[opening.vout].value_sats)
+        ]
+        if not openings and not settles:
+            return None
+        proof = await self._client.tx_out_proof([txid], block.hash)
+        return build_evidence(transaction, proof, block.height, tuple(openings[: params.max_openings]))
+
+    async def claim(self, outpoint: OutPoint, claim_script: Script) -> int:
+        """Claim one deposit by hand, from its L1 outpoint and claim script alone; the value in satoshis.
+
+        Raises ClaimRefused, RegistrationRefused, Rejected, or L1Unavailable.
+        """
+        block = await self._block_of(outpoint.txid)
+        data = await self._client.raw_transaction(outpoint.txid, block.hash) if block else None
+        if block is None or data is None:
+            raise ClaimRefused(ClaimReason.TRANSACTION_UNKNOWN, f"{hash_to_hex(outpoint.txid)} is in no known L1 block")
+        transaction = Transaction.parse(data)
+        value_sats = self._require_claimable(transaction, outpoint, claim_script, block)
+        self._relay.register(claim_script)
+        reserve = self._core.registry.reserve(claim_script)
+        terms = ReserveTerms(CoinKind.DEPOSIT, self._core.registry.policy.epoch, claim_script)
+        evidence = await self._evidence(outpoint.txid, block, {reserve.script: terms})
+        if evidence is not None and outpoint.txid not in self._core.evidence:
+            await self._relay.submit_evidence(evidence)
+        return value_sats
+
+    def _require_claimable(
+        self, transaction: Transaction, outpoint: OutPoint, claim_script: Script, block: Anchor
+    ) -> int:
+        params = self._core.rules.params
+        if outpoint.vout >= len(transaction.outputs):
+            raise ClaimRefused(ClaimReason.NO_SUCH_OUTPUT, f"it has {len(transaction.outputs)} outputs")
+        output = transaction.outputs[outpoint.vout]
+        if output.script != self._core.registry.reserve(claim_script).script:
+            raise ClaimRefused(
+                ClaimReason.WRONG_SCRIPT, "this output does not pay the deposit address of that claim script"
+            )
+        if outpoint in self._core.store.ledger.entered:
+            raise ClaimRefused(ClaimReason.ALREADY_ENTERED, "this deposit is claimed already")
+        if output.value_sats < params.min_deposit_sats:
+            raise ClaimRefused(
+                ClaimReason.BELOW_MINIMUM,
+                f"{output.value_sats} sats; the least deposit is {params.min_deposit_sats} sats",
+            )
+        needed = params.coinbase_confirmations if transaction.is_coinbase else params.confirmations
+        depth = self._core.watcher.confirmations(block.height)
+        if depth < needed:
+            raise ClaimRefused(ClaimReason.TOO_FEW_CONFIRMATIONS, f"{depth} of {needed} confirmations")
+        return output.value_sats
+
+    async def _block_of(self, txid: Txid) -> Anchor | None:
+        """The active chain's block that holds a transaction: from the window, else from the node's index."""
+        seen = self._core.watcher.block_of(txid)
+        if seen is not None:
+            return seen
+        block_hash: BlockHash | None = await self._client.transaction_block(txid)
+        if block_hash is None:
+            return None
+        header = await self._client.block_header(block_hash)
+        return None if header is None else Anchor(header.height, block_hash)

@@ -1,0 +1,60 @@
+"""A member's verdict on a proposed block: valid by the rules, and votable by its own prudence."""
+
+import structlog
+
+from bridge.bitcoin.identifiers import hash_to_hex
+from bridge.l1.errors import L1Error
+from pegnode.chain.block import Block
+from pegnode.chain.conditions import VoteWithheld, check_vote_conditions
+from pegnode.chain.rules import apply_block
+from pegnode.chain.state import ChainView
+from pegnode.chain.verdicts import BlockRejected, L1Contradicted, L1Waiting
+from pegnode.consensus.events import Verdict
+from pegnode.service.core import NodeCore
+from pegnode.service.unfinal import UnfinalBlock
+
+log = structlog.get_logger()
+
+
+class Judge:
+    """Checks blocks against the state after their parent and one's own Bitcoin node. Keeps what it found valid."""
+
+    def __init__(self, core: NodeCore) -> None:
+        self._core = core
+        self._last_detail: dict[bytes, str] = {}
+
+    async def judge(self, block: Block, data: bytes) -> Verdict:
+        """The verdict on `block`, encoded as `data`. WAITING and WITHHELD may change when asked again."""
+        core, block_hash = self._core, block.header.hash
+        parent = core.unfinal.view(block.header.parent)
+        if parent is None:
+            return Verdict.WAITING
+        try:
+            if core.unfinal.get(block_hash) is None:
+                facts = await core.questions.facts(parent.tip.header, block)
+                core.unfinal.add(UnfinalBlock(block, data, apply_block(parent, block, facts, core.rules)))
+        except BlockRejected as rejected:
+            log.warning("block rejected", hash=hash_to_hex(block_hash), reason=rejected.reason, detail=rejected.detail)
+            return Verdict.INVALID
+        except (L1Waiting, L1Contradicted, L1Error) as waiting:
+            self._explain(block, "block waits for L1", str(waiting))
+            return Verdict.WAITING
+        return await self._votable(block, parent)
+
+    async def _votable(self, block: Block, parent: ChainView) -> Verdict:
+        core = self._core
+        try:
+            prudence = await core.questions.vote_facts(
+                parent.tip.header, block, parent.ledger, now_ms=core.now_ms(), halted=core.halted
+            )
+            check_vote_conditions(block, parent.tip.header, prudence, core.rules)
+        except (VoteWithheld, L1Error) as withheld:
+            self._explain(block, "vote withheld", str(withheld))
+            return Verdict.WITHHELD
+        return Verdict.VOTABLE
+
+    def _explain(self, block: Block, event: str, detail: str) -> None:
+        """Log a state once, however often the same block is asked about."""
+        if self._last_detail.get(block.header.hash) != detail:
+            self._last_detail = {block.header.hash: detail}
+            log.info(event, height=block.header.height, view=block.header.view, detail=detail)

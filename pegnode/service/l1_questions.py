@@ -1,0 +1,130 @@
+"""What the rules want to know of L1, asked of one's own Bitcoin node.
+
+Every answer is taken afresh where a vote, a signature or a verdict depends on it. An outage raises L1Unavailable: the
+caller waits, and concludes nothing.
+"""
+
+from collections.abc import Iterable
+
+from bridge.bitcoin.identifiers import BlockHash, OutPoint, Txid
+from bridge.bitcoin.transaction import TxOut
+from bridge.evidence import Evidence, L1BlockFact
+from bridge.l1.answers import L1Header
+from bridge.l1.client import L1Client
+from bridge.l1.watcher import L1Watcher
+from bridge.ledger import LedgerView
+from bridge.params import PegParams
+from bridge.state import Anchor
+from federation.approval import ReserveFacts
+from pegnode.chain.block import Block
+from pegnode.chain.conditions import VoteFacts, claimed_outputs
+from pegnode.chain.facts import NO_FACTS, AnchorStatus, L1Facts, needs_l1, required_facts
+from pegnode.chain.header import Header
+
+FEERATE_TARGET_BLOCKS = 6
+
+
+class L1Questions:
+    """Answers about blocks, anchors, deposits and the reserve."""
+
+    def __init__(self, client: L1Client, watcher: L1Watcher, params: PegParams) -> None:
+        self._client = client
+        self._watcher = watcher
+        self._params = params
+
+    async def active_block(self, height: int) -> BlockHash | None:
+        """The active chain's block at `height`; None above the tip. Raises L1Unavailable."""
+        return await self._client.block_hash(height)
+
+    async def facts(self, parent: Header, block: Block) -> L1Facts:
+        """What validity needs to know about `block`. Raises L1Unavailable."""
+        if not needs_l1(parent, block):
+            return NO_FACTS
+        return await self._facts(block.header.anchor, required_facts(block))
+
+    async def facts_for_evidence(self, anchor: Anchor, evidence: Iterable[Evidence]) -> L1Facts:
+        """What building a block at `anchor` with some of `evidence` needs to know. Raises L1Unavailable."""
+        return await self._facts(anchor, tuple(dict.fromkeys(item.l1_block_hash for item in evidence)))
+
+    async def _facts(self, anchor: Anchor, block_hashes: Iterable[BlockHash]) -> L1Facts:
+        wanted = list(block_hashes)
+        if await self.anchor_status(anchor) is AnchorStatus.ON_CHAIN:
+            headers = await self._client.block_headers(wanted)
+            blocks = {block_hash: _fact(header) for block_hash, header in zip(wanted, headers, strict=True)}
+            if await self.anchor_status(anchor) is AnchorStatus.ON_CHAIN:
+                return L1Facts(AnchorStatus.ON_CHAIN, blocks)
+        # Also when the chain changed between two questions, for then the answers are not of one chain.
+        return L1Facts(await self.anchor_status(anchor))
+
+    async def anchor_status(self, anchor: Anchor) -> AnchorStatus:
+        """Where `anchor` stands on the active chain. Raises L1Unavailable."""
+        if await self._client.block_hash(anchor.height) == anchor.hash:
+            return AnchorStatus.ON_CHAIN
+        header = await self._client.block_header(anchor.hash)
+        if header is None:
+            return AnchorStatus.UNKNOWN
+        if header.height != anchor.height:
+            return AnchorStatus.WRONG_HEIGHT
+        return AnchorStatus.CONTRADICTED if header.confirmations < 0 else AnchorStatus.UNKNOWN
+
+    async def block_fact(self, block_hash: BlockHash) -> L1BlockFact | None:
+        """What evidence needs of a block; None unless the active chain holds it. Raises L1Unavailable."""
+        return _fact(await self._client.block_header(block_hash))
+
+    async def feerate_sat_kvb(self) -> int | None:
+        """The Bitcoin node's estimate, within the peg's floor and ceiling; None when it has none."""
+        estimate = await self._client.estimate_feerate(FEERATE_TARGET_BLOCKS)
+        if estimate is None:
+            return None
+        return min(max(estimate, self._params.feerate_floor_sat_kvb), self._params.feerate_ceiling_sat_kvb)
+
+    async def vote_facts(
+        self, parent: Header, block: Block, ledger: LedgerView, *, now_ms: int, halted: bool
+    ) -> VoteFacts:
+        """What this member's prudence needs to know about `block`, whose parent's ledger is `ledger`."""
+        if not needs_l1(parent, block) and not block.body.batches:
+            return VoteFacts(now_ms=now_ms, anchor_confirmations=None, halted=halted)
+        claimed = claimed_outputs(block)
+        outputs = await self._client.txouts(claimed, include_mempool=True)
+        tip_height, _ = await self._client.tip()
+        on_chain = await self._client.block_hash(block.header.anchor.height) == block.header.anchor.hash
+        return VoteFacts(
+            now_ms=now_ms,
+            anchor_confirmations=tip_height - block.header.anchor.height + 1 if on_chain else None,
+            unspent=dict(zip(claimed, [found is not None for found in outputs], strict=True)),
+            feerate_estimate_sat_kvb=await self.feerate_sat_kvb() if block.body.batches else None,
+            halted=halted,
+            reserve_agrees=not await self.missing_coins(ledger),
+        )
+
+    async def missing_coins(self, ledger: LedgerView) -> list[OutPoint]:
+        """The reserve coins that this Bitcoin node does not hold, but for those that a recorded batch spent."""
+        coins = [coin for _, coin in ledger.coins.items()]
+        outputs = await self._client.txouts([coin.outpoint for coin in coins], include_mempool=False)
+        missing = []
+        for coin, output in zip(coins, outputs, strict=True):
+            lineage = ledger.open_lineages.get(coin.lineage) if coin.lineage is not None else None
+            paid_out = lineage is not None and self._confirmed(version.txid for version in lineage.versions)
+            if output is None and not paid_out:
+                missing.append(coin.outpoint)
+        return missing
+
+    def _confirmed(self, txids: Iterable[Txid]) -> frozenset[Txid]:
+        return frozenset(txid for txid in txids if self._watcher.block_of(txid) is not None)
+
+    async def reserve_facts(self, ledger: LedgerView, *, halted: bool) -> ReserveFacts:
+        """What a signature needs to know of the reserve. Raises L1Unavailable."""
+        tip_height, _ = await self._client.tip()
+        outpoints = [outpoint for outpoint, _ in ledger.coins.items()]
+        outputs = await self._client.txouts(outpoints, include_mempool=False)
+        unspent = {
+            outpoint: None if found is None else TxOut(found.value_sats, found.script)
+            for outpoint, found in zip(outpoints, outputs, strict=True)
+        }
+        versions = (version.txid for _, lineage in ledger.open_lineages.items() for version in lineage.versions)
+        return ReserveFacts(tip_height, halted, unspent, self._confirmed(versions))
+
+
+def _fact(header: L1Header | None) -> L1BlockFact | None:
+    """What evidence needs of a block; None unless the active chain holds it."""
+    return L1BlockFact(header.height, header.n_tx) if header is not None and header.confirmations > 0 else None

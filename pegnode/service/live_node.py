@@ -1,0 +1,225 @@
+"""The running node as its RPC sees it: an implementation of `pegnode.rpc.node_api.NodeApi`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bridge.bitcoin.addresses import Network, l1_network, sidechain_network
+from bridge.bitcoin.identifiers import OutPoint, Script, Txid
+from bridge.deposits import claim_transaction
+from bridge.l1.answers import NetworkInfo
+from bridge.l1.errors import L1Error
+from pegnode import __version__
+from pegnode.chain.parameters import ChainRules
+from pegnode.mempool.pool import Mempool, PoolLimits
+from pegnode.net.transport import PeerId
+from pegnode.rpc.node_api import (
+    ClaimReceipt,
+    DepositInfo,
+    L1Status,
+    MemberStatus,
+    NodeStatus,
+    NodeUnavailable,
+    PayoutProgress,
+    PeerInfo,
+    TransactionVerdict,
+    UnavailableReason,
+)
+from pegnode.service.catch_up import CatchUp
+from pegnode.service.consensus_driver import ConsensusDriver
+from pegnode.service.core import NodeCore
+from pegnode.service.deposit_report import report_deposits
+from pegnode.service.evidence_maker import EvidenceMaker
+from pegnode.service.payouts import Payouts
+from pegnode.service.peers import Peers
+from pegnode.service.registry import RegistrationRefused, RegistryReason
+from pegnode.service.relay import Relay
+from pegnode.storage.store import ChainStore
+
+
+@dataclass(slots=True)
+class L1Memory:
+    """What changes seldom about one's own Bitcoin node; refreshed by whoever talks to it."""
+
+    network: NetworkInfo | None = None
+    feerate_sat_kvb: int | None = None
+
+
+class LiveNode:
+    """Answers from the node's parts. member, driver: None on a node without keys."""
+
+    def __init__(
+        self,
+        core: NodeCore,
+        peers: Peers,
+        relay: Relay,
+        catch_up: CatchUp,
+        evidence_maker: EvidenceMaker,
+        payouts: Payouts,
+        l1: L1Memory,
+        stop: Callable[[], None],
+        l1_name: str,
+        pool_limits: PoolLimits,
+        member: int | None = None,
+        driver: ConsensusDriver | None = None,
+    ) -> None:
+        self._core = core
+        self._peers = peers
+        self._relay = relay
+        self._catch_up = catch_up
+        self._evidence_maker = evidence_maker
+        self._payouts = payouts
+        self._l1 = l1
+        self._stop = stop
+        self._l1_name = l1_name
+        self._pool_limits = pool_limits
+        self._member = member
+        self._driver = driver
+        self._started_ms = core.now_ms()
+
+    @property
+    def store(self) -> ChainStore:
+        """The final chain."""
+        return self._core.store
+
+    @property
+    def mempool(self) -> Mempool:
+        """The transactions that wait for a block."""
+        return self._core.mempool
+
+    @property
+    def pool_limits(self) -> PoolLimits:
+        """What the mempool takes."""
+        return self._pool_limits
+
+    @property
+    def rules(self) -> ChainRules:
+        """The genesis parameters."""
+        return self._core.rules
+
+    @property
+    def network(self) -> Network:
+        """How the sidechain writes addresses."""
+        return sidechain_network(self._l1_name)
+
+    @property
+    def l1_network(self) -> Network:
+        """How the parent chain writes addresses."""
+        return l1_network(self._l1_name)
+
+    def status(self) -> NodeStatus:
+        """The state of the node now."""
+        core, tip = self._core, self._core.store.tip.header
+        view = self._driver.view if self._driver else tip.view + 1
+        best = self._catch_up.best_known_height
+        now_ms = core.now_ms()
+        return NodeStatus(
+            version=__version__,
+            member=self._member,
+            started_ms=self._started_ms,
+            uptime_ms=now_ms - self._started_ms,
+            view=view,
+            leader=core.rules.membership.leader(view),
+            best_known_height=best,
+            syncing=best > tip.height + 1,
+            l1=self._l1_status(),
+            members=tuple(self._member_status(member.index) for member in core.rules.membership.members),
+            halt_findings=tuple(core.halt_findings),
+            waiting_for=tuple(self._missing()),
+        )
+
+    def _l1_status(self) -> L1Status:
+        tip = self._core.watcher.tip
+        return L1Status(
+            reachable=self._core.watcher.outage is None,
+            version=self._l1.network.subversion if self._l1.network else "",
+            height=tip.height if tip else None,
+            block_hash=tip.hash if tip else None,
+            feerate_sat_kvb=self._l1.feerate_sat_kvb,
+        )
+
+    def _member_status(self, member: int) -> MemberStatus:
+        is_self = member == self._member
+        return MemberStatus(
+            member=member,
+            connected=is_self or self._peers.is_connected(member),
+            last_vote_view=self._driver.last_vote_view(member) if self._driver else None,
+        )
+
+    def _missing(self) -> list[str]:
+        core = self._core
+        missing = []
+        if core.watcher.outage is not None:
+            missing.append(f"the Bitcoin node: {core.watcher.outage}")
+        if core.waiting_for is not None:
+            missing.append(core.waiting_for)
+        quorum = core.rules.membership.quorum
+        reachable = sum(self._member_status(member.index).connected for member in core.rules.membership.members)
+        if self._member is not None and reachable < quorum:
+            missing.append(f"{quorum} members, of which {reachable} are reachable")
+        return missing
+
+    def peers(self) -> tuple[PeerInfo, ...]:
+        """The connected peers."""
+        return tuple(self._peer_info(peer) for peer in sorted(self._peers.transport.connected()))
+
+    def _peer_info(self, peer: PeerId) -> PeerInfo:
+        return PeerInfo(
+            peer_id=peer,
+            member=self._peers.member_of(peer),
+            round_trip_ms=self._peers.transport.round_trip_ms(peer),
+            final_height=self._catch_up.height_of(peer),
+        )
+
+    def try_transaction(self, transaction: bytes) -> TransactionVerdict:
+        """What `submit_transaction` would do, without doing it. Raises Rejected."""
+        core = self._core
+        entry = core.mempool.check(transaction, core.store, core.rules, core.now_ms())
+        return TransactionVerdict(entry.transaction.txid, entry.transaction.vsize_vbytes, entry.fee_sats)
+
+    async def submit_transaction(self, transaction: bytes) -> Txid:
+        """Put a transaction into the mempool and relay it; one that waits already is accepted. Raises Rejected."""
+        return self._relay.submit_transaction(transaction)
+
+    async def register_deposit(self, claim_script: Script) -> None:
+        """Remember a claim script, and tell the members. Raises NodeUnavailable (BUSY) or RegistrationRefused."""
+        try:
+            self._relay.register(claim_script)
+        except RegistrationRefused as refused:
+            if refused.reason is RegistryReason.FULL:
+                raise NodeUnavailable(UnavailableReason.BUSY, refused.detail) from refused
+            raise
+
+    async def deposits(self, claim_scripts: tuple[Script, ...]) -> tuple[DepositInfo, ...]:
+        """The deposits to the addresses of `claim_scripts`, oldest first."""
+        return report_deposits(self._core, claim_scripts)
+
+    async def claim_deposit(self, outpoint: OutPoint, claim_script: Script) -> ClaimReceipt:
+        """Build the evidence for an L1 output and offer it to the leaders.
+
+        Raises ClaimRefused, RegistrationRefused, Rejected or NodeUnavailable.
+        """
+        try:
+            value_sats = await self._evidence_maker.claim(outpoint, claim_script)
+        except L1Error as outage:
+            raise NodeUnavailable(UnavailableReason.L1_UNREACHABLE, str(outage)) from outage
+        params = self._core.rules.params
+        claim = claim_transaction(outpoint, value_sats, claim_script, params)
+        return ClaimReceipt(claim.txid, value_sats - params.claim_fee_sats)
+
+    def payout_progress(self, txid: Txid) -> PayoutProgress | None:
+        """How far a batch version has come on L1; None when no final block recorded it."""
+        core = self._core
+        if txid not in core.store.ledger.versions:
+            return None
+        block = core.watcher.block_of(txid)
+        signed = core.store.signed_payout(txid) is not None
+        return PayoutProgress(
+            signatures=self._payouts.signatures(txid),
+            signed=signed or block is not None,
+            broadcast=self._payouts.is_broadcast(txid) or block is not None,
+            confirmations=core.watcher.confirmations(block.height) if block else 0,
+        )
+
+    def request_stop(self) -> None:
+        """Begin an orderly shutdown; returns at once."""
+        self._stop()

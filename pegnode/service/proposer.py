@@ -1,0 +1,104 @@
+"""A leader's block: what waits, put together on a parent, and judged by the leader's own prudence before it leaves."""
+
+from collections.abc import Mapping
+
+import structlog
+
+from bridge.batch import build_batch
+from bridge.bitcoin.hashes import sha256d
+from bridge.bitcoin.identifiers import BlockHash, Txid, hash_to_hex
+from bridge.bitcoin.transaction import Transaction
+from bridge.l1.errors import L1Error
+from bridge.state import Anchor, BatchKind
+from pegnode.chain.builder import BuiltBlock, Candidates, Slot, build_block
+from pegnode.chain.conditions import VoteWithheld, check_vote_conditions
+from pegnode.chain.facts import NO_FACTS
+from pegnode.chain.state import ChainView
+from pegnode.service.anchors import choose_anchor
+from pegnode.service.core import NodeCore
+from pegnode.service.unfinal import UnfinalBlock
+
+log = structlog.get_logger()
+
+
+class Proposer:
+    """Builds blocks. reports: by member, the L1 block that it reports buried; kept up to date by their receiver."""
+
+    def __init__(self, core: NodeCore, reports: Mapping[int, Anchor]) -> None:
+        self._core = core
+        self._reports = reports
+
+    async def build(self, view: int, parent_hash: BlockHash, *, include_l1: bool) -> UnfinalBlock | None:
+        """The block for `view` on `parent_hash`, kept among the unfinal ones; None when the parent's state is gone.
+
+        What this member would not vote for itself is left out, and so is L1 while its Bitcoin node can't be asked.
+        """
+        parent = self._core.unfinal.view(parent_hash)
+        if parent is None:
+            return None
+        built = None
+        if include_l1 and not self._core.halted:
+            try:
+                built = await self._build_with_l1(parent, view)
+            except (L1Error, VoteWithheld) as obstacle:
+                log.info("proposing without L1", view=view, detail=str(obstacle))
+        if built is None:
+            built = self._build_without_l1(parent, view)
+        if parent is self._core.store:
+            self._drop_rejected(built)
+        unfinal = UnfinalBlock(built.block, built.block.encode(), built.state)
+        self._core.unfinal.add(unfinal)
+        return unfinal
+
+    async def best_anchor(self, parent: Anchor) -> Anchor:
+        """The anchor that a block on a parent with anchor `parent` could have now. Raises L1Unavailable."""
+        rules = self._core.rules
+        step = rules.params.max_anchor_step
+        return await choose_anchor(
+            parent, self._reports, rules.membership.quorum, step, self._core.questions.active_block
+        )
+
+    async def has_l1_work(self) -> bool:
+        """Whether evidence or a payout could enter a block on the final tip now. Raises L1Unavailable."""
+        core = self._core
+        anchor = await self.best_anchor(core.store.tip.header.anchor)
+        if core.evidence.select(anchor.height, core.rules.params.max_evidence_bytes):
+            return True
+        floor = core.rules.params.feerate_floor_sat_kvb
+        return (
+            build_batch(core.store.ledger, BatchKind.PAYOUT, None, floor, core.rules.custody, core.rules.params)
+            is not None
+        )
+
+    async def _build_with_l1(self, parent: ChainView, view: int) -> BuiltBlock:
+        core, params = self._core, self._core.rules.params
+        header = parent.tip.header
+        anchor = await self.best_anchor(header.anchor)
+        evidence = core.evidence.select(anchor.height, params.max_evidence_bytes)
+        facts = await core.questions.facts_for_evidence(anchor, evidence)
+        feerate = await core.questions.feerate_sat_kvb() or params.feerate_floor_sat_kvb
+        slot = Slot(view, core.now_ms(), anchor, feerate, include_l1=True)
+        built = build_block(parent, slot, Candidates(evidence, self._transactions(parent)), facts, core.rules)
+        prudence = await core.questions.vote_facts(
+            header, built.block, parent.ledger, now_ms=core.now_ms(), halted=core.halted
+        )
+        check_vote_conditions(built.block, header, prudence, core.rules)
+        return built
+
+    def _build_without_l1(self, parent: ChainView, view: int) -> BuiltBlock:
+        core = self._core
+        slot = Slot(view, core.now_ms(), parent.tip.header.anchor, None, include_l1=False)
+        return build_block(parent, slot, Candidates((), self._transactions(parent)), NO_FACTS, core.rules)
+
+    def _transactions(self, parent: ChainView) -> list[Transaction]:
+        return self._core.mempool.select(parent, self._core.rules.chain.max_body_bytes)
+
+    def _drop_rejected(self, built: BuiltBlock) -> None:
+        """Forget what no block on the final tip could hold."""
+        for evidence, rejected in built.rejected_evidence:
+            txid = Txid(sha256d(evidence.transaction))
+            log.warning("evidence dropped", l1_txid=hash_to_hex(txid), reason=rejected.reason)
+            self._core.evidence.drop([txid])
+        for txid, rejected in built.rejected_transactions:
+            log.info("transaction dropped", txid=hash_to_hex(txid), reason=rejected.reason)
+        self._core.mempool.drop(txid for txid, _ in built.rejected_transactions)

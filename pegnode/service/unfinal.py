@@ -1,0 +1,80 @@
+"""Blocks that are valid but not final yet, each as an overlay above its parent's state."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from bridge.bitcoin.identifiers import BlockHash
+from pegnode.chain.block import Block
+from pegnode.chain.state import ChainState, ChainView
+from pegnode.storage.store import ChainStore, FinalBlock
+
+
+@dataclass(frozen=True, slots=True)
+class UnfinalBlock:
+    """A valid block above the final tip. data: its encoding."""
+
+    block: Block
+    data: bytes
+    state: ChainState
+
+
+class UnfinalBlocks:
+    """The valid blocks above the store's tip, and how the best of them become final."""
+
+    def __init__(self, store: ChainStore) -> None:
+        self._store = store
+        self._blocks: dict[BlockHash, UnfinalBlock] = {}
+
+    def view(self, block_hash: BlockHash) -> ChainView | None:
+        """The state after a block: the final tip or a valid block above it; None for any other."""
+        if block_hash == self._store.tip.hash:
+            return self._store
+        known = self._blocks.get(block_hash)
+        return known.state if known else None
+
+    def get(self, block_hash: BlockHash) -> UnfinalBlock | None:
+        """A valid block that is not final; None when it isn't known here."""
+        return self._blocks.get(block_hash)
+
+    def add(self, unfinal: UnfinalBlock) -> None:
+        """Keep a block that was found valid on a parent that `view` knows."""
+        self._blocks[unfinal.state.tip.hash] = unfinal
+
+    def __iter__(self) -> Iterator[UnfinalBlock]:
+        return iter(self._blocks.values())
+
+    def finalize(self, block_hash: BlockHash, certificate: bytes) -> list[UnfinalBlock]:
+        """Commit a block and its ancestors, oldest first; returns those committed, none when it was final already.
+
+        What does not descend from the new tip is forgotten. Raises StorageError, and KeyError when the block was never
+        added: a caller finalizes only what it found valid.
+        """
+        path = self._path_to(block_hash)
+        for position, unfinal in enumerate(path):
+            own_certificate = certificate if position == len(path) - 1 else None
+            self._store.commit([FinalBlock(unfinal.state, unfinal.data, own_certificate)])
+        if path:
+            self._keep_descendants()
+        return path
+
+    def _path_to(self, block_hash: BlockHash) -> list[UnfinalBlock]:
+        path: list[UnfinalBlock] = []
+        if self._store.height_of(block_hash) is not None:
+            return path
+        while block_hash != self._store.tip.hash:
+            unfinal = self._blocks[block_hash]
+            path.append(unfinal)
+            block_hash = unfinal.block.header.parent
+        path.reverse()
+        return path
+
+    def _keep_descendants(self) -> None:
+        """Drop dead branches, and lay the blocks on the new tip over the store, so that final overlays can go."""
+        kept: dict[BlockHash, UnfinalBlock] = {}
+        for block_hash, unfinal in sorted(self._blocks.items(), key=lambda item: item[1].block.header.height):
+            parent = unfinal.block.header.parent
+            if parent == self._store.tip.hash:
+                kept[block_hash] = replace(unfinal, state=unfinal.state.rebased(self._store))
+            elif parent in kept:
+                kept[block_hash] = replace(unfinal, state=unfinal.state.rebased(kept[parent].state))
+        self._blocks = kept
