@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from bridge.errors import Reason
+from bridge.l1.credentials import CookieAuth, Credentials, PasswordAuth
 from federation.membership import Member, Membership
 from pegnode.errors import ReasonedError
 from pegnode.net.address import parse_endpoint
@@ -68,6 +69,20 @@ class L1Config(msgspec.Struct, frozen=True, kw_only=True):
     cookie_file: Path | None = None
     user: str | None = None
     password_file: Path | None = None
+
+    def credentials(self) -> Credentials:
+        """How to prove to that node who asks. Raises ConfigRefused(UNREADABLE) for a password file without one."""
+        if self.cookie_file is not None:
+            return CookieAuth(self.cookie_file)
+        if self.user is None or self.password_file is None:
+            raise ConfigRefused(ConfigReason.MISSING_OPTION, "l1.cookie_file, or l1.user and l1.password_file")
+        try:
+            password = self.password_file.read_text(encoding="utf-8").partition("\n")[0].strip()
+        except (OSError, UnicodeDecodeError):
+            password = ""
+        if not password:
+            raise ConfigRefused(ConfigReason.UNREADABLE, f"l1.password_file: no password in {self.password_file}")
+        return PasswordAuth(self.user, password)
 
 
 class PeerConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -290,6 +305,7 @@ def _validate_l1(l1: L1Config) -> None:
     try:
         parts = urlsplit(l1.url)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port is not None
+        usable = usable and parts.path in ("", "/") and not parts.query and not parts.fragment
     except ValueError:
         usable = False
     if not usable:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from bridge.l1.credentials import CookieAuth
 from federation.membership import Member, Membership
 from pegnode.config import (
     MAX_FILE_BYTES,
@@ -236,7 +237,18 @@ def test_bad_multiaddr_is_refused(old: str, new: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["", "127.0.0.1:18443", "ftp://127.0.0.1:1", "http://", "http://127.0.0.1", "http://127.0.0.1:x", "http://[::1:8"],
+    [
+        "",
+        "127.0.0.1:18443",
+        "ftp://127.0.0.1:1",
+        "http://",
+        "http://127.0.0.1",
+        "http://127.0.0.1:x",
+        "http://[::1:8",
+        "http://127.0.0.1:18443/wallet/miner",
+        "http://127.0.0.1:18443?x=1",
+        "http://127.0.0.1:18443#x",
+    ],
 )
 def test_bad_l1_url_is_refused(url: str) -> None:
     refused = _refusal(_changed("http://127.0.0.1:18443", url))
@@ -248,6 +260,31 @@ def test_l1_url_with_a_password_is_refused_without_showing_it() -> None:
     refused = _refusal(_changed("http://127.0.0.1:18443", "http://peg:hunter2@127.0.0.1:18443"))
     assert refused.reason is ConfigReason.BAD_URL
     assert "hunter2" not in str(refused)
+
+
+def test_credentials_are_the_cookie_or_the_password(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("hunter2\nsecond line\n")
+    cookie = L1Config(url="http://127.0.0.1:1", cookie_file=tmp_path / ".cookie")
+    assert cookie.credentials() == CookieAuth(tmp_path / ".cookie")
+    l1 = L1Config(url="http://127.0.0.1:1", user="peg", password_file=tmp_path / "password")
+    assert l1.credentials().read() == ("peg", "hunter2")
+    assert "hunter2" not in repr(l1) + repr(l1.credentials())
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\n\n", b"\xff\xfe"])
+def test_password_file_without_a_password_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "password"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigRefused) as caught:
+        L1Config(url="http://127.0.0.1:1", user="peg", password_file=path).credentials()
+    assert caught.value.reason is ConfigReason.UNREADABLE
+
+
+def test_credentials_of_neither_kind_are_refused() -> None:
+    with pytest.raises(ConfigRefused) as caught:
+        L1Config(url="http://127.0.0.1:1", user="peg").credentials()
+    assert caught.value.reason is ConfigReason.MISSING_OPTION
 
 
 def test_peer_named_twice_is_refused() -> None:
