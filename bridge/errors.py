@@ -4,7 +4,7 @@ import enum
 
 
 class Reason(enum.StrEnum):
-    """Base of every enumeration of rejection reasons. A reason's value is stable: tests, logs and RPC replies name it."""
+    """Base of every enumeration of rejection reasons. A value is stable: tests, logs and RPC replies name it."""
 
 
 class BridgeError(Exception):

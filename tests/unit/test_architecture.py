@@ -51,7 +51,7 @@ OWNERS = {
         "bridge/bitcoin/*", "federation/signer.py", "federation/keystore.py", "federation/self_test.py",
     ),
     "ecdsa": ("federation/self_test.py",),
-    "bitcoin": ("bridge/bitcoin/*",),
+    "bitcoin": ("bridge/bitcoin/*", "bridge/custody.py"),  # the latter for names of opcodes
     "libp2p": ("pegnode/net/*",),
     "bdkpython": ("pegnode/wallet/*",),
 }  # fmt: skip
