@@ -1,0 +1,170 @@
+"""Blocks: their bytes, what the body root commits to, and what a decoder refuses."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.batch import Batch
+from bridge.bitcoin.identifiers import Txid
+from bridge.codec import Writer
+from bridge.custody import CoinKind
+from bridge.errors import MalformedError
+from bridge.evidence import Evidence, Opening
+from bridge.state import BatchKind
+from pegnode.chain.block import (
+    EMPTY_BODY,
+    MAX_BATCHES,
+    MAX_EVIDENCE,
+    MAX_RECORDS,
+    MAX_REFUNDS,
+    MAX_TRANSACTION_BYTES,
+    MAX_TRANSACTIONS,
+    Block,
+    Body,
+)
+from tests.unit.test_header import HEADER, headers
+
+EVIDENCE = Evidence(b"transaction", b"proof", 5, (Opening(1, CoinKind.DEPOSIT, 0, b"script"),))
+BATCH = Batch(BatchKind.PAYOUT, None, 1_000, b"unsigned")
+BODY = Body((b"record",), (EVIDENCE,), (b"refund",), (b"one", b"two"), (BATCH,))
+
+items = st.lists(st.binary(max_size=40), max_size=3).map(tuple)
+openings = st.builds(
+    Opening,
+    st.integers(0, 2**32 - 1),
+    st.sampled_from(CoinKind),
+    st.integers(0, 2**32 - 1),
+    st.binary(max_size=34),
+)
+evidence = st.builds(
+    Evidence,
+    st.binary(max_size=60),
+    st.binary(max_size=60),
+    st.integers(0, 2**32 - 1),
+    st.lists(openings, max_size=3).map(tuple),
+)
+batches = st.builds(
+    Batch,
+    st.sampled_from(BatchKind),
+    st.none() | st.binary(min_size=32, max_size=32).map(Txid),
+    st.integers(0, 2**64 - 1),
+    st.binary(max_size=60),
+)
+bodies = st.builds(
+    Body,
+    records=items,
+    evidence=st.lists(evidence, max_size=3).map(tuple),
+    refunds=items,
+    transactions=items,
+    batches=st.lists(batches, max_size=2).map(tuple),
+)
+blocks = st.builds(Block, headers, bodies)
+
+
+@given(blocks)
+def test_block_survives_a_round_trip(block: Block) -> None:
+    data = block.encode()
+    decoded = Block.decode(data)
+    assert decoded == block
+    assert (decoded.hash, decoded.body.root) == (block.hash, block.body.root)
+    assert block.body.size_bytes == len(block.body.encode())
+    assert block.body.evidence_bytes == sum(len(item.encode()) for item in block.body.evidence)
+
+
+@given(blocks, st.data())
+def test_block_cut_short_is_malformed(block: Block, data: st.DataObject) -> None:
+    encoded = block.encode()
+    with pytest.raises(MalformedError):
+        Block.decode(encoded[: data.draw(st.integers(0, len(encoded) - 1))])
+
+
+@given(blocks, st.binary(min_size=1, max_size=5))
+def test_block_with_trailing_bytes_is_malformed(block: Block, trailing: bytes) -> None:
+    with pytest.raises(MalformedError):
+        Block.decode(block.encode() + trailing)
+
+
+@given(blocks, st.data())
+def test_block_with_a_changed_byte_is_malformed_or_another_block(block: Block, data: st.DataObject) -> None:
+    encoded = bytearray(block.encode())
+    encoded[data.draw(st.integers(0, len(encoded) - 1))] ^= data.draw(st.integers(1, 255))
+    try:
+        changed = Block.decode(bytes(encoded))
+    except MalformedError:
+        return
+    assert changed.encode() == bytes(encoded)
+    assert changed.hash != block.hash or changed.body.root != block.body.root
+
+
+@given(bodies, bodies)
+def test_body_root_tells_bodies_apart(first: Body, second: Body) -> None:
+    assert (first == second) == (first.root == second.root)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(BODY, records=()),
+        replace(BODY, evidence=()),
+        replace(BODY, evidence=(EVIDENCE, EVIDENCE)),
+        replace(BODY, evidence=(replace(EVIDENCE, proof=b"another"),)),
+        replace(BODY, evidence=(replace(EVIDENCE, openings=()),)),
+        replace(BODY, refunds=(b"refund", b"")),
+        replace(BODY, records=(b"refund",), refunds=(b"record",)),
+        replace(BODY, transactions=(b"two", b"one")),
+        replace(BODY, transactions=(b"onetwo",)),
+        replace(BODY, transactions=(b"one", b"two", b"two")),
+        replace(BODY, refunds=(), transactions=(b"refund", b"one", b"two")),
+        replace(BODY, batches=()),
+        replace(BODY, batches=(replace(BATCH, feerate_sat_kvb=1_001),)),
+    ],
+)
+def test_body_root_commits_to_every_section_and_its_order(other: Body) -> None:
+    assert other.root != BODY.root
+
+
+def test_body_root_stays_what_it_was() -> None:
+    """Pinned: a change of the encoding or of the tags would fork every chain."""
+    assert EMPTY_BODY.root.hex() == "707c27aed8164846dcfe10fbfa21c972a6af2fd27d1229ac4168282426b829b9"
+    assert BODY.root.hex() == "ae07ab597c5c22127eb6d1bd20e598443eb2b898ffdfedb8d8d6dd33dd557271"
+
+
+def _counted(section: int, count: int) -> bytes:
+    """A body whose sections are empty, but for one that announces `count` items and has none."""
+    writer = Writer()
+    for index in range(5):
+        writer.u32(count if index == section else 0)
+    return writer.finish()
+
+
+@pytest.mark.parametrize(
+    ("section", "limit"),
+    list(enumerate([MAX_RECORDS, MAX_EVIDENCE, MAX_REFUNDS, MAX_TRANSACTIONS, MAX_BATCHES])),
+)
+def test_body_with_too_many_items_is_malformed_before_they_are_read(section: int, limit: int) -> None:
+    with pytest.raises(MalformedError, match="over its limit"):
+        Body.decode(_counted(section, limit + 1))
+    with pytest.raises(MalformedError, match="wanted"):
+        Body.decode(_counted(section, limit))
+
+
+def test_body_with_too_large_a_transaction_is_malformed() -> None:
+    largest = Body(transactions=(bytes(MAX_TRANSACTION_BYTES),))
+    assert Body.decode(largest.encode()) == largest
+    with pytest.raises(MalformedError, match="over its limit"):
+        Body.decode(Body(transactions=(bytes(MAX_TRANSACTION_BYTES + 1),)).encode())
+
+
+def test_body_with_malformed_evidence_or_batch_is_malformed() -> None:
+    for section in (1, 4):
+        writer = Writer()
+        for index in range(5):
+            writer.sequence([b"no such thing"] if index == section else [], Writer.variable)
+        with pytest.raises(MalformedError):
+            Body.decode(writer.finish())
+
+
+def test_block_hash_is_the_headers() -> None:
+    assert Block(HEADER, BODY).hash == HEADER.hash == Block(HEADER, EMPTY_BODY).hash
