@@ -51,7 +51,7 @@ OWNERS = {
         "bridge/bitcoin/*", "federation/signer.py", "federation/keystore.py", "federation/self_test.py",
     ),
     "ecdsa": ("federation/self_test.py",),
-    "bitcoin": ("bridge/bitcoin/*", "bridge/custody.py", "bridge/withdrawals.py"),  # the latter two for names of opcodes
+    "bitcoin": ("bridge/bitcoin/*", "bridge/custody.py", "bridge/withdrawals.py"),  # opcode names
     "libp2p": ("pegnode/net/*",),
     "bdkpython": ("pegnode/wallet/*",),
 }  # fmt: skip
