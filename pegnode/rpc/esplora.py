@@ -208,7 +208,7 @@ class _TransactionRoutes:
         }
 
     def _outspend_json(self, outpoint: OutPoint) -> Json:
-        txid = self._node.store.index.spender(outpoint) or self._waiting.spender(outpoint)
+        txid = self._node.store.index.spender(outpoint) or self._node.mempool.spender(outpoint)
         found = None if txid is None else find_transaction(self._node, txid)
         if found is None:
             return {"spent": False}

@@ -13,7 +13,7 @@ from typing import Self
 from bridge.bitcoin.identifiers import BlockHash, OutPoint, Script, Txid
 from bridge.ledger import ledger_root
 from bridge.state import Totals
-from pegnode.chain.block import Block, Body
+from pegnode.chain.block import EMPTY_BODY, Block
 from pegnode.chain.header import HEADER_SIZE, Header
 from pegnode.chain.parameters import ChainRules
 from pegnode.chain.state import ChainState, Tip, Utxo
@@ -226,7 +226,7 @@ def _begin(database: Database, rules: ChainRules) -> None:
     changes.put(META, _CHAIN_KEY, rules.chain_id)
     changes.put(META, _TIP_KEY, header.encode())
     changes.put(META, _TOTALS_KEY, Totals(header.anchor).encode())
-    changes.put(BLOCKS, height_key(0), Block(header, Body()).encode())
+    changes.put(BLOCKS, height_key(0), Block(header, EMPTY_BODY).encode())
     changes.put(HEIGHTS, header.hash, height_key(0))
     database.write(changes)
 

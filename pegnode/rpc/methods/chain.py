@@ -101,7 +101,7 @@ async def gettxout(node: NodeApi, txid: str, n: int, include_mempool: bool = Tru
     tip = node.store.tip.header
     utxo = node.store.utxos.get(outpoint)
     if include_mempool:
-        if any(item.outpoint == outpoint for entry in node.mempool.entries() for item in entry.transaction.inputs):
+        if node.mempool.spender(outpoint) is not None:
             return None
         if utxo is None and node.mempool.get(outpoint.txid) is not None:
             output = find_output(node, outpoint)

@@ -16,7 +16,6 @@ async def getnetworkinfo(node: NodeApi) -> Json:
         "localrelay": True,
         "networkactive": True,
         "connections": len(peers),
-        "connections_out": len(peers) - inbound,
         "relayfee": btc(node.pool_limits.min_feerate_sat_kvb),
         "warnings": list(status.halt_findings),
     }

@@ -1,0 +1,150 @@
+"""A node for tests of its edges: real rules, store and mempool; a fake L1, and no peers."""
+
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bridge.bitcoin.addresses import Network, l1_network, sidechain_network
+from bridge.bitcoin.identifiers import OutPoint, Script, Txid
+from bridge.evidence import Evidence
+from pegnode.chain.parameters import ChainRules
+from pegnode.mempool.pool import Mempool, PoolLimits
+from pegnode.rpc.jsonrpc import handle
+from pegnode.rpc.node_api import (
+    ClaimReceipt,
+    DepositInfo,
+    L1Status,
+    MemberStatus,
+    NodeStatus,
+    PayoutProgress,
+    PeerInfo,
+    TransactionVerdict,
+)
+from pegnode.rpc.server import method_table
+from pegnode.storage.store import ChainStore, FinalBlock
+from tests.support.chain import START_MS, MemoryChain
+
+VERSION = "1.2.3"
+PEERS = (PeerInfo("a member", 1, 12.5, 7), PeerInfo("a guest", None, None, None))
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one JSON-RPC 2.0 request gave. Numbers with a fraction are Decimal."""
+
+    result: Any
+    code: int | None
+    message: str
+    reason: str
+
+
+class FakeNode:
+    """NodeApi over a chain that grows when the test says so."""
+
+    def __init__(self, path: Path) -> None:
+        self.chain = MemoryChain()
+        self.store = ChainStore.open(path, self.chain.rules)
+        self.pool_limits = PoolLimits()
+        self.mempool = Mempool(self.pool_limits)
+        self.network: Network = sidechain_network("regtest")
+        self.l1_network: Network = l1_network("regtest")
+        self.current = NodeStatus(
+            version=VERSION,
+            member=None,
+            started_ms=START_MS,
+            uptime_ms=61_500,
+            view=12,
+            leader=0,
+            best_known_height=0,
+            syncing=False,
+            l1=L1Status(True, "/A node:1/", 120, self.chain.l1.anchor(0).hash, 3_000),
+            members=(MemberStatus(0, True, 11), MemberStatus(1, False, None)),
+            halt_findings=(),
+            waiting_for=(),
+        )
+        self.found_deposits: tuple[DepositInfo, ...] = ()
+        self.asked_scripts: tuple[Script, ...] = ()
+        self.claimed: list[tuple[OutPoint, Script]] = []
+        self.progress: dict[Txid, PayoutProgress] = {}
+        self.failure: Exception | None = None
+        self.stopped = False
+
+    @property
+    def rules(self) -> ChainRules:
+        return self.chain.rules
+
+    def status(self) -> NodeStatus:
+        return replace(self.current, best_known_height=max(self.current.best_known_height, self.height))
+
+    def peers(self) -> tuple[PeerInfo, ...]:
+        return PEERS
+
+    def try_transaction(self, transaction: bytes) -> TransactionVerdict:
+        entry = self.mempool.check(transaction, self.store, self.rules, self.now_ms)
+        return TransactionVerdict(entry.transaction.txid, entry.transaction.vsize_vbytes, entry.fee_sats)
+
+    async def submit_transaction(self, transaction: bytes) -> Txid:
+        self._fail()
+        return self.mempool.add(transaction, self.store, self.rules, self.now_ms)
+
+    async def register_deposit(self, claim_script: Script) -> None:
+        self._fail()
+        self.store.keep_deposit_script(claim_script, self.now_ms)
+
+    async def deposits(self, claim_scripts: tuple[Script, ...]) -> tuple[DepositInfo, ...]:
+        self._fail()
+        self.asked_scripts = claim_scripts
+        return self.found_deposits
+
+    async def claim_deposit(self, outpoint: OutPoint, claim_script: Script) -> ClaimReceipt:
+        self._fail()
+        self.claimed.append((outpoint, claim_script))
+        return ClaimReceipt(outpoint.txid, 1_000)
+
+    def payout_progress(self, txid: Txid) -> PayoutProgress | None:
+        return self.progress.get(txid)
+
+    def request_stop(self) -> None:
+        self.stopped = True
+
+    @property
+    def height(self) -> int:
+        """Of the newest final block."""
+        return self.store.tip.header.height
+
+    @property
+    def now_ms(self) -> int:
+        """As if the newest block had just come."""
+        return self.store.tip.header.time_ms + 1
+
+    def make_block(self, *evidence: Evidence) -> None:
+        """One more final block, with all that waits."""
+        built = self.chain.extend(*self.mempool.select(self.store, 1_000_000), evidence=evidence)
+        self.store.commit([FinalBlock(built.state, built.block.encode(), b"a certificate")])
+        self.mempool.remove_applied(built.state.transactions)
+
+    def fund(self, *claim_scripts: Script, value_sats: int = 10_000_000) -> None:
+        """A deposit for each script, claimed in one more block."""
+        evidence = [self.chain.pay_reserve(script, value_sats)[1] for script in claim_scripts]
+        self.chain.bury()
+        self.make_block(*evidence)
+
+    def close(self) -> None:
+        """Free the store."""
+        self.store.close()
+
+    async def ask(self, method: str, *params: object, **named: object) -> Answer:
+        """Call a method through the whole dispatcher."""
+        body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": named or list(params)}
+        reply = await handle(self, method_table(), msgspec.json.encode(body))
+        content = msgspec.json.Decoder(float_hook=Decimal).decode(reply.body)
+        error = content.get("error", {})
+        reason = error.get("data", {}).get("reason", "")
+        return Answer(content.get("result"), error.get("code"), error.get("message", ""), reason)
+
+    def _fail(self) -> None:
+        if self.failure is not None:
+            raise self.failure
