@@ -2,7 +2,8 @@
 
     DIRECTORY/genesis.json                 the agreement of all; give it to everyone
               alice/functionary.toml       one folder for each member: its configuration ...
-              alice/keys/*.key             ... and its secrets, for this member alone
+              alice/keys/*.key             ... its secrets, for this member alone ...
+              alice/data/journal           ... and its journal, empty: a member without one refuses to start
               recovery/1/recovery.key      the recovery keys, for people who keep them offline
               node/node.toml               for anyone who runs a full node without keys
 
@@ -23,6 +24,8 @@ from pathlib import Path
 from bridge.bitcoin.curve import x_only
 from bridge.errors import Reason
 from bridge.state import Anchor
+from federation.journal import JournalIdentity
+from federation.journal_entries import create_journal
 from federation.keystore import (
     MemberSecrets,
     RandomBytes,
@@ -34,7 +37,7 @@ from federation.keystore import (
 )
 from pegnode.config import FunctionaryConfig, L1Config, NodeConfig, P2pConfig, PeerConfig, RpcConfig, render
 from pegnode.errors import ReasonedError
-from pegnode.genesis import Genesis, MemberSection
+from pegnode.genesis import FIRST_EPOCH, Genesis, MemberSection
 from pegnode.net.address import peer_id_from_secret
 from pegnode.ports import LOOPBACK, free_ports
 
@@ -48,6 +51,7 @@ FUNCTIONARY_FILE = "functionary.toml"
 NODE_FILE = "node.toml"
 KEYS_FOLDER = "keys"
 DATA_FOLDER = "data"
+JOURNAL_FOLDER = "journal"
 RECOVERY_FOLDER = "recovery"
 SPARE_RECOVERY_KEYS = 1
 """Recovery keys beyond the recovery quorum: as many may be lost."""
@@ -156,6 +160,9 @@ def initialize(
             _write_config(stage / path.relative_to(directory), render(config, path.parent))
         for name, one in zip(names, secrets, strict=True):
             write_member_secrets(stage / name / KEYS_FOLDER, one)
+        for index, name in enumerate(names):
+            identity = JournalIdentity(genesis.chain_id, FIRST_EPOCH, index)
+            create_journal(stage / name / DATA_FOLDER / JOURNAL_FOLDER, identity).close()
         (stage / RECOVERY_FOLDER).mkdir(mode=0o700)
         for path, secret in zip(files.recovery_keys, recovery, strict=True):
             write_secret((stage / path.relative_to(directory)).parent, SecretKind.RECOVERY, secret)

@@ -9,6 +9,7 @@ from federation.signer import Signer
 from pegnode.config import FunctionaryConfig
 from pegnode.consensus.machine import Simplex
 from pegnode.consensus.parameters import ConsensusParams
+from pegnode.federation_setup import JOURNAL_FOLDER
 from pegnode.genesis import Genesis
 from pegnode.node import MAX_GUESTS, assemble, run_parts
 from pegnode.service.consensus_driver import ConsensusDriver
@@ -41,7 +42,7 @@ async def run_functionary(config: FunctionaryConfig) -> None:
         read_member_secrets(config.keys_dir), rules.membership, member.index, rules.chain_id, secrets.token_bytes
     )
     journal = open_journal(
-        config.data_dir / "journal", JournalIdentity(rules.chain_id, rules.membership.epoch, member.index)
+        config.data_dir / JOURNAL_FOLDER, JournalIdentity(rules.chain_id, rules.membership.epoch, member.index)
     )
     try:
         parts = assemble(config, signer.transport_secret, MAX_GUESTS)

@@ -1,0 +1,88 @@
+"""The directory a command works on: a local federation, or the data of one node, and how to reach what runs there."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bridge.bitcoin.addresses import Network, l1_network, sidechain_network
+from pegnode.config import NodeConfig
+from pegnode.errors import PegnodeError
+from pegnode.genesis import Genesis
+from pegnode.local_federation import LocalFederation, client_of
+from pegnode.rpc.client import RpcClient
+
+def default_directory() -> Path:
+    """Where a local federation lives unless told otherwise."""
+    return Path(os.environ.get("HOME", ".")) / ".pegnode"
+
+
+DirectoryOption = Annotated[
+    Path,
+    typer.Option(
+        "--dir",
+        envvar="PEGNODE_DIR",
+        help="The local federation's directory.",
+        default_factory=default_directory,
+        show_default="~/.pegnode",
+    ),
+]
+NodeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--node", envvar="PEGNODE_NODE", help="A member's name, or a node's .toml file. [default: any that runs]"
+    ),
+]
+
+
+class NoNode(PegnodeError):  # noqa: N818 -- a state of the machine
+    """No node to ask."""
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """A local federation and, if one was chosen, the node to ask. node: a member's name or a TOML file."""
+
+    directory: Path
+    node: str | None = None
+
+    @property
+    def federation(self) -> LocalFederation:
+        """The local federation in the directory; raises PegnodeError when there is none."""
+        return LocalFederation.open(self.directory)
+
+    def config(self) -> NodeConfig:
+        """The configuration of the node to ask: the chosen one, else the first member that runs."""
+        if self.node is not None and self.node.endswith(".toml"):
+            return NodeConfig.load(Path(self.node))
+        federation = self.federation
+        if self.node is not None:
+            return federation.member_config(self.node)
+        for name in federation.member_names:
+            if federation.is_running(name):
+                return federation.member_config(name)
+        raise NoNode(f"no member runs in {self.directory}; start them with: peg up")
+
+    @contextmanager
+    def client(self) -> Iterator[RpcClient]:
+        """A client of the node to ask."""
+        with client_of(self.config()) as client:
+            yield client
+
+    def genesis(self) -> Genesis:
+        """The genesis of the node's chain."""
+        return Genesis.load(self.config().genesis)
+
+    def networks(self) -> tuple[Network, Network]:
+        """How addresses are written on the sidechain, and on L1."""
+        name = self.genesis().l1.network
+        return sidechain_network(name), l1_network(name)
+
+
+def rpc_url(config: NodeConfig) -> str:
+    """Where the node with this configuration answers."""
+    return f"http://{config.rpc.bind}"

@@ -1,0 +1,72 @@
+"""What every command prints by: tables and JSON on standard output, one line of error on standard error."""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any, NoReturn
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from bridge.bitcoin.amounts import format_btc
+from bridge.errors import BridgeError
+from federation.errors import FederationError
+from pegnode.errors import PegnodeError
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines: amounts in satoshis.")]
+
+out = Console(highlight=False, soft_wrap=True)
+_err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def fail(message: str) -> NoReturn:
+    """End the command with one line on standard error and exit status 1."""
+    _err.print(f"error: {' '.join(message.split())}", markup=False, style="red" if _err.is_terminal else "")
+    raise typer.Exit(1)
+
+
+@contextmanager
+def errors_as_one_line() -> Iterator[None]:
+    """Turn what this program refuses with into `fail`; anything else is a defect and keeps its traceback."""
+    try:
+        yield
+    except* (BridgeError, FederationError, PegnodeError) as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        message = str(error)
+    else:
+        return
+    fail(message)
+
+
+def print_json(value: object) -> None:
+    """`value` (builtins, msgspec structs, dataclasses) as indented JSON."""
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], empty: str) -> None:
+    """Rows under a heading; `empty` when there are none. Columns whose name ends in a blank are right-aligned."""
+    if not rows:
+        out.print(empty, markup=False)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column.rstrip(), justify="right" if column.endswith(" ") else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
+
+
+def print_fields(fields: Mapping[str, Any]) -> None:
+    """One `name  value` line for each field."""
+    width = max(len(name) for name in fields)
+    for name, value in fields.items():
+        out.print(f"{name:<{width}}  {value}", markup=False)
+
+
+def coins(sats: int) -> str:
+    """An amount for people: bitcoin with eight decimals."""
+    return format_btc(sats)
