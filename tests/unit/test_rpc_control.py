@@ -1,0 +1,77 @@
+"""Methods about the node itself."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from bridge.bitcoin.identifiers import hash_to_hex
+from pegnode.rpc.methods.control import version_number
+from pegnode.rpc.results import StatusReply
+from pegnode.rpc.server import method_table
+from tests.support.rpc_node import FakeNode
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[FakeNode]:
+    fake = FakeNode(tmp_path / "chain")
+    fake.make_block()
+    yield fake
+    fake.close()
+
+
+async def test_getnetworkinfo(node: FakeNode) -> None:
+    info = (await node.ask("getnetworkinfo")).result
+    assert (info["version"], info["subversion"], info["connections"]) == (10203, "/Pegnode:1.2.3/", 2)
+    assert str(info["relayfee"]) == "0.00000100"
+
+
+async def test_getpeerinfo(node: FakeNode) -> None:
+    member, guest = (await node.ask("getpeerinfo")).result
+    assert (member["peer_id"], member["member"], member["synced_blocks"]) == ("a member", 1, 7)
+    assert (guest["id"], guest["member"], guest["pingtime_ms"]) == (1, None, None)
+
+
+async def test_uptime_and_stop(node: FakeNode) -> None:
+    assert (await node.ask("uptime")).result == 61
+    assert not node.stopped
+    assert (await node.ask("stop")).result == "Pegnode stopping"
+    assert node.stopped
+
+
+async def test_getstatus_tells_what_the_node_does(node: FakeNode) -> None:
+    status = msgspec.convert((await node.ask("getstatus")).result, StatusReply)
+    assert (status.height, status.best_known_height, status.syncing, status.view) == (1, 1, False, 12)
+    assert status.block_hash == hash_to_hex(node.store.tip.hash)
+    assert (status.l1.reachable, status.l1.height, status.l1.feerate_sat_kvb) == (True, 120, 3_000)
+    assert [(item.member, item.connected, item.last_vote_view) for item in status.members] == [
+        (0, True, 11),
+        (1, False, None),
+    ]
+    assert (status.halted, status.halt_findings, status.waiting_for) == (False, [], [])
+
+
+async def test_halt_shows_wherever_people_look(node: FakeNode) -> None:
+    node.current = replace(node.current, halt_findings=("a coin is missing",), waiting_for=("L1",))
+    status = msgspec.convert((await node.ask("getstatus")).result, StatusReply)
+    assert (status.halted, status.halt_findings, status.waiting_for) == (True, ["a coin is missing"], ["L1"])
+    assert (await node.ask("getpeginfo")).result["halted"] is True
+    assert (await node.ask("getblockchaininfo")).result["warnings"] == ["a coin is missing"]
+    assert (await node.ask("getnetworkinfo")).result["warnings"] == ["a coin is missing"]
+
+
+async def test_every_method_explains_itself(node: FakeNode) -> None:
+    listing = (await node.ask("help")).result
+    for method in method_table():
+        assert method.usage in listing
+        explained = (await node.ask("help", method.name)).result
+        assert explained.startswith(method.usage)
+        assert len(method.help_text.splitlines()[0]) > 10
+        assert all(f"\n{parameter.name}: " in explained for parameter in method.parameters)
+
+
+@pytest.mark.parametrize(("text", "number"), [("0.1.0", 100), ("1.2.3", 10203), ("2", 20000), ("1.x.3.4", 10003)])
+def test_version_number(text: str, number: int) -> None:
+    assert version_number(text) == number
