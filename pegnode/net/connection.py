@@ -1,6 +1,6 @@
 """The tasks of one connection: reader, writer, pings and the watch for silence, around a session."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,7 +10,7 @@ from pegnode.net.framing import FrameKind, encode_frame
 from pegnode.net.handshake import Hello
 from pegnode.net.outbox import Outbox
 from pegnode.net.session import Answer, Delivered, Greeted, Left, LinkLimits, Session
-from pegnode.net.transport import DropReason, PeerRole, RemoteFault, TransportError
+from pegnode.net.transport import DropReason, RemoteFault, TransportError
 
 READ_BYTES = 64 * 1024
 """Every read costs the muxer a window update, so reads are large."""
@@ -45,41 +45,56 @@ class Departure:
     detail: str = ""
 
 
+class Owner(Protocol):
+    """Whom a connection serves. Its steps may take their time: the peer isn't called silent meanwhile."""
+
+    async def admit(self, hello: Hello) -> None:
+        """Decide on a peer that is on our chain; raise RemoteFault to refuse it. Until then it gets no answer."""
+        ...
+
+    async def announce(self, hello: Hello) -> None:
+        """The peer is admitted, and `send` works."""
+        ...
+
+    async def deliver(self, payload: bytes) -> None:
+        """Take a message; the next one waits until this returns."""
+        ...
+
+
 class Connection:
     """One peer's stream from the Hello to the Goodbye.
 
-    on_greeted is awaited before anything is delivered, and may raise RemoteFault to refuse the peer.
-    on_payload may take its time: the peer's bytes wait meanwhile, and it isn't called silent.
-    max_backlog_bytes: more than this below the stream is a FLOOD.
+    is_dialler: whether we dialled, and so greet first. max_backlog_bytes: more than this below the stream is a FLOOD.
     """
 
     def __init__(
         self,
         stream: ByteStream,
-        hello: Hello,
-        expected_role: PeerRole,
+        session: Session,
+        owner: Owner,
         limits: LinkLimits,
+        *,
+        is_dialler: bool,
         max_backlog_bytes: int,
-        on_greeted: Callable[[Hello], Awaitable[None]],
-        on_payload: Callable[[bytes], Awaitable[None]],
     ) -> None:
         self._stream = stream
+        self._session = session
+        self._owner = owner
         self._limits = limits
+        self._is_dialler = is_dialler
         self._max_backlog_bytes = max_backlog_bytes
-        self._on_greeted = on_greeted
-        self._on_payload = on_payload
-        self._session = Session(hello, expected_role, limits, trio.current_time())
         self._outbox = Outbox(limits.max_queued_bytes)
         self._departure: Departure | None = None
+        self._open = trio.Event()
         self._ending = trio.Event()
         self._busy = False
         self._read_ended = trio.Event()
         self._write_ended = trio.Event()
 
     @property
-    def is_ending(self) -> bool:
-        """Whether `end` was called, by anyone."""
-        return self._departure is not None
+    def is_open(self) -> bool:
+        """Whether `send` works: from the peer's admission until the first call of `end`, by anyone."""
+        return self._open.is_set() and self._departure is None
 
     @property
     def round_trip_ms(self) -> float | None:
@@ -87,11 +102,11 @@ class Connection:
         return self._session.round_trip_ms
 
     def send(self, payload: bytes) -> bool:
-        """Queue a message. False: the connection is ending, perhaps just now for being a SLOW_CONSUMER."""
+        """Queue a message. False: the connection isn't open, perhaps just now closed on a SLOW_CONSUMER."""
         limit_bytes = self._limits.max_payload_bytes
         if len(payload) > limit_bytes:
             raise TransportError(f"a payload of {len(payload)} bytes, over the limit of {limit_bytes}")
-        return self._queue(encode_frame(FrameKind.PAYLOAD, payload))
+        return self.is_open and self._queue(encode_frame(FrameKind.PAYLOAD, payload))
 
     def end(self, departure: Departure) -> None:
         """End the connection. The first call decides how; later ones change nothing."""
@@ -101,7 +116,8 @@ class Connection:
 
     async def run(self) -> Departure:
         """Serve until the connection ended; say goodbye where that makes sense. The caller closes the stream."""
-        self._queue(self._session.opening())
+        if self._is_dialler:
+            self._queue(self._session.opening())
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._write_frames)
             nursery.start_soon(self._read_frames)
@@ -115,7 +131,7 @@ class Connection:
         return departure
 
     def _queue(self, frame: bytes) -> bool:
-        if self.is_ending:
+        if self._departure is not None:
             return False
         if not self._outbox.put(frame):
             self.end(Departure(DropReason.SLOW_CONSUMER))
@@ -141,7 +157,7 @@ class Connection:
     async def _read_frames(self) -> None:
         try:
             while data := await self._stream.read(READ_BYTES):
-                if not self.is_ending:
+                if self._departure is None:
                     await self._handle(data)
             self.end(Departure(DropReason.CLOSED))
         except trio.BrokenResourceError as error:
@@ -154,17 +170,24 @@ class Connection:
             for event in self._session.receive(data, trio.current_time()):
                 match event:
                     case Delivered(payload):
-                        await self._hand_up(self._on_payload(payload))
+                        await self._hand_up(self._owner.deliver(payload))
                     case Answer(frame):
                         self._queue(frame)
                     case Greeted(hello):
-                        await self._hand_up(self._on_greeted(hello))
+                        await self._welcome(hello)
                     case Left(reason):
                         self.end(Departure(reason, by_peer=True))
-                if self.is_ending:
+                if self._departure is not None:
                     return
         except RemoteFault as fault:
             self.end(Departure(fault.reason, detail=fault.detail))
+
+    async def _welcome(self, hello: Hello) -> None:
+        await self._hand_up(self._owner.admit(hello))
+        if not self._is_dialler:
+            self._queue(self._session.opening())
+        self._open.set()
+        await self._hand_up(self._owner.announce(hello))
 
     async def _hand_up(self, step: Awaitable[None]) -> None:
         self._busy = True
@@ -175,6 +198,7 @@ class Connection:
             self._session.forgive(trio.current_time())
 
     async def _send_pings(self) -> None:
+        await self._open.wait()
         while True:
             await trio.sleep(self._limits.ping_interval_s)
             if self._stream.backlog_bytes() > self._max_backlog_bytes:
@@ -185,6 +209,7 @@ class Connection:
                 self.end(Departure(fault.reason, detail=fault.detail))
 
     async def _watch_silence(self) -> None:
+        await self._open.wait()
         while True:
             deadline_s = self._session.silent_at_s
             await trio.sleep_until(deadline_s)

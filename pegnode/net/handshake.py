@@ -6,8 +6,9 @@
     role             = u8: 1 member, 2 guest; what the sender is to the federation
     software         = u32 length, little-endian, at most 64; printable ASCII
 
-Later versions may change everything behind `protocol_version`. A node sends its own Hello without waiting for the
-other's, and delivers nothing before the other's has passed `check_hello`.
+The dialler's Hello comes first. The other side answers with its own once it has checked the dialler's and admits it,
+so that each knows on the other's Hello that it is welcome; else it answers with a Goodbye. Later versions may change
+everything behind `protocol_version`.
 """
 
 from dataclasses import dataclass

@@ -13,7 +13,6 @@ many connections may be on the way to their Hello, and one more ends the oldest 
 import logging
 import math
 import random
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -23,26 +22,14 @@ import trio
 from pegnode.net.address import Endpoint, multiaddr_of, parse_endpoint, peer_id_from_secret
 from pegnode.net.connection import Connection, Departure
 from pegnode.net.handshake import Hello
-from pegnode.net.libp2p_link import MAX_BACKLOG_BYTES, LinkUpgrader, SecureLink
-from pegnode.net.session import LinkLimits
-from pegnode.net.transport import (
-    DropReason,
-    FrameReceived,
-    PeerAddress,
-    PeerConnected,
-    PeerDisconnected,
-    PeerId,
-    PeerRefused,
-    PeerRole,
-    RemoteFault,
-    TransportEvent,
-)
+from pegnode.net.libp2p_link import MAX_BACKLOG_BYTES, LinkUpgrader, SecureLink, SocketConnection
+from pegnode.net.peers import PeerTable, Visit
+from pegnode.net.session import LinkLimits, Session
+from pegnode.net.transport import DropReason, PeerAddress, PeerId, PeerRole, RemoteFault, TransportEvent
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
 
-EVENTS_BUFFERED = 16
-"""Events that wait for the node; beyond them the peers' bytes wait. Few, since each may hold a frame of 4 MiB."""
 MAX_PENDING_INBOUND = 32
 REDIAL_MIN_S = 0.2
 REDIAL_MAX_S = 5.0
@@ -72,37 +59,24 @@ class HostSettings:
     limits: LinkLimits = field(default_factory=LinkLimits)
 
 
-@dataclass(eq=False, slots=True)
-class _Visit:
-    """One connection, from the socket to the departure. peer: whom we dialled, or who it proved to be."""
-
-    dialled: bool
-    peer: PeerId | None
-    handshake: trio.CancelScope
-    connection: Connection | None = None
-    announced_s: float | None = None
-    gone: trio.Event = field(default_factory=trio.Event)
-
-
 class Libp2pHost:
     """A `Transport` over TCP. secret: the transport key, 32 bytes. rng: spreads redials in time, nothing secret."""
 
     def __init__(self, secret: bytes, settings: HostSettings, rng: random.Random) -> None:
         self._peer_id = peer_id_from_secret(secret)
-        self._settings = settings
+        self._limits = settings.limits
         self._rng = rng
+        self._peers = PeerTable(self._peer_id, settings.members, settings.max_guests)
         self._endpoints = [parse_endpoint(multiaddr) for multiaddr in settings.listen]
         self._targets = [
             (address.peer_id, parse_endpoint(address.multiaddr))
             for address in settings.dial
             if self._is_ours_to_dial(address.peer_id)
         ]
-        self._hello = Hello(settings.chain_id, self._role_of(self._peer_id), settings.software)
+        self._hello = Hello(settings.chain_id, self._peers.role_of(self._peer_id), settings.software)
         self._upgrader = LinkUpgrader(secret)
         self._listen_addresses: tuple[PeerAddress, ...] = ()
-        self._peers: dict[PeerId, _Visit] = {}
-        self._pending: dict[_Visit, None] = {}
-        self._events_in, self._events = trio.open_memory_channel[TransportEvent](EVENTS_BUFFERED)
+        self._pending: dict[Visit, trio.CancelScope] = {}
 
     @property
     def peer_id(self) -> PeerId:
@@ -117,25 +91,25 @@ class Libp2pHost:
     @property
     def events(self) -> trio.MemoryReceiveChannel[TransportEvent]:
         """See `Transport`."""
-        return self._events
+        return self._peers.events
 
     def connected(self) -> frozenset[PeerId]:
         """See `Transport`."""
-        return frozenset(peer for peer in self._peers if self._connection(peer) is not None)
+        return self._peers.connected()
 
     def send(self, peer: PeerId, payload: bytes) -> bool:
         """See `Transport`."""
-        connection = self._connection(peer)
+        connection = self._peers.connection(peer)
         return connection is not None and connection.send(payload)
 
     def drop(self, peer: PeerId, reason: DropReason) -> None:
         """See `Transport`."""
-        if (connection := self._connection(peer)) is not None:
+        if (connection := self._peers.connection(peer)) is not None:
             connection.end(Departure(reason))
 
     def round_trip_ms(self, peer: PeerId) -> float | None:
         """See `Transport`."""
-        connection = self._connection(peer)
+        connection = self._peers.connection(peer)
         return None if connection is None else connection.round_trip_ms
 
     async def run(self, *, task_status: "TaskStatus[None]" = trio.TASK_STATUS_IGNORED) -> None:
@@ -152,30 +126,20 @@ class Libp2pHost:
                 nursery.start_soon(trio.serve_listeners, self._accept, listeners)
                 task_status.started()
         finally:
-            self._peers.clear()
-            self._events_in.close()
+            self._peers.close()
             for listener in listeners:
                 listener.socket.close()
-
-    def _connection(self, peer: PeerId) -> Connection | None:
-        visit = self._peers.get(peer)
-        if visit is None or visit.connection is None or visit.connection.is_ending:
-            return None
-        return visit.connection
-
-    def _role_of(self, peer: PeerId) -> PeerRole:
-        return PeerRole.MEMBER if peer in self._settings.members else PeerRole.GUEST
 
     def _is_ours_to_dial(self, peer: PeerId) -> bool:
         if peer == self._peer_id:
             return False
-        among_members = {self._role_of(peer), self._role_of(self._peer_id)} == {PeerRole.MEMBER}
-        return self._peer_id < peer or not among_members
+        roles = {self._peers.role_of(peer), self._peers.role_of(self._peer_id)}
+        return self._peer_id < peer or roles != {PeerRole.MEMBER}
 
     async def _keep_dialled(self, peer: PeerId, endpoint: Endpoint) -> None:
         delay_s = REDIAL_MIN_S
         while True:
-            if (visit := self._peers.get(peer)) is not None:
+            if (visit := self._peers.visit(peer)) is not None:
                 await visit.gone.wait()
                 continue
             if await self._dial(peer, endpoint):
@@ -186,31 +150,37 @@ class Libp2pHost:
     async def _dial(self, peer: PeerId, endpoint: Endpoint) -> bool:
         """Connect once and serve to the end. True: the connection lasted."""
         try:
-            with trio.fail_after(self._settings.limits.handshake_limit_s):
+            with trio.fail_after(self._limits.handshake_limit_s):
                 socket = await trio.open_tcp_stream(endpoint.host, endpoint.port)
         except (OSError, trio.TooSlowError) as error:
-            _log.debug("dial failed", peer=peer, endpoint=endpoint, error=str(error))
+            _log.debug("dial failed", peer=peer, host=endpoint.host, port=endpoint.port, error=str(error))
             return False
-        visit = _Visit(True, peer, trio.CancelScope())
-        await self._serve(socket, visit)
+        visit = await self._serve(socket, peer)
         return visit.announced_s is not None and trio.current_time() - visit.announced_s >= LASTING_S
 
     async def _accept(self, socket: trio.SocketStream) -> None:
         if len(self._pending) >= MAX_PENDING_INBOUND:
             oldest = next(iter(self._pending))
-            del self._pending[oldest]
-            oldest.handshake.cancel()
-        visit = _Visit(False, None, trio.CancelScope())
-        self._pending[visit] = None
-        await self._serve(socket, visit)
+            self._pending.pop(oldest).cancel()
+        await self._serve(socket, None)
 
-    async def _serve(self, socket: trio.SocketStream, visit: _Visit) -> None:
-        """From the socket to the departure, which is reported. Only cancellation gets out."""
-        visit.handshake.deadline = trio.current_time() + self._settings.limits.handshake_limit_s
+    async def _serve(self, socket: trio.SocketStream, dialled: PeerId | None) -> Visit:
+        """From the socket to the departure, which is reported. Nothing but cancellation gets out."""
+        wire = SocketConnection(socket)
+        handshake = trio.CancelScope(deadline=trio.current_time() + self._limits.handshake_limit_s)
+
+        def settle() -> None:
+            self._pending.pop(visit, None)
+            handshake.deadline = math.inf
+            wire.lift_budget()
+
+        visit = Visit(self._peers, dialled is not None, dialled, settle)
+        if dialled is None:
+            self._pending[visit] = handshake
         departure = Departure(DropReason.HANDSHAKE_FAILED, detail="no Hello in time")
         try:
-            with visit.handshake:
-                departure = await self._converse(socket, visit)
+            with handshake:
+                departure = await self._converse(wire, visit)
         except RemoteFault as fault:
             departure = Departure(fault.reason, detail=fault.detail)
         except Exception:  # noqa: BLE001 -- a supervisor: no peer may end the process
@@ -218,13 +188,14 @@ class Libp2pHost:
             departure = Departure(DropReason.CLOSED)
         finally:
             self._pending.pop(visit, None)
-            await trio.aclose_forcefully(socket)
-        await self._report(visit, departure)
+            await wire.close()
+        await self._peers.report(visit, departure)
+        return visit
 
-    async def _converse(self, socket: trio.SocketStream, visit: _Visit) -> Departure:
-        link = await self._upgrader.secure(socket, visit.peer if visit.dialled else None)
+    async def _converse(self, wire: SocketConnection, visit: Visit) -> Departure:
+        link = await self._upgrader.secure(wire, visit.peer)
         visit.peer = link.peer
-        self._require_admission(link.peer, visit.dialled)
+        self._peers.require_welcome(link.peer, visit.is_dialled)
         departure = Departure(DropReason.CLOSED)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(link.run)
@@ -232,63 +203,16 @@ class Libp2pHost:
             nursery.cancel_scope.cancel()
         return departure
 
-    async def _talk(self, link: SecureLink, visit: _Visit) -> Departure:
+    async def _talk(self, link: SecureLink, visit: Visit) -> Departure:
         try:
             stream = await link.open_stream()
         except RemoteFault as fault:
             return Departure(fault.reason, detail=fault.detail)
-
-        async def greet(hello: Hello) -> None:
-            stream.lift_budget()
-            await self._register(link.peer, visit, hello)
-
-        async def deliver(payload: bytes) -> None:
-            await self._emit(FrameReceived(link.peer, payload))
-
-        role, limits = self._role_of(link.peer), self._settings.limits
-        visit.connection = Connection(stream, self._hello, role, limits, MAX_BACKLOG_BYTES, greet, deliver)
+        session = Session(self._hello, self._peers.role_of(link.peer), self._limits, trio.current_time())
+        visit.connection = Connection(
+            stream, session, visit, self._limits, is_dialler=visit.is_dialled, max_backlog_bytes=MAX_BACKLOG_BYTES
+        )
         return await visit.connection.run()
-
-    def _require_admission(self, peer: PeerId, dialled: bool) -> None:
-        if peer == self._peer_id:
-            _log.warning("a peer has our own key: is a second node running with it?")
-            raise RemoteFault(DropReason.DUPLICATE, "our own peer id")
-        if not dialled and self._role_of(peer) is PeerRole.GUEST and self._settings.max_guests == 0:
-            raise RemoteFault(DropReason.UNKNOWN_PEER)
-
-    async def _register(self, peer: PeerId, visit: _Visit, hello: Hello) -> None:
-        while (other := self._peers.get(peer)) is not None:
-            if not (visit.dialled == other.dialled or visit.dialled == (self._peer_id < peer)):
-                raise RemoteFault(DropReason.DUPLICATE)
-            if other.connection is not None:
-                other.connection.end(Departure(DropReason.REPLACED))
-            await other.gone.wait()
-        if self._role_of(peer) is PeerRole.GUEST and not visit.dialled:
-            guests = sum(self._role_of(one) is PeerRole.GUEST and not at.dialled for one, at in self._peers.items())
-            if guests >= self._settings.max_guests:
-                raise RemoteFault(DropReason.TOO_MANY_GUESTS)
-        self._peers[peer] = visit
-        self._pending.pop(visit, None)
-        visit.handshake.deadline = math.inf
-        await self._emit(PeerConnected(peer, self._role_of(peer), hello.software))
-        visit.announced_s = trio.current_time()
-
-    async def _report(self, visit: _Visit, departure: Departure) -> None:
-        peer, reason, by_peer = visit.peer, departure.reason, departure.by_peer
-        log = _log.debug if peer is None else _log.info
-        log("connection ended", peer=peer, reason=reason.value, by_peer=by_peer, detail=departure.detail)
-        if peer is not None and self._peers.get(peer) is visit:
-            del self._peers[peer]
-        if peer is not None and visit.announced_s is not None:
-            await self._emit(PeerDisconnected(peer, reason, by_peer))
-        else:
-            with suppress(trio.WouldBlock, trio.BrokenResourceError):
-                self._events_in.send_nowait(PeerRefused(peer, reason, by_peer))
-        visit.gone.set()
-
-    async def _emit(self, event: TransportEvent) -> None:
-        with suppress(trio.BrokenResourceError):  # the node stopped reading, and is about to cancel us
-            await self._events_in.send(event)
 
 
 def _multiaddr(listener: trio.SocketListener) -> str:

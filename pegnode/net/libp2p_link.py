@@ -107,14 +107,9 @@ class SocketConnection(ReadWriteCloser):
 class MuxedStream:
     """Our stream as a `ByteStream`."""
 
-    def __init__(self, stream: IMuxedStream, muxer: Yamux, socket: SocketConnection) -> None:
+    def __init__(self, stream: IMuxedStream, muxer: Yamux) -> None:
         self._stream = stream
         self._muxer = muxer
-        self._socket = socket
-
-    def lift_budget(self) -> None:
-        """Let the peer send without limit from now on."""
-        self._socket.lift_budget()
 
     async def read(self, limit_bytes: int) -> bytes:
         """Between 1 and `limit_bytes` bytes; empty at the end. Raises trio.BrokenResourceError."""
@@ -141,9 +136,9 @@ class MuxedStream:
 class SecureLink:
     """An authenticated connection. `run` must run as long as the link is used; the caller closes the socket."""
 
-    def __init__(self, socket: SocketConnection, secured: ISecureConn, muxer: Yamux) -> None:
+    def __init__(self, wire: SocketConnection, secured: ISecureConn, muxer: Yamux) -> None:
         self.peer = PeerId(secured.get_remote_peer().to_base58())
-        self._socket = socket
+        self._wire = wire
         self._is_initiator = secured.is_initiator
         self._muxer = muxer
 
@@ -153,7 +148,7 @@ class SecureLink:
             await self._muxer.start()
         except Exception:  # noqa: BLE001 -- a supervisor: whatever a peer's bytes provoke ends this connection alone
             _log.debug("muxer failed", peer=self.peer, exc_info=True)
-            await self._socket.close()
+            await self._wire.close()
 
     async def open_stream(self) -> MuxedStream:
         """The link's one stream: the dialler opens it. Raises RemoteFault HANDSHAKE_FAILED."""
@@ -162,7 +157,7 @@ class SecureLink:
             stream = await (self._select() if self._is_initiator else self._accept())
         except Exception as error:
             raise RemoteFault(DropReason.HANDSHAKE_FAILED, _describe(error)) from error
-        return MuxedStream(stream, self._muxer, self._socket)
+        return MuxedStream(stream, self._muxer)
 
     async def _select(self) -> IMuxedStream:
         stream = await self._muxer.open_stream()
@@ -182,20 +177,19 @@ class LinkUpgrader:
         noise = NoiseTransport(create_new_key_pair(secret), noise_privkey=create_new_x25519_key_pair().private_key)
         self._upgrader = TransportUpgrader({NOISE_PROTOCOL: noise}, {TProtocol(YAMUX_PROTOCOL): Yamux})
 
-    async def secure(self, socket: trio.SocketStream, dialled: PeerId | None) -> SecureLink:
+    async def secure(self, wire: SocketConnection, dialled: PeerId | None) -> SecureLink:
         """Authenticate the other end: as `dialled`, or as whoever it proves to be when it dialled us.
 
         Raises RemoteFault HANDSHAKE_FAILED.
         """
-        connection = SocketConnection(socket)
         expected = ID.from_base58(dialled) if dialled is not None else None
         try:
-            raw = RawConnection(connection, initiator=dialled is not None)
+            raw = RawConnection(wire, initiator=dialled is not None)
             secured = await self._upgrader.upgrade_security(raw, dialled is not None, expected)
             muxer = await self._upgrader.upgrade_connection(secured, secured.get_remote_peer())
         except Exception as error:
             raise RemoteFault(DropReason.HANDSHAKE_FAILED, _describe(error)) from error
-        return SecureLink(connection, secured, cast(Yamux, muxer))
+        return SecureLink(wire, secured, cast(Yamux, muxer))
 
 
 def _describe(error: BaseException) -> str:

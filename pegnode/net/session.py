@@ -1,6 +1,7 @@
 """One connection as a sans-IO state machine: bytes and clock readings in, events out.
 
-Theory of operation. A session greets at once with `opening()`, and reads nothing but a Hello until one has passed:
+Theory of operation. A session reads nothing but a Hello until one has passed. The dialler's side sends `opening()` at
+once, the other side when it has received a Hello and admits the peer:
 
     state      on HELLO    on PING        on PONG             on PAYLOAD   on GOODBYE
     greeting   -> open     violation      violation           violation    -> left
@@ -81,7 +82,10 @@ SessionEvent = Greeted | Delivered | Answer | Left
 
 
 class Session:
-    """The protocol's state for one connection. Times are seconds of any one monotonic clock."""
+    """The protocol's state for one connection. Times are seconds of any one monotonic clock.
+
+    hello: our own. expected_role: the only one in which the peer may come.
+    """
 
     def __init__(self, hello: Hello, expected_role: PeerRole, limits: LinkLimits, now_s: float) -> None:
         self._hello = hello

@@ -1,7 +1,7 @@
 """A connection's tasks against a scripted peer, in virtual time."""
 
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -11,11 +11,13 @@ from trio.testing import MockClock
 from pegnode.net.connection import Connection, Departure
 from pegnode.net.framing import FrameDecoder, FrameKind, encode_frame
 from pegnode.net.handshake import Hello, encode_goodbye, encode_hello
-from pegnode.net.session import LinkLimits
+from pegnode.net.session import LinkLimits, Session
 from pegnode.net.transport import DropReason, PeerRole, RemoteFault, TransportError
 
 HELLO = Hello(bytes(32), PeerRole.MEMBER, "test")
 HELLO_FRAME = encode_frame(FrameKind.HELLO, encode_hello(HELLO))
+OUR_HELLO = (FrameKind.HELLO, encode_hello(HELLO))
+WELCOME = (FrameKind.PAYLOAD, b"welcome")
 LIMITS = LinkLimits(max_payload_bytes=1000, max_queued_bytes=10_000)
 MAX_BACKLOG_BYTES = 1_000_000
 
@@ -53,17 +55,20 @@ class Wire:
 
 
 class Stage:
-    """A running connection, what it handed up, and how it ended."""
+    """A running connection, what it handed up to us as its owner, and how it ended."""
 
-    def __init__(self, on_greeted: Callable[[Hello], Awaitable[None]] | None = None) -> None:
+    def __init__(self, *, is_dialler: bool, refusal: DropReason | None = None) -> None:
         self.wire = Wire()
-        self.greeted: list[Hello] = []
+        self.refusal = refusal
+        self.announced: list[Hello] = []
         self.payloads: list[bytes] = []
         self.node_is_ready = trio.Event()
         self.node_is_ready.set()
         self.departures: list[Departure] = []
+        self.written_before_hello: list[tuple[FrameKind, bytes]] = []
+        session = Session(HELLO, PeerRole.MEMBER, LIMITS, trio.current_time())
         self.connection = Connection(
-            self.wire, HELLO, PeerRole.MEMBER, LIMITS, MAX_BACKLOG_BYTES, on_greeted or self._greet, self._deliver
+            self.wire, session, self, LIMITS, is_dialler=is_dialler, max_backlog_bytes=MAX_BACKLOG_BYTES
         )
 
     async def run(self) -> None:
@@ -80,34 +85,70 @@ class Stage:
             self.say(encode_frame(FrameKind.PING, bytes(8)))
             await trio.sleep(1)
 
-    async def _greet(self, hello: Hello) -> None:
-        self.greeted.append(hello)
+    async def admit(self, hello: Hello) -> None:
+        """Refuse the peer if the test wants that."""
+        await trio.sleep(0.05)
+        assert not self.connection.send(b"too early")
+        if self.refusal is not None:
+            raise RemoteFault(self.refusal)
 
-    async def _deliver(self, payload: bytes) -> None:
+    async def announce(self, hello: Hello) -> None:
+        """Note the peer, and write to it at once."""
+        self.announced.append(hello)
+        assert self.connection.send(b"welcome")
+
+    async def deliver(self, payload: bytes) -> None:
+        """Note a message, when the node is ready for it."""
         await self.node_is_ready.wait()
         self.payloads.append(payload)
 
 
 @asynccontextmanager
 async def stage(
-    on_greeted: Callable[[Hello], Awaitable[None]] | None = None, *, talking: bool = False
+    *, is_dialler: bool = False, refusal: DropReason | None = None, talking: bool = False
 ) -> AsyncIterator[Stage]:
     """A connection whose peer has greeted; with `talking`, it stays alive."""
-    the_stage = Stage(on_greeted)
+    the_stage = Stage(is_dialler=is_dialler, refusal=refusal)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(the_stage.run)
+        await trio.sleep(0.1)
+        the_stage.written_before_hello = the_stage.wire.frames()
         the_stage.say(HELLO_FRAME)
+        await trio.sleep(0.1)
         if talking:
             nursery.start_soon(the_stage.keep_talking)
-        await trio.sleep(0.1)
         yield the_stage
         nursery.cancel_scope.cancel()
 
 
-async def test_hello_is_sent_first_and_the_peers_handed_up(autojump_clock: MockClock) -> None:
-    async with stage() as at:
-        assert at.greeted == [HELLO]
-        assert at.wire.frames() == [(FrameKind.HELLO, encode_hello(HELLO))]
+async def test_dialler_greets_first(autojump_clock: MockClock) -> None:
+    async with stage(is_dialler=True) as at:
+        assert at.written_before_hello == [OUR_HELLO]
+        assert at.announced == [HELLO]
+        assert at.wire.frames() == [OUR_HELLO, WELCOME]
+
+
+async def test_accepting_side_greets_once_it_has_admitted_the_peer(autojump_clock: MockClock) -> None:
+    async with stage(is_dialler=False) as at:
+        assert at.written_before_hello == []
+        assert at.announced == [HELLO]
+        assert at.wire.frames() == [OUR_HELLO, WELCOME]
+
+
+async def test_refused_peer_gets_a_goodbye_for_an_answer(autojump_clock: MockClock) -> None:
+    async with stage(refusal=DropReason.TOO_MANY_GUESTS) as at:
+        await trio.sleep(1)
+        assert at.departures == [Departure(DropReason.TOO_MANY_GUESTS)]
+        assert at.announced == []
+        assert at.wire.frames() == [(FrameKind.GOODBYE, b"too-many-guests")]
+
+
+async def test_nothing_is_sent_while_the_peers_hello_is_missing(autojump_clock: MockClock) -> None:
+    at = Stage(is_dialler=False)
+    with trio.move_on_after(60):
+        await at.run()
+    assert at.wire.written == b""
+    assert at.departures == []
 
 
 async def test_payloads_pass_both_ways(autojump_clock: MockClock) -> None:
@@ -116,7 +157,7 @@ async def test_payloads_pass_both_ways(autojump_clock: MockClock) -> None:
         assert at.connection.send(b"to them")
         await trio.sleep(0.1)
         assert at.payloads == [b"to us"]
-        assert at.wire.frames()[1:] == [(FrameKind.PAYLOAD, b"to them")]
+        assert at.wire.frames() == [OUR_HELLO, WELCOME, (FrameKind.PAYLOAD, b"to them")]
 
 
 async def test_payload_over_the_limit_is_our_error(autojump_clock: MockClock) -> None:
@@ -157,16 +198,19 @@ async def test_peer_is_not_called_silent_while_the_node_is_busy(autojump_clock: 
 
 async def test_peer_is_not_called_silent_after_our_own_stall(mock_clock: MockClock) -> None:
     async with trio.open_nursery() as nursery:
-        at = Stage()
+        at = Stage(is_dialler=True)
         nursery.start_soon(at.run)
         at.say(HELLO_FRAME)
         await trio.testing.wait_all_tasks_blocked()
+        mock_clock.jump(0.1)
+        await trio.testing.wait_all_tasks_blocked()
+        assert at.announced == [HELLO]
         mock_clock.jump(60)  # as if the process had been stopped
         await trio.testing.wait_all_tasks_blocked()
-        assert not at.connection.is_ending
+        assert at.connection.send(b"still connected")
         mock_clock.jump(LIMITS.silence_limit_s)
         await trio.testing.wait_all_tasks_blocked()
-        assert at.connection.is_ending
+        assert not at.connection.send(b"too late")
         nursery.cancel_scope.cancel()
 
 
@@ -209,22 +253,12 @@ async def test_faulty_peer_is_told_why_it_is_dropped(
         assert at.payloads == [b"still good"]
 
 
-async def test_refusal_of_a_greeting_ends_the_connection(autojump_clock: MockClock) -> None:
-    async def refuse(_: Hello) -> None:
-        raise RemoteFault(DropReason.TOO_MANY_GUESTS)
-
-    async with stage(refuse) as at:
-        await trio.sleep(1)
-        assert at.departures == [Departure(DropReason.TOO_MANY_GUESTS)]
-        assert at.wire.frames()[-1] == (FrameKind.GOODBYE, b"too-many-guests")
-
-
 async def test_goodbye_of_the_peer_ends_it_without_an_answer(autojump_clock: MockClock) -> None:
     async with stage() as at:
         at.say(encode_frame(FrameKind.GOODBYE, b"flood"), encode_frame(FrameKind.PAYLOAD, b"unheard"))
         await trio.sleep(0.1)
         assert at.departures == [Departure(DropReason.FLOOD, by_peer=True)]
-        assert at.wire.frames() == [(FrameKind.HELLO, encode_hello(HELLO))]
+        assert at.wire.frames() == [OUR_HELLO, WELCOME]
         assert at.payloads == []
 
 
