@@ -1,0 +1,281 @@
+"""libp2p hosts in processes of their own: mesh, restarts, stalls, strangers, and peers that mean harm."""
+
+import os
+import random
+import secrets
+import signal
+from contextlib import suppress
+
+import pytest
+import trio
+from libp2p.crypto.secp256k1 import create_new_key_pair
+from libp2p.custom_types import TProtocol
+from libp2p.network.connection.raw_connection import RawConnection
+from libp2p.peer.id import ID
+from libp2p.security.insecure.transport import PLAINTEXT_PROTOCOL_ID, InsecureTransport
+from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_PROTOCOL
+from libp2p.stream_muxer.yamux.yamux import Yamux
+from libp2p.transport.exceptions import SecurityUpgradeFailure
+from libp2p.transport.upgrader import TransportUpgrader
+
+from pegnode.net.address import parse_peer_address
+from pegnode.net.framing import FrameKind, encode_frame
+from pegnode.net.libp2p_host import MAX_PENDING_INBOUND, HostSettings, Libp2pHost
+from pegnode.net.libp2p_link import SocketConnection
+from pegnode.net.transport import PeerRole, RemoteFault
+from tests.functional.transport_fleet import CHAIN_ID, Node, client, fleet
+from tests.functional.transport_process import ANSWER, ECHO
+
+pytestmark = pytest.mark.functional
+
+MIB = 1024 * 1024
+MAX_PAYLOAD_BYTES = 4 * MIB
+
+
+async def test_mesh_of_four_exchanges_small_and_large_messages() -> None:
+    async with fleet() as ships:
+        nodes = await ships.mesh(4)
+        for node in nodes:
+            others = [other for other in nodes if other is not node]
+            assert await node.send(*others, text=f"from {node.peer}") == [True] * 3
+        for node in nodes:
+            for other in nodes:
+                if other is not node:
+                    await node.expect("frame", peer=other.peer, head=f"from {other.peer}")
+        assert await nodes[0].send(*nodes[1:], text="one MiB", size=MIB) == [True] * 3
+        assert await nodes[3].send(nodes[0], text="the largest", size=MAX_PAYLOAD_BYTES) == [True]
+        for node in nodes[1:]:
+            await node.expect("frame", peer=nodes[0].peer, size=MIB)
+        await nodes[0].expect("frame", peer=nodes[3].peer, size=MAX_PAYLOAD_BYTES)
+
+
+async def test_round_trips_are_measured() -> None:
+    async with fleet() as ships:
+        low, high = await ships.mesh(2, ping_interval_s=0.05)
+        with trio.fail_after(10):
+            while None in (trips := await low.round_trips_ms()).values():
+                await trio.sleep(0.05)
+        assert 0 < (trips[high.peer] or 0) < 1000
+
+
+@pytest.mark.parametrize("victim", [0, 3], ids=["which dials the others", "whom the others dial"])
+async def test_killed_member_returns_with_its_key_and_port(victim: int) -> None:
+    async with fleet() as ships:
+        nodes = await ships.mesh(4)
+        killed = nodes[victim]
+        others = [node for node in nodes if node is not killed]
+        killed.signal(signal.SIGKILL)
+        for node in others:
+            await node.expect("disconnected", peer=killed.peer, reason="closed", within_s=3)
+            assert await node.send(killed, text="to nobody") == [False]
+        await ships.start(killed, nodes, dial=nodes)
+        for node in others:
+            await node.expect("connected", peer=killed.peer)
+            await killed.expect("connected", peer=node.peer)
+            assert await node.send(killed, text=ECHO.decode() + "welcome back") == [True]
+            await node.expect("frame", peer=killed.peer, head=ANSWER.decode() + "welcome back")
+
+
+async def test_stopped_member_is_noticed_and_rejoins() -> None:
+    async with fleet() as ships:
+        low, high = await ships.mesh(2)
+        high.signal(signal.SIGSTOP)
+        stopped_s = trio.current_time()
+        await low.expect("disconnected", peer=high.peer, reason="silent")
+        assert 2 < trio.current_time() - stopped_s < 5
+        high.signal(signal.SIGCONT)
+        await low.expect("connected", peer=high.peer)
+        await high.expect("connected", peer=low.peer)
+
+
+async def test_dropped_member_is_told_why_and_reconnects() -> None:
+    async with fleet() as ships:
+        low, high = await ships.mesh(2)
+        await low.drop(high, "protocol-violation")
+        await low.expect("disconnected", peer=high.peer, reason="protocol-violation", by_peer=False)
+        await high.expect("disconnected", peer=low.peer, reason="protocol-violation", by_peer=True)
+        await low.expect("connected", peer=high.peer)
+
+
+async def test_stranger_is_refused_where_guests_are_not_admitted() -> None:
+    async with fleet() as ships:
+        member, stranger = Node(), Node()
+        await ships.start(member, [member])
+        await ships.start(stranger, [member], dial=[member])
+        await member.expect("refused", peer=stranger.peer, reason="unknown-peer", by_peer=False)
+        await stranger.expect("refused", peer=member.peer)
+        assert not [event for event in stranger.events + member.events if event["event"] == "connected"]
+
+
+async def test_guest_is_admitted_until_the_places_are_taken() -> None:
+    async with fleet() as ships:
+        member, guest, late = Node(), Node(), Node()
+        await ships.start(member, [member], max_guests=1)
+        await ships.start(guest, [member], dial=[member])
+        await member.expect("connected", peer=guest.peer, role="GUEST")
+        await guest.expect("connected", peer=member.peer, role="MEMBER")
+        assert await guest.send(member, text=ECHO.decode() + "hello") == [True]
+        await guest.expect("frame", peer=member.peer, head=ANSWER.decode() + "hello")
+        await ships.start(late, [member], dial=[member])
+        await member.expect("refused", peer=late.peer, reason="too-many-guests", by_peer=False)
+        await late.expect("refused", peer=member.peer, reason="too-many-guests", by_peer=True)
+        guest.signal(signal.SIGKILL)
+        await late.expect("connected", peer=member.peer)
+
+
+async def test_wrong_chain_is_refused_by_reason() -> None:
+    async with fleet() as ships:
+        low, high = members = sorted((Node(), Node()), key=lambda node: node.peer)
+        await ships.start(high, members)
+        await ships.start(low, members, dial=[high], chain_id=bytes(32))
+        await high.expect("refused", peer=low.peer, reason="wrong-chain")
+        await low.expect("refused", peer=high.peer, reason="wrong-chain")
+
+
+@pytest.mark.parametrize(
+    ("payload", "role", "reason"),
+    [
+        (b"\x02\0", PeerRole.GUEST, "wrong-version"),
+        (None, PeerRole.MEMBER, "wrong-role"),
+    ],
+)
+async def test_unwelcome_hello_is_refused_by_reason(payload: bytes | None, role: PeerRole, reason: str) -> None:
+    async with fleet() as ships:
+        node = Node()
+        await ships.start(node, [node], max_guests=1)
+        async with client(node, secrets.token_bytes(32)) as peer:
+            await (peer.greet(role) if payload is None else peer.send(FrameKind.HELLO, payload))
+            assert await peer.goodbye() == reason
+        await node.expect("refused", reason=reason)
+
+
+async def test_plaintext_client_is_refused() -> None:
+    async with fleet() as ships:
+        node, friend = Node(), Node()
+        await ships.start(node, [node, friend])
+        pair = create_new_key_pair(friend.secret)
+        security = {TProtocol(PLAINTEXT_PROTOCOL_ID): InsecureTransport(pair)}
+        upgrader = TransportUpgrader(security, {TProtocol(YAMUX_PROTOCOL): Yamux})
+        socket = await trio.open_tcp_stream(node.endpoint.host, node.endpoint.port)
+        raw = RawConnection(SocketConnection(socket), initiator=True)
+        with pytest.raises(SecurityUpgradeFailure):
+            await upgrader.upgrade_security(raw, True, ID.from_base58(node.peer))
+        await socket.aclose()
+        await node.expect("refused", peer=None, reason="handshake-failed")
+
+
+async def test_garbage_on_a_socket_ends_nothing_but_itself() -> None:
+    multistream = b"\x13/multistream/1.0.0\n"
+    openings = [
+        b"",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\xff" * 100,
+        multistream,
+        multistream + b"\xff\xff\xff\xff\x7f",
+        multistream + b"\x07/noise\n",
+        multistream + b"\x07/noise\n" + b"\0\x20" + bytes(32) + b"\xff\xff" + bytes(70_000),
+    ]
+    async with fleet() as ships:
+        low, high = await ships.mesh(2)
+        for opening in [*openings, *(os.urandom(5000) for _ in range(10))]:
+            socket = await trio.open_tcp_stream(high.endpoint.host, high.endpoint.port)
+            await socket.send_all(opening)
+            await socket.aclose()
+            await high.expect("refused", peer=None, reason="handshake-failed")
+        assert await low.send(high, text=ECHO.decode() + "still there") == [True]
+        await low.expect("frame", peer=high.peer, head=ANSWER.decode() + "still there")
+
+
+async def test_endless_talk_before_the_hello_is_cut_off() -> None:
+    async with fleet() as ships:
+        node = Node()
+        await ships.start(node, [node])
+        socket = await trio.open_tcp_stream(node.endpoint.host, node.endpoint.port)
+        await socket.send_all(b"\x13/multistream/1.0.0\n\xff\xff\xff\xff\x7f")
+        with trio.fail_after(10), suppress(trio.BrokenResourceError):
+            while True:
+                await socket.send_all(bytes(65536))
+        await node.expect("refused", peer=None, reason="handshake-failed")
+
+
+@pytest.mark.parametrize(
+    ("bytes_sent", "reason"),
+    [
+        (bytes(4), "garbled-frame"),
+        (b"\xff" * 5000, "frame-too-large"),
+        (encode_frame(FrameKind.PAYLOAD, bytes(MAX_PAYLOAD_BYTES + 1)), "frame-too-large"),
+        (encode_frame(FrameKind.PONG, bytes(8)), "protocol-violation"),
+    ],
+    ids=["no kind", "garbage", "oversized", "unasked pong"],
+)
+async def test_faulty_frame_drops_the_peer_by_reason(bytes_sent: bytes, reason: str) -> None:
+    async with fleet() as ships:
+        node, member = Node(), Node()
+        await ships.start(node, [node, member])
+        async with client(node, member.secret) as peer:
+            await peer.greet(PeerRole.MEMBER)
+            await node.expect("connected", peer=member.peer, role="MEMBER", software="client")
+            await peer.stream.write(bytes_sent)
+            assert await peer.goodbye() == reason
+        await node.expect("disconnected", peer=member.peer, reason=reason, by_peer=False)
+        assert await node.is_well()
+
+
+async def test_newer_connection_of_a_member_replaces_its_older_one() -> None:
+    async with fleet() as ships:
+        node, member = Node(), Node()
+        await ships.start(node, [node, member])
+        async with client(node, member.secret) as older:
+            await older.greet(PeerRole.MEMBER)
+            await node.expect("connected", peer=member.peer)
+            async with client(node, member.secret) as newer:
+                await newer.greet(PeerRole.MEMBER)
+                assert await older.goodbye() == "replaced"
+                await node.expect("disconnected", peer=member.peer, reason="replaced")
+                await node.expect("connected", peer=member.peer)
+
+
+async def test_our_own_id_is_refused() -> None:
+    async with fleet() as ships:
+        node = Node()
+        await ships.start(node, [node])
+        with suppress(RemoteFault, ExceptionGroup):  # how far it gets before the host hangs up depends on timing
+            async with client(node, node.secret):
+                pass
+        await node.expect("refused", peer=node.peer, reason="duplicate")
+
+
+async def test_mute_sockets_do_not_keep_a_member_out() -> None:
+    async with fleet() as ships:
+        low, high = members = sorted((Node(), Node()), key=lambda node: node.peer)
+        await ships.start(high, members, handshake_limit_s=3600.0)
+        sockets = [
+            await trio.open_tcp_stream(high.endpoint.host, high.endpoint.port) for _ in range(2 * MAX_PENDING_INBOUND)
+        ]
+        for _ in range(MAX_PENDING_INBOUND):
+            await high.expect("refused", peer=None, reason="handshake-failed")
+        await ships.start(low, members, dial=[high])
+        await low.expect("connected", peer=high.peer)
+        for socket in sockets:
+            await socket.aclose()
+
+
+async def test_silent_handshake_is_ended_when_its_time_is_up() -> None:
+    async with fleet() as ships:
+        node, member = Node(), Node()
+        await ships.start(node, [node, member], handshake_limit_s=1.0)
+        async with client(node, member.secret) as peer:
+            with trio.fail_after(10):
+                while await peer.stream.read(65536):
+                    pass
+        await node.expect("refused", peer=member.peer, reason="handshake-failed")
+
+
+async def test_port_in_use_is_an_error_at_start() -> None:
+    async with fleet() as ships:
+        node = Node()
+        await ships.start(node, [node])
+        multiaddr = parse_peer_address(node.address).multiaddr
+        settings = HostSettings(CHAIN_ID, "second", frozenset(), listen=(multiaddr,))
+        with pytest.raises(OSError, match="already in use"):
+            await Libp2pHost(secrets.token_bytes(32), settings, random.Random()).run()
