@@ -4,14 +4,16 @@ Theory of operation
     A batch is valid if it is due and `build_batch`, given the same ledger and feerate, makes exactly its transaction.
     The first version of a payout is built so:
 
-    1. Pending burns are taken by age, at most `batch_max_payees`. One that the free coins can't cover together with
-       those before it is passed over: the coins that count are the `batch_max_first_inputs` largest.
-    2. Coins are taken from the largest (of equal ones, the lesser outpoint) until they leave no change, or change of
-       at least `coin_floor`, since no smaller output may enter the ledger. If they run out before that, the remainder
-       is the fund's part of the fee; if the fund can't bear it, the youngest burn is left out.
-    3. What the fee still needs is shared equally, rounded up. Burns whose max_fee is below the share drop out for
-       good, and 1 to 3 are repeated until none does.
-    4. The payout is due with `batch_min_payouts` survivors, or when the oldest of them has waited for
+    1. Of the pending burns, those count whose max_fee reaches the least share that any payout has at this feerate.
+    2. They are taken by age, at most `batch_max_payees`. One that the free coins can't cover together with those
+       before it is passed over; the coins that count are the `batch_max_first_inputs` largest.
+    3. Coins are taken from the largest (of equal ones, the lesser outpoint) until they leave no change, or change of
+       at least `coin_floor`, since no smaller output may enter the ledger. If they run out before that, what remains
+       goes to the fee as the fund's part; if the fund can't bear it, the youngest burn is left out.
+    4. The payees share the fee equally, rounded up. While the share is above the max_fee of some, the one of them with
+       the greatest value (of equal ones, the youngest) drops out for good, and 2 to 4 are repeated. One at a time:
+       a large burn may need so many coins that all drop out together, and without it nobody else has to.
+    5. The payout is due with `batch_min_payouts` survivors, or when the oldest of them has waited for
        `batch_max_wait_anchors`.
 
     Outputs are the payees in order of age, then change: in equal parts while the ledger has fewer than
@@ -21,6 +23,7 @@ Theory of operation
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 
 from bridge.bitcoin.amounts import fee_sats
@@ -49,6 +52,8 @@ MAX_CHANGE_PARTS = 4
 
 _FIXED_WEIGHT = (4 + 4) * WITNESS_SCALE_FACTOR + 2
 """Version, locktime; the witness's marker and flag. Source: BIP144."""
+_SHORTEST_SCRIPT_SIZE = 22
+"""P2WPKH."""
 
 
 class BatchReason(Reason):
@@ -149,7 +154,7 @@ def check_batch(view: LedgerView, batch: Batch, custody: Custody, params: PegPar
 
 @dataclass(frozen=True, slots=True)
 class _Selection:
-    """Who is paid from which coins. change: the value of each part, in sats; fund_part: of the fee."""
+    """Who is paid from which coins. change_sats: of each part; fund_part_sats: what the fee has beyond the shares."""
 
     payees: tuple[Withdrawal, ...]
     coins: tuple[Coin, ...]
@@ -170,46 +175,53 @@ class _Funding:
         input_weights = (quorum_input_weight(custody.policy(coin.epoch)) for coin in self._coins)
         self._input_weights = [0, *accumulate(input_weights)]
         self._coin_count = len(coins)
-        self._change_weight = _output_weight(_change_script(custody.newest))
+        self._change_weight = _output_weight(len(_change_script(custody.newest)))
         self._fund_limit_sats = min(free_fund_sats(view), params.lineage_fee_cap_sats)
         self._params = params
         self._feerate_sat_kvb = feerate_sat_kvb
 
     def select(self, pending: Sequence[Withdrawal]) -> _Selection | None:
         """The stable selection from `pending`, which is in order of age; None if nobody can be paid."""
+        least_sats = self._least_share_sats()
+        waiting = [withdrawal for withdrawal in pending if withdrawal.max_fee_sats >= least_sats]
         while True:
-            selection = self._selection(pending)
-            if selection is None:
+            payees, funds = self._payees(waiting)
+            if funds is None:
                 return None
-            share_sats = selection.share_sats
-            low = {payee.number for payee in selection.payees if payee.max_fee_sats < share_sats}
+            coin_count, change_sats, fund_part_sats = funds
+            change = self._split(change_sats, coin_count)
+            share_sats = self._share_sats(payees, coin_count, len(change))
+            low = [payee for payee in payees if payee.max_fee_sats < share_sats]
             if not low:
-                return selection
-            pending = [withdrawal for withdrawal in pending if withdrawal.number not in low]
+                return _Selection(tuple(payees), tuple(self._coins[:coin_count]), change, share_sats, fund_part_sats)
+            dropped = max(low, key=lambda payee: (payee.value_sats, payee.number))
+            waiting = [withdrawal for withdrawal in waiting if withdrawal is not dropped]
 
-    def _selection(self, pending: Sequence[Withdrawal]) -> _Selection | None:
-        payees = self._covered(pending)
+    def _least_share_sats(self) -> int:
+        """A share that no payout is below: one of the most payees and the shortest outputs, its inputs not counted."""
+        most = self._params.batch_max_payees
+        weight = _FIXED_WEIGHT + most * _output_weight(_SHORTEST_SCRIPT_SIZE)
+        return -(-weight * self._feerate_sat_kvb // (WITNESS_SCALE_FACTOR * 1000 * most))
+
+    def _payees(self, waiting: Sequence[Withdrawal]) -> tuple[list[Withdrawal], tuple[int, int, int] | None]:
+        """The oldest burns that the coins cover together, and how they do; see `_funds`."""
+        left_sats = self._coin_sums[-1] if self._coin_sums else 0
+        payees: list[Withdrawal] = []
+        for withdrawal in waiting:
+            if withdrawal.value_sats <= left_sats:
+                payees.append(withdrawal)
+                left_sats -= withdrawal.value_sats
+                if len(payees) == self._params.batch_max_payees:
+                    break
         total_sats = sum(payee.value_sats for payee in payees)
         while payees:
-            funds = self._fund(total_sats)
+            funds = self._funds(total_sats)
             if funds is not None:
-                return self._with_share(payees, *funds)
+                return payees, funds
             total_sats -= payees.pop().value_sats
-        return None
+        return [], None
 
-    def _covered(self, pending: Sequence[Withdrawal]) -> list[Withdrawal]:
-        """The oldest burns that the coins cover together."""
-        left_sats = self._coin_sums[-1] if self._coin_sums else 0
-        covered: list[Withdrawal] = []
-        for withdrawal in pending:
-            if withdrawal.value_sats <= left_sats:
-                covered.append(withdrawal)
-                left_sats -= withdrawal.value_sats
-                if len(covered) == self._params.batch_max_payees:
-                    break
-        return covered
-
-    def _fund(self, total_sats: int) -> tuple[int, int, int] | None:
+    def _funds(self, total_sats: int) -> tuple[int, int, int] | None:
         """How many coins to take for `total_sats`, the change, and the fund's part; None if that can't be."""
         floor_sats = self._params.coin_floor_sats
         for index in range(bisect_left(self._coin_sums, total_sats), len(self._coin_sums)):
@@ -219,17 +231,12 @@ class _Funding:
         remainder_sats = self._coin_sums[-1] - total_sats
         return (len(self._coins), 0, remainder_sats) if remainder_sats <= self._fund_limit_sats else None
 
-    def _with_share(
-        self, payees: Sequence[Withdrawal], coin_count: int, change_sats: int, fund_part_sats: int
-    ) -> _Selection:
-        change = self._split(change_sats, coin_count)
-        counts_size = len(compact_size(coin_count)) + len(compact_size(len(payees) + len(change)))
+    def _share_sats(self, payees: Sequence[Withdrawal], coin_count: int, change_count: int) -> int:
+        counts_size = len(compact_size(coin_count)) + len(compact_size(len(payees) + change_count))
         weight = _FIXED_WEIGHT + counts_size * WITNESS_SCALE_FACTOR + self._input_weights[coin_count]
-        weight += sum(_output_weight(payee.l1_script) for payee in payees) + len(change) * self._change_weight
+        weight += sum(_output_weight(len(payee.l1_script)) for payee in payees) + change_count * self._change_weight
         vsize_vbytes = -(-weight // WITNESS_SCALE_FACTOR)
-        shared_sats = max(0, fee_sats(vsize_vbytes, self._feerate_sat_kvb) - fund_part_sats)
-        share_sats = -(-shared_sats // len(payees))
-        return _Selection(tuple(payees), tuple(self._coins[:coin_count]), change, share_sats, fund_part_sats)
+        return -(-fee_sats(vsize_vbytes, self._feerate_sat_kvb) // len(payees))
 
     def _split(self, change_sats: int, spent_count: int) -> tuple[int, ...]:
         """The change in equal parts, none below the least deposit unless it is the only one."""
@@ -280,5 +287,6 @@ def _change_script(policy: CustodyPolicy) -> Script:
     return reserve_script(policy, CoinKind.CHANGE).script
 
 
-def _output_weight(script: bytes) -> int:
-    return (8 + len(compact_size(len(script))) + len(script)) * WITNESS_SCALE_FACTOR
+@lru_cache(maxsize=64)
+def _output_weight(script_size: int) -> int:
+    return (8 + len(compact_size(script_size)) + script_size) * WITNESS_SCALE_FACTOR

@@ -6,11 +6,11 @@ import pytest
 
 from bridge.bitcoin.identifiers import Script
 from bridge.bitcoin.transaction import Transaction, TxIn, TxOut
-from bridge.custody import CoinKind, reserve_script
+from bridge.custody import CoinKind, quorum_witness, reserve_script
 from bridge.errors import Reason, Rejected
 from bridge.ledger import Ledger, LedgerView, PlannedBatch, enter_coin, ledger_root, record_batch, record_burn
 from bridge.state import BatchKind, BatchVersion, Coin, Lineage, Withdrawal
-from tests.support.peg import ALICE, BOB, POLICY, coin, new_ledger, outpoint
+from tests.support.peg import ALICE, BOB, CUSTODY, POLICY, coin, new_ledger, outpoint
 
 CHANGE = reserve_script(POLICY, CoinKind.CHANGE).script
 
@@ -44,6 +44,17 @@ def plan(
     height = ledger.totals.anchor.height
     version = BatchVersion(transaction.txid, transaction.serialize(), 1_000, fee_sats, fund_part_sats, 0, height)
     return PlannedBatch(BatchKind.PAYOUT, None, inputs, tuple(item.burn for item in burns), version)
+
+
+def signed(view: LedgerView, transaction: Transaction) -> Transaction:
+    """The transaction with witnesses of the size that a quorum's have."""
+    witnesses = []
+    for txin in transaction.inputs:
+        entry = view.coins.get(txin.outpoint)
+        assert entry is not None
+        reserve = reserve_script(CUSTODY.policy(entry.epoch), entry.kind, entry.claim_script)
+        witnesses.append(quorum_witness(reserve, [bytes(64), bytes(64), bytes(64), None]))
+    return transaction.with_witnesses(witnesses)
 
 
 def small_ledger() -> Ledger:

@@ -1,0 +1,280 @@
+"""The ledger against a model that knows only what exists: L1 outputs, unspent sidechain outputs, and open promises.
+
+Random histories of deposits, donations, fees, burns, batches and settlements try to break the equality, to have the
+ledger own what L1 does not hold, or to change what is closed. Whatever is refused must have changed nothing.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from bridge.batch import Batch, build_batch, check_batch
+from bridge.bitcoin.identifiers import BlockHash, OutPoint, Txid
+from bridge.bitcoin.transaction import Transaction
+from bridge.custody import CoinKind, reserve_script
+from bridge.deposits import apply_evidence
+from bridge.errors import Reason, Rejected
+from bridge.evidence import EvidenceReason, Opening
+from bridge.ledger import Ledger, add_fee, advance_anchor, free_fund_sats, record_batch, record_burn, settle
+from bridge.state import Anchor, BatchKind, LedgerReason, Withdrawal, WithdrawalStatus
+from bridge.withdrawals import Burn, BurnReason, check_burns
+from tests.support.ledgers import rejection, terms
+from tests.support.peg import (
+    ALICE,
+    BOB,
+    CUSTODY,
+    PARAMS,
+    POLICY,
+    START_HEIGHT,
+    anchor,
+    deposit_script,
+    evidence_of,
+    lone_fact,
+    new_ledger,
+    outpoint,
+    pays,
+)
+
+LIMITS = replace(
+    PARAMS,
+    batch_min_payouts=2,
+    batch_max_wait_anchors=3,
+    batch_max_payees=3,
+    batch_max_first_inputs=3,
+    change_target_coins=4,
+    withdrawal_window_anchors=5,
+    max_window_withdrawals_sats=8_000_000,
+    max_peg_sats=30_000_000,
+)
+DONATION_SCRIPT = reserve_script(POLICY, CoinKind.DONATION).script
+VALUES = st.integers(min_value=30_000, max_value=4_000_000)
+PICKS = st.integers(min_value=0, max_value=2**16)
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """reserve: what L1 holds for us.  unspent: the values of the UTXO set.  open: what unpaid burns are owed.
+
+    burned: anchor height and value of every burn.  paid: withdrawals as they were closed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ledger = new_ledger()
+        self.reserve: dict[OutPoint, int] = {}
+        self.unspent: list[int] = []
+        self.open: dict[OutPoint, int] = {}
+        self.burned: list[tuple[int, int]] = []
+        self.fund_sats = 0
+        self.paid: dict[OutPoint, Withdrawal] = {}
+        self.confirmed: list[Txid] = []
+        self.serial = 0
+
+    def _next(self) -> int:
+        self.serial += 1
+        return self.serial
+
+    def _refused(self, transition: Callable[[], object]) -> Reason:
+        return rejection(self.ledger, transition)
+
+    def _enter(self, value_sats: int, *, donation: bool) -> None:
+        script = DONATION_SCRIPT if donation else deposit_script()
+        opening = Opening(0, CoinKind.DONATION, 0, b"") if donation else Opening(0, CoinKind.DEPOSIT, 0, ALICE)
+        transaction = pays((value_sats, script), spends=self._next())
+        evidence = evidence_of(transaction, opening)
+
+        def apply() -> tuple[Transaction, ...]:
+            return apply_evidence(self.ledger, evidence, lone_fact(), CUSTODY, LIMITS)
+
+        if sum(self.reserve.values()) + value_sats > LIMITS.max_peg_sats:
+            assert self._refused(apply) is EvidenceReason.OVER_CAP
+            return
+        claims = apply()
+        self.reserve[transaction.outpoint(0)] = value_sats
+        credited = [output.value_sats for claim in claims for output in claim.outputs]
+        self.unspent += credited
+        self.fund_sats += value_sats - sum(credited)
+        assert self._refused(apply) is EvidenceReason.ALREADY_ENTERED
+
+    @initialize()
+    def first_deposits(self) -> None:
+        """A peg that has something to lose."""
+        for value_sats in (2_000_000, 700_000, 700_000, 100_000):
+            self._enter(value_sats, donation=False)
+
+    @rule(value_sats=VALUES)
+    def deposit(self, value_sats: int) -> None:
+        self._enter(value_sats, donation=False)
+
+    @rule(value_sats=VALUES)
+    def donate(self, value_sats: int) -> None:
+        self._enter(value_sats, donation=True)
+
+    @precondition(lambda self: self.unspent)
+    @rule(pick=PICKS, fee_sats=st.integers(min_value=0, max_value=5_000))
+    def transfer(self, pick: int, fee_sats: int) -> None:
+        index = pick % len(self.unspent)
+        fee_sats = min(fee_sats, self.unspent[index])
+        add_fee(self.ledger, fee_sats)
+        self.unspent[index] -= fee_sats
+        self.fund_sats += fee_sats
+
+    @rule(excess_sats=st.integers(min_value=1, max_value=100))
+    def overdraw(self, excess_sats: int) -> None:
+        too_much_sats = sum(self.unspent) + excess_sats
+        assert self._refused(lambda: add_fee(self.ledger, too_much_sats)) is LedgerReason.NEGATIVE_TERM
+        assert self._refused(lambda: self._burn(too_much_sats, 0)) is LedgerReason.NEGATIVE_TERM
+
+    @precondition(lambda self: self.unspent)
+    @rule(pick=PICKS, permille=st.integers(min_value=1, max_value=1_000), max_fee_sats=st.integers(0, 20_000))
+    def burn(self, pick: int, permille: int, max_fee_sats: int) -> None:
+        index = pick % len(self.unspent)
+        value_sats = self.unspent[index] * permille // 1_000
+        if value_sats - max_fee_sats < 330 or value_sats <= LIMITS.refund_fee_sats:
+            return
+        window_sats = sum(
+            burned_sats
+            for height, burned_sats in self.burned
+            if height > self.ledger.totals.anchor.height - LIMITS.withdrawal_window_anchors
+        )
+        request = [(Burn(BOB, max_fee_sats, ALICE), value_sats)]
+        if window_sats + value_sats > LIMITS.max_window_withdrawals_sats:
+            reason = self._refused(lambda: check_burns(request, self.ledger, CUSTODY, LIMITS))
+            assert reason is BurnReason.OVER_WINDOW
+            return
+        check_burns(request, self.ledger, CUSTODY, LIMITS)
+        withdrawal = self._burn(value_sats, max_fee_sats)
+        self.unspent[index] -= value_sats
+        self.open[withdrawal.burn] = value_sats
+        self.burned.append((self.ledger.totals.anchor.height, value_sats))
+
+    def _burn(self, value_sats: int, max_fee_sats: int) -> Withdrawal:
+        return record_burn(
+            self.ledger,
+            outpoint(100_000 + self._next()),
+            value_sats=value_sats,
+            max_fee_sats=max_fee_sats,
+            l1_script=BOB,
+            refund_script=ALICE,
+        )
+
+    @precondition(lambda self: self.open)
+    @rule(pick=PICKS)
+    def burn_again(self, pick: int) -> None:
+        known = sorted([*self.open, *self.paid])[pick % (len(self.open) + len(self.paid))]
+
+        def again() -> Withdrawal:
+            return record_burn(self.ledger, known, value_sats=1, max_fee_sats=0, l1_script=BOB, refund_script=ALICE)
+
+        assert self._refused(again) is LedgerReason.BURN_KNOWN
+
+    @rule(step=st.integers(min_value=0, max_value=4))
+    def anchor(self, step: int) -> None:
+        advance_anchor(self.ledger, anchor(self.ledger.totals.anchor.height + step), LIMITS)
+
+    @rule()
+    def anchor_elsewhere(self) -> None:
+        height = self.ledger.totals.anchor.height
+        other = BlockHash(bytes(32))
+        reasons = {
+            self._refused(lambda: advance_anchor(self.ledger, Anchor(height - 1, other), LIMITS)),
+            self._refused(lambda: advance_anchor(self.ledger, Anchor(height, other), LIMITS)),
+            self._refused(lambda: advance_anchor(self.ledger, Anchor(height + 145, other), LIMITS)),
+        }
+        assert reasons == {LedgerReason.ANCHOR_BACKWARDS, LedgerReason.ANCHOR_CHANGED, LedgerReason.ANCHOR_STEP}
+
+    @rule(feerate_sat_kvb=st.integers(min_value=1_000, max_value=20_000))
+    def batch(self, feerate_sat_kvb: int) -> None:
+        planned = build_batch(self.ledger, BatchKind.PAYOUT, None, feerate_sat_kvb, CUSTODY, LIMITS)
+        if planned is None:
+            return
+        assert check_batch(Ledger(self.ledger), Batch.of(planned), CUSTODY, LIMITS) == planned
+        assert set(planned.inputs) <= set(self.reserve)
+        assert set(planned.payees) <= set(self.open)
+        record_batch(self.ledger, planned)
+        assert self._refused(lambda: record_batch(self.ledger, planned)) is LedgerReason.LINEAGE_OPEN
+
+    @precondition(lambda self: any(True for _ in self.ledger.open_lineages.items()))
+    @rule()
+    def settle(self) -> None:
+        ((_, lineage),) = self.ledger.open_lineages.items()
+        version = lineage.versions[0]
+        transaction = Transaction.parse(version.transaction)
+        spent_sats = sum(self.reserve.pop(txin.outpoint) for txin in transaction.inputs)
+        spent_sats -= sum(output.value_sats for output in transaction.outputs)
+        assert spent_sats == version.fee_sats
+        apply_evidence(self.ledger, evidence_of(transaction), lone_fact(), CUSTODY, LIMITS)
+        for index, burn in enumerate(lineage.payees):
+            owed_sats, paid_sats = self.open.pop(burn), transaction.outputs[index].value_sats
+            closed = self.ledger.closed_withdrawals.get(burn)
+            assert closed is not None
+            assert owed_sats - closed.max_fee_sats <= paid_sats <= owed_sats
+            assert closed.payout == transaction.outpoint(index)
+            self.paid[burn] = closed
+        for index in range(len(lineage.payees), len(transaction.outputs)):
+            self.reserve[transaction.outpoint(index)] = transaction.outputs[index].value_sats
+        self.fund_sats -= version.fund_part_sats
+        self.confirmed.append(version.txid)
+
+    @precondition(lambda self: self.confirmed)
+    @rule(pick=PICKS)
+    def settle_again(self, pick: int) -> None:
+        txid = self.confirmed[pick % len(self.confirmed)]
+        reason = self._refused(lambda: settle(self.ledger, txid, START_HEIGHT))
+        assert reason is LedgerReason.ALREADY_SETTLED
+
+    @rule()
+    def give_up_half_way(self) -> None:
+        """A block whose second step fails must leave nothing of its first."""
+
+        def block() -> None:
+            with self.ledger.atomic() as trial:
+                add_fee(trial, 0)
+                advance_anchor(trial, anchor(trial.totals.anchor.height + 1), LIMITS)
+                raise Rejected(LedgerReason.EQUALITY)
+
+        assert self._refused(block) is LedgerReason.EQUALITY
+
+    @invariant()
+    def terms_are_what_exists(self) -> None:
+        """Each term is counted by the model alone; that they balance is then no bookkeeping of ours."""
+        reserves_sats, unsettled_sats = sum(self.reserve.values()), sum(self.open.values())
+        supply_sats = sum(self.unspent)
+        assert terms(self.ledger) == (reserves_sats, 0, supply_sats, unsettled_sats, self.fund_sats)
+        assert reserves_sats == supply_sats + unsettled_sats + self.fund_sats
+        assert min(reserves_sats, supply_sats, unsettled_sats, free_fund_sats(self.ledger)) >= 0
+
+    @invariant()
+    def coins_are_what_l1_holds(self) -> None:
+        """No coin is invented or forgotten, none is below the floor, and all are known to have entered."""
+        coins = dict(self.ledger.coins.items())
+        assert {held: entry.value_sats for held, entry in coins.items()} == self.reserve
+        assert all(held in self.ledger.entered for held in coins)
+        assert all(entry.value_sats >= LIMITS.coin_floor_sats for entry in coins.values())
+
+    @invariant()
+    def withdrawals_are_open_or_closed(self) -> None:
+        """What is paid never changes; what is open is pending, or batched by the open lineage that names it."""
+        assert {burn: entry.value_sats for burn, entry in self.ledger.open_withdrawals.items()} == self.open
+        assert dict(self.ledger.closed_withdrawals.items()) == self.paid
+        lineages = dict(self.ledger.open_lineages.items())
+        promised = {burn for lineage in lineages.values() for burn in lineage.payees}
+        batched = {
+            burn
+            for burn, entry in self.ledger.open_withdrawals.items()
+            if entry.status is WithdrawalStatus.BATCHED and entry.lineage in lineages
+        }
+        pending = {
+            burn
+            for burn, entry in self.ledger.open_withdrawals.items()
+            if entry.status is WithdrawalStatus.PENDING and entry.lineage is None
+        }
+        assert (batched, pending) == (promised, set(self.open) - promised)
+        locked = {held for held, entry in self.ledger.coins.items() if entry.lineage is not None}
+        assert locked == {held for lineage in lineages.values() for held in lineage.inputs}
+
+
+TestLedgerMachine = LedgerMachine.TestCase
+TestLedgerMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
