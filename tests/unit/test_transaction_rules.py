@@ -305,12 +305,9 @@ def test_signature_of_another_value_is_refused() -> None:
 
 
 def test_witness_beyond_standard_limits_is_refused() -> None:
-    transaction = paying(to_bob())
-    [witness] = [txin.witness for txin in transaction.inputs]
-    annexed = transaction.with_witnesses([(*witness, b"\x50")])
-    outpoint, _ = coin(ALICE.script(ScriptType.P2TR))
-    assert reason(annexed) is ScriptReason.ANNEX
-    assert outpoint == transaction.inputs[0].outpoint
+    transaction = ALICE.spend([coin(ALICE.script(ScriptType.P2TR))], [to_bob()])
+    [txin] = transaction.inputs
+    assert reason(transaction.with_witnesses([(*txin.witness, b"\x50")])) is ScriptReason.ANNEX
 
 
 def test_sigop_cost_above_the_limit_is_refused() -> None:
