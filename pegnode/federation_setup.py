@@ -162,6 +162,7 @@ def initialize(
             write_member_secrets(stage / name / KEYS_FOLDER, one)
         for index, name in enumerate(names):
             identity = JournalIdentity(genesis.chain_id, FIRST_EPOCH, index)
+            (stage / name / DATA_FOLDER).mkdir(mode=0o700)
             create_journal(stage / name / DATA_FOLDER / JOURNAL_FOLDER, identity).close()
         (stage / RECOVERY_FOLDER).mkdir(mode=0o700)
         for path, secret in zip(files.recovery_keys, recovery, strict=True):

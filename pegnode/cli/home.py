@@ -16,6 +16,7 @@ from pegnode.genesis import Genesis
 from pegnode.local_federation import LocalFederation, client_of
 from pegnode.rpc.client import RpcClient
 
+
 def default_directory() -> Path:
     """Where a local federation lives unless told otherwise."""
     return Path(os.environ.get("HOME", ".")) / ".pegnode"

@@ -1,0 +1,141 @@
+"""`peg up`, `down`, `status` and `logs`: a federation on this machine."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pegnode.cli.home import DirectoryOption
+from pegnode.cli.terminal import JsonOption, coins, errors_as_one_line, fail, out, print_fields, print_json, print_table
+from pegnode.errors import PegnodeError
+from pegnode.local_federation import LocalFederation
+from pegnode.rpc.client import RpcClientError
+from pegnode.rpc.results import PegInfoReply, StatusReply
+
+MemberCountOption = Annotated[
+    int, typer.Option("--members", min=1, max=15, help="How many members a new federation has.")
+]
+
+
+def up(directory: DirectoryOption, members: MemberCountOption = 4) -> None:
+    """Start a local federation with its own regtest Bitcoin node; make one first if there is none."""
+    with errors_as_one_line():
+        if not (directory / "federation").exists():
+            LocalFederation.create(directory, members)
+            out.print(f"made a federation of {members} members in {directory}", markup=False)
+        federation = LocalFederation.open(directory)
+        federation.up()
+        out.print(f"running: bitcoind, {', '.join(federation.running())}", markup=False)
+        quorum = len(federation.member_names) - (len(federation.member_names) - 1) // 3
+        out.print(
+            f"{quorum} of {len(federation.member_names)} members are needed to make blocks and to sign", markup=False
+        )
+        out.print("stop it with: peg down", markup=False)
+
+
+def down(directory: DirectoryOption) -> None:
+    """Stop the local federation and its Bitcoin node. What they have written stays."""
+    with errors_as_one_line():
+        federation = LocalFederation.open(directory)
+        federation.down()
+        out.print("stopped", markup=False)
+
+
+def status(directory: DirectoryOption, json: JsonOption = False) -> None:
+    """Show what each member says of itself, and the peg's five terms."""
+    with errors_as_one_line():
+        federation = LocalFederation.open(directory)
+        replies = {name: federation.status(name) for name in federation.member_names}
+        peg = _peg_info(federation, replies)
+        if json:
+            print_json({"members": replies, "peg": peg})
+            return
+        print_table(
+            ("member", "state", "height ", "view ", "anchor ", "L1 ", "peers ", "waiting "),
+            [_row(federation, name, reply) for name, reply in replies.items()],
+            "no members",
+        )
+        out.print()
+        if peg is None:
+            out.print("no member answers; start them with: peg up", markup=False)
+        else:
+            _print_peg(peg)
+
+
+def _row(federation: LocalFederation, name: str, reply: StatusReply | None) -> tuple[str, ...]:
+    if reply is None:
+        return (name, "starting" if federation.is_running(name) else "stopped", *("-",) * 6)
+    peers = sum(member.connected for member in reply.members) - 1
+    return (
+        name,
+        _state(reply),
+        str(reply.height),
+        str(reply.view),
+        str(reply.anchor.height),
+        "-" if reply.l1.height is None else str(reply.l1.height),
+        str(peers),
+        str(reply.mempool_transactions),
+    )
+
+
+def _state(reply: StatusReply) -> str:
+    if reply.halted:
+        return f"HALTED: {'; '.join(reply.halt_findings)}"
+    if reply.waiting_for:
+        return f"waits for {'; '.join(reply.waiting_for)}"
+    return f"catching up to {reply.best_known_height}" if reply.syncing else "running"
+
+
+def _peg_info(federation: LocalFederation, replies: dict[str, StatusReply | None]) -> PegInfoReply | None:
+    """From the member that is furthest."""
+    best = max((reply.height, name) for name, reply in replies.items() if reply) if any(replies.values()) else None
+    if best is None:
+        return None
+    try:
+        with federation.client(best[1]) as client:
+            return client.ask(PegInfoReply, "getpeginfo")
+    except RpcClientError:
+        return None
+
+
+def _print_peg(peg: PegInfoReply) -> None:
+    print_fields(
+        {
+            "reserves": coins(peg.reserves_sats),
+            "deficit": coins(peg.deficit_sats),
+            "supply": coins(peg.supply_sats),
+            "unsettled": coins(peg.unsettled_sats),
+            "fund": coins(peg.fund_sats),
+        }
+    )
+    sign = "=" if peg.equality else "IS NOT"
+    out.print(f"reserves + deficit {sign} supply + unsettled + fund", markup=False)
+
+
+def logs(
+    directory: DirectoryOption,
+    member: Annotated[str | None, typer.Argument(help="A member's name; without it, where the logs lie.")] = None,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of the last lines.")] = 50,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come, until interrupted.")] = False,
+) -> None:
+    """Print a member's log."""
+    with errors_as_one_line():
+        federation = LocalFederation.open(directory)
+        if member is None:
+            print_fields({name: federation.log_path(name) for name in federation.member_names})
+            return
+        federation.member_config_path(member)
+        path = federation.log_path(member)
+        if not path.exists():
+            fail(f"{member} has no log yet; start it with: peg up")
+        _tail(path, lines, follow)
+
+
+def _tail(path: Path, lines: int, follow: bool) -> None:
+    """Become `tail`, which does this best."""
+    arguments = ["tail", "-n", str(lines), *(["-F"] if follow else []), str(path)]
+    try:
+        os.execvp("tail", arguments)
+    except OSError as error:
+        raise PegnodeError(f"can't run tail: {error.strerror}; the log is {path}") from error
