@@ -1,0 +1,186 @@
+"""Methods about the peg: its terms, its guards, deposits, and the recount."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from bridge.bitcoin.addresses import decode_address, encode_address
+from bridge.bitcoin.identifiers import hash_to_hex
+from bridge.custody import CoinKind, reserve_script
+from bridge.errors import Rejected
+from bridge.evidence import EvidenceReason
+from bridge.state import LedgerReason, Totals
+from pegnode.rpc.descriptors import with_checksum
+from pegnode.rpc.node_api import DepositInfo, DepositStatus, NodeUnavailable, UnavailableReason
+from pegnode.rpc.results import (
+    AuditReply,
+    DepositAddressReply,
+    DepositReply,
+    FederationReply,
+    PegInfoReply,
+)
+from tests.support.peg import outpoint, p2tr
+from tests.support.rpc_node import FakeNode
+
+ALICE, BOB = p2tr("alice"), p2tr("bob")
+DEPOSIT_SATS = 10_000_000
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[FakeNode]:
+    fake = FakeNode(tmp_path / "chain")
+    fake.fund(ALICE, value_sats=DEPOSIT_SATS)
+    yield fake
+    fake.close()
+
+
+async def test_getpeginfo_shows_the_five_terms(node: FakeNode) -> None:
+    info = msgspec.convert((await node.ask("getpeginfo")).result, PegInfoReply)
+    fee_sats = node.rules.params.claim_fee_sats
+    assert (info.reserves_sats, info.deficit_sats) == (DEPOSIT_SATS, 0)
+    assert (info.supply_sats, info.unsettled_sats, info.fund_sats) == (DEPOSIT_SATS - fee_sats, 0, fee_sats)
+    assert info.equality
+    assert (info.free_fund_sats, info.coins, info.open_batches) == (fee_sats, 1, 0)
+    assert info.anchor.height == node.store.tip.header.anchor.height
+    assert (info.l1_height, info.l1_network) == (120, "regtest")
+    assert info.l1_genesis_hash == hash_to_hex(node.rules.l1_genesis_hash)
+    assert info.window_left_sats == node.rules.params.max_window_withdrawals_sats
+
+
+async def test_getpeginfo_tells_a_broken_equality(node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_totals: Totals) -> None:
+        raise Rejected(LedgerReason.EQUALITY)
+
+    monkeypatch.setattr(Totals, "require_equality", refuse)
+    assert (await node.ask("getpeginfo")).result["equality"] is False
+    audit = msgspec.convert((await node.ask("audit")).result, AuditReply)
+    assert (audit.ok, audit.findings) == (False, [LedgerReason.EQUALITY.value])
+
+
+async def test_getfederationinfo_names_members_and_descriptors(node: FakeNode) -> None:
+    info = msgspec.convert((await node.ask("getfederationinfo")).result, FederationReply)
+    assert (info.size, info.quorum, info.fault_tolerance, info.epoch) == (4, 3, 1, 0)
+    assert [member.name for member in info.members] == [f"member-{index}" for index in range(4)]
+    assert [member.connected for member in info.members] == [True, False, False, False]
+    assert info.members[0].last_vote_view == 11
+    assert (len(info.recovery_keys), info.recovery_quorum, info.recovery_timelock_blocks) == (3, 2, 4_032)
+    change = reserve_script(node.rules.custody.newest, CoinKind.CHANGE)
+    assert info.change.script_hex == change.script.hex()
+    assert info.change.descriptor == with_checksum(change.descriptor)
+    assert decode_address(info.donation.address, node.l1_network).hex() == info.donation.script_hex
+    assert info.donation.script_hex != info.change.script_hex
+    assert info.parameters["claim_fee_sats"] == node.rules.params.claim_fee_sats
+
+
+async def test_getdepositaddress_binds_and_registers_the_claim_script(node: FakeNode) -> None:
+    claim_address = encode_address(BOB, node.network)
+    reply = msgspec.convert((await node.ask("getdepositaddress", claim_address)).result, DepositAddressReply)
+    expected = reserve_script(node.rules.custody.newest, CoinKind.DEPOSIT, BOB)
+    assert decode_address(reply.address, node.l1_network) == expected.script
+    assert reply.address.startswith("bcrt1p")
+    assert (reply.claim_address, reply.claim_script_hex) == (claim_address, BOB.hex())
+    assert reply.descriptor.startswith(expected.descriptor + "#")
+    assert list(node.store.deposit_scripts()) == [BOB]
+    again = (await node.ask("getdepositaddress", claim_address=claim_address)).result
+    assert again["address"] == reply.address
+
+
+async def test_getdepositaddress_refuses_an_l1_address_by_name(node: FakeNode) -> None:
+    answer = await node.ask("getdepositaddress", encode_address(BOB, node.l1_network))
+    assert (answer.code, answer.reason) == (-5, "address-wrong-network")
+    assert "Bitcoin regtest" in answer.message
+    assert node.store.deposit_scripts() == {}
+    assert (await node.ask("getdepositaddress", "nonsense")).code == -5
+
+
+async def test_getdepositaddress_gives_none_that_nobody_watches(node: FakeNode) -> None:
+    node.failure = NodeUnavailable(UnavailableReason.BUSY, "too many")
+    answer = await node.ask("getdepositaddress", encode_address(BOB, node.network))
+    assert (answer.code, answer.reason) == (-1, "busy")
+
+
+async def test_listdeposits_shows_each_state(node: FakeNode) -> None:
+    node.found_deposits = tuple(
+        DepositInfo(
+            outpoint=outpoint(index),
+            claim_script=BOB,
+            value_sats=1_000 * (index + 1),
+            l1_height=None if index == 0 else 100 + index,
+            confirmations=index,
+            confirmations_needed=6,
+            status=status,
+            claim_txid=None if status is DepositStatus.BELOW_MINIMUM else outpoint(index + 50).txid,
+        )
+        for index, status in enumerate(DepositStatus)
+    )
+    address = encode_address(BOB, node.network)
+    replies = msgspec.convert((await node.ask("listdeposits", [address])).result, list[DepositReply])
+    assert node.asked_scripts == (BOB,)
+    assert [reply.status for reply in replies] == ["seen", "claimable", "claimed", "below-minimum"]
+    assert [reply.outpoint for reply in replies] == [str(outpoint(index)) for index in range(4)]
+    assert (replies[0].l1_height, replies[0].confirmations, replies[0].confirmations_needed) == (None, 0, 6)
+    assert replies[1].claim_txid == hash_to_hex(outpoint(51).txid)
+    assert replies[3].claim_txid is None
+    assert {reply.claim_address for reply in replies} == {address}
+
+
+async def test_listdeposits_without_addresses_asks_for_all_registered(node: FakeNode) -> None:
+    node.store.keep_deposit_script(BOB, 1)
+    node.store.keep_deposit_script(ALICE, 2)
+    assert (await node.ask("listdeposits")).result == []
+    assert set(node.asked_scripts) == {ALICE, BOB}
+    assert (await node.ask("listdeposits", [])).result == []
+    assert node.asked_scripts == ()
+
+
+async def test_listdeposits_refuses_bad_and_too_many_addresses(node: FakeNode) -> None:
+    address = encode_address(BOB, node.network)
+    assert (await node.ask("listdeposits", [address, "x"])).code == -5
+    assert (await node.ask("listdeposits", [address] * 1_001)).code == -8
+    node.failure = NodeUnavailable(UnavailableReason.L1_UNREACHABLE, "refused")
+    assert (await node.ask("listdeposits", [address])).code == -9
+
+
+async def test_claimdeposit_hands_over_outpoint_and_claim_script(node: FakeNode) -> None:
+    address, deposit = encode_address(BOB, node.network), outpoint(5)
+    reply = (await node.ask("claimdeposit", hash_to_hex(deposit.txid), deposit.vout, address)).result
+    assert reply == {"claim_txid": hash_to_hex(deposit.txid), "credited_sats": 1_000}
+    assert node.claimed == [(deposit, BOB)]
+
+
+async def test_claimdeposit_refuses_bad_arguments(node: FakeNode) -> None:
+    address, txid_hex = encode_address(BOB, node.network), "11" * 32
+    assert (await node.ask("claimdeposit", "11", 0, address)).code == -8
+    assert (await node.ask("claimdeposit", txid_hex, -1, address)).code == -8
+    assert (await node.ask("claimdeposit", txid_hex, 0, encode_address(BOB, node.l1_network))).code == -5
+    node.failure = Rejected(EvidenceReason.ALREADY_ENTERED, "long ago")
+    answer = await node.ask("claimdeposit", txid_hex, 0, address)
+    assert (answer.code, answer.reason) == (-26, EvidenceReason.ALREADY_ENTERED.value)
+    assert node.claimed == []
+
+
+async def test_audit_recounts(node: FakeNode) -> None:
+    audit = msgspec.convert((await node.ask("audit")).result, AuditReply)
+    assert (audit.ok, audit.findings) == (True, [])
+    assert (audit.coins, audit.utxos, audit.open_withdrawals) == (1, 1, 0)
+    assert audit.counted_reserves_sats == audit.reserves_sats == DEPOSIT_SATS
+    assert audit.counted_supply_sats == audit.supply_sats
+    assert audit.ledger_root == node.store.tip.header.ledger_root.hex()
+
+
+@pytest.mark.parametrize(
+    ("descriptor", "checksum"),
+    [
+        ("raw(deadbeef)", "89f8spxm"),  # Source: BIP380, test vectors
+        ("pkh(02c6047f9441ed7d6d3045406e95c07cd85c778e4b8cef3ca7abac09b95c709ee5)", "8fhd9pwu"),  # Bitcoin Core's docs
+    ],
+)
+def test_descriptor_checksum(descriptor: str, checksum: str) -> None:
+    assert with_checksum(descriptor) == f"{descriptor}#{checksum}"
+
+
+def test_descriptor_checksum_refuses_a_character_that_no_descriptor_has() -> None:
+    with pytest.raises(ValueError, match="substring"):
+        with_checksum("raw(é)")
