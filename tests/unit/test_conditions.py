@@ -1,0 +1,183 @@
+"""Vote conditions: every ground for withholding a vote, and what is votable in spite of it."""
+
+from dataclasses import replace
+
+import pytest
+
+from bridge.bitcoin.transaction import TxOut
+from pegnode.chain.block import Block
+from pegnode.chain.conditions import (
+    MAX_CLOCK_AHEAD_MS,
+    VoteFacts,
+    VoteWithheld,
+    WithheldReason,
+    check_vote_conditions,
+    claimed_outputs,
+)
+from tests.support.chain import FEERATE_SAT_KVB, MemoryChain
+from tests.support.mini_wallet import MiniWallet
+
+ALICE = MiniWallet("alice")
+BOB = MiniWallet("bob")
+BLIND = VoteFacts(now_ms=0, anchor_confirmations=None, halted=True, reserve_agrees=False)
+"""A member whose Bitcoin node says nothing, and who has halted."""
+
+
+@pytest.fixture
+def chain() -> MemoryChain:
+    return MemoryChain()
+
+
+def facts_about(chain: MemoryChain, block: Block) -> VoteFacts:
+    """What a member knows that has no objection."""
+    return VoteFacts(
+        now_ms=block.header.time_ms,
+        anchor_confirmations=chain.rules.params.confirmations,
+        unspent=dict.fromkeys(claimed_outputs(block), True),
+        feerate_estimate_sat_kvb=FEERATE_SAT_KVB,
+    )
+
+
+def check(chain: MemoryChain, block: Block, facts: VoteFacts) -> None:
+    check_vote_conditions(block, chain.header, facts, chain.rules)
+
+
+def withheld(chain: MemoryChain, block: Block, **changes: object) -> WithheldReason:
+    """Why a member withholds its vote that would have no objection but for `changes`."""
+    facts = facts_about(chain, block)
+    check(chain, block, facts)
+    with pytest.raises(VoteWithheld) as caught:
+        check(chain, block, replace(facts, **changes))  # type: ignore[arg-type]
+    assert isinstance(caught.value.reason, WithheldReason)
+    return caught.value.reason
+
+
+def evidence_block(chain: MemoryChain) -> Block:
+    """A block that claims a deposit."""
+    _, evidence = chain.pay_reserve(ALICE.script(), 50_000)
+    chain.bury()
+    return chain.build(evidence=[evidence]).block
+
+
+def batch_block(chain: MemoryChain) -> Block:
+    """A block with a payout at FEERATE_SAT_KVB, under its parent's anchor."""
+    coins = chain.fund(*[ALICE.script()] * chain.rules.params.batch_min_payouts)
+    chain.extend(*[ALICE.spend([coin], [chain.burn_output(900_000, BOB.script(), ALICE.script())]) for coin in coins])
+    return chain.build().block
+
+
+def anchor_block(chain: MemoryChain) -> Block:
+    """An empty block with a new anchor."""
+    chain.bury()
+    return chain.build().block
+
+
+def test_block_without_anything_of_l1_is_votable_whatever_l1_says(chain: MemoryChain) -> None:
+    [coin] = chain.fund(ALICE.script())
+    block = chain.build(ALICE.pay(coin, BOB.script())).block
+    assert block.body.transactions
+    check(chain, block, replace(BLIND, now_ms=block.header.time_ms))
+
+
+# Time
+
+
+def test_time_may_be_two_seconds_ahead_and_no_more(chain: MemoryChain) -> None:
+    block = chain.build().block
+    ahead_ms = block.header.time_ms - MAX_CLOCK_AHEAD_MS
+    check(chain, block, replace(BLIND, now_ms=ahead_ms))
+    assert withheld(chain, block, now_ms=ahead_ms - 1) is WithheldReason.TIME_AHEAD
+
+
+def test_time_a_millisecond_above_the_parents_is_votable_for_any_clock(chain: MemoryChain) -> None:
+    block = chain.build(slot=chain.slot(time_ms=0)).block
+    assert block.header.time_ms == chain.header.time_ms + 1
+    check(chain, block, replace(BLIND, now_ms=0))
+
+
+# The anchor
+
+
+@pytest.mark.parametrize("make", [anchor_block, evidence_block, batch_block])
+@pytest.mark.parametrize("confirmations", [None, 0, 5])
+def test_anchor_that_is_not_deep_enough_is_not_voted_for(
+    chain: MemoryChain, make: object, confirmations: int | None
+) -> None:
+    assert callable(make)
+    block = make(chain)
+    assert withheld(chain, block, anchor_confirmations=confirmations) is WithheldReason.ANCHOR_SHALLOW
+
+
+def test_anchor_alone_is_votable_for_a_halted_member(chain: MemoryChain) -> None:
+    block = anchor_block(chain)
+    assert block.header.anchor != chain.header.anchor
+    check(chain, block, replace(facts_about(chain, block), halted=True, reserve_agrees=False))
+
+
+# Value that moves
+
+
+@pytest.mark.parametrize("make", [evidence_block, batch_block])
+def test_halted_member_votes_for_no_evidence_and_no_batch(chain: MemoryChain, make: object) -> None:
+    assert callable(make)
+    assert withheld(chain, make(chain), halted=True) is WithheldReason.HALTED
+
+
+@pytest.mark.parametrize("make", [evidence_block, batch_block])
+def test_member_whose_node_misses_a_coin_votes_for_no_evidence_and_no_batch(chain: MemoryChain, make: object) -> None:
+    assert callable(make)
+    assert withheld(chain, make(chain), reserve_agrees=False) is WithheldReason.RESERVE_DISAGREES
+
+
+def test_deposit_that_is_spent_on_l1_is_not_voted_for(chain: MemoryChain) -> None:
+    block = evidence_block(chain)
+    [outpoint] = claimed_outputs(block)
+    assert withheld(chain, block, unspent={outpoint: False}) is WithheldReason.DEPOSIT_SPENT
+
+
+def test_deposit_that_the_node_was_not_asked_about_is_not_voted_for(chain: MemoryChain) -> None:
+    assert withheld(chain, evidence_block(chain), unspent={}) is WithheldReason.DEPOSIT_UNKNOWN
+
+
+def test_claimed_outputs_are_those_of_every_opening(chain: MemoryChain) -> None:
+    payments = [chain.pay_reserve(ALICE.script(), 50_000) for _ in range(2)]
+    chain.bury()
+    block = chain.build(evidence=[evidence for _, evidence in payments]).block
+    assert claimed_outputs(block) == tuple(payment.outpoint(0) for payment, _ in payments)
+
+
+# The feerate
+
+
+@pytest.mark.parametrize("estimate", [FEERATE_SAT_KVB // 2, FEERATE_SAT_KVB, FEERATE_SAT_KVB * 2])
+def test_feerate_within_a_factor_of_two_is_votable(chain: MemoryChain, estimate: int) -> None:
+    block = batch_block(chain)
+    check(chain, block, replace(facts_about(chain, block), feerate_estimate_sat_kvb=estimate))
+
+
+@pytest.mark.parametrize("estimate", [FEERATE_SAT_KVB // 2 - 1, FEERATE_SAT_KVB * 2 + 1])
+def test_feerate_far_from_the_estimate_is_not_voted_for(chain: MemoryChain, estimate: int) -> None:
+    reason = withheld(chain, batch_block(chain), feerate_estimate_sat_kvb=estimate)
+    assert reason is WithheldReason.FEERATE_FAR
+
+
+def test_feerate_without_an_estimate_is_not_voted_for(chain: MemoryChain) -> None:
+    assert withheld(chain, batch_block(chain), feerate_estimate_sat_kvb=None) is WithheldReason.FEERATE_UNKNOWN
+
+
+@pytest.mark.parametrize("estimate", [None, 1, 1_000_000])
+def test_feerate_at_the_floor_is_always_votable(chain: MemoryChain, estimate: int | None) -> None:
+    batch_block(chain)
+    floor = chain.rules.params.feerate_floor_sat_kvb
+    block = chain.build(slot=replace(chain.slot(), feerate_sat_kvb=floor)).block
+    assert [batch.feerate_sat_kvb for batch in block.body.batches] == [floor]
+    check(chain, block, replace(facts_about(chain, block), feerate_estimate_sat_kvb=estimate))
+
+
+def test_transfer_beside_evidence_falls_under_its_conditions(chain: MemoryChain) -> None:
+    [coin] = chain.fund(ALICE.script())
+    _, evidence = chain.pay_reserve(ALICE.script(), 50_000)
+    chain.bury()
+    payment = ALICE.spend([coin], [TxOut(5_000, BOB.script())])
+    block = chain.build(payment, evidence=[evidence]).block
+    assert withheld(chain, block, halted=True) is WithheldReason.HALTED
