@@ -147,6 +147,18 @@ def test_large_burn_does_not_drop_those_that_could_pay_without_it() -> None:
     assert _payees(_planned(_ledger([100_000] * 20 + [90_000], burns))) == [1]
 
 
+def test_youngest_of_equal_burns_drops_out() -> None:
+    # Five inputs make the share 4,000 for each of two; one takes a single input, and its share is below 2,500.
+    ledger = _ledger([200_000] + [40_000] * 10, [(150_000, 3_000), (150_000, 3_000)])
+    assert _payees(_planned(ledger)) == [0]
+
+
+def test_least_share_excludes_nobody_whom_a_full_payout_could_pay() -> None:
+    planned = _planned(_ledger([20_000_000], [(100_000, 340)] * 150))
+    assert _payees(planned) == list(range(100))
+    assert 330 <= planned.version.fee_sats // 100 <= 340
+
+
 def test_burn_over_what_the_coins_hold_is_passed_over() -> None:
     # The fourth coin is beyond the three inputs that a batch may have.
     ledger = _ledger([500_000, 300_000, 200_000, 100_000], [(1_000_001, 10_000), (90_000, 10_000)])

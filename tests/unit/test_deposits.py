@@ -172,7 +172,10 @@ def test_evidence_rejects_an_outpoint_that_entered_before() -> None:
 
 @pytest.mark.parametrize(
     ("script", "opening"),
-    [(deposit_script(), DEPOSIT), (DONATION_SCRIPT, Opening(0, CoinKind.DONATION, 0, b""))],
+    [
+        pytest.param(deposit_script(), DEPOSIT, id="deposit"),
+        pytest.param(DONATION_SCRIPT, Opening(0, CoinKind.DONATION, 0, b""), id="donation"),
+    ],
 )
 def test_evidence_rejects_more_reserves_than_the_cap(script: Script, opening: Opening) -> None:
     ledger = new_ledger()
@@ -262,6 +265,16 @@ def test_evidence_rejects_openings_of_a_version_before_it_is_settled(vout: int) 
     ledger = batched_ledger()
     evidence = evidence_of(_version(ledger), Opening(vout, CoinKind.CHANGE, 0, b""))
     assert _reason(ledger, evidence) is EvidenceReason.CHANGE_CLAIMED
+
+
+def test_evidence_rejects_a_version_whose_lineage_another_settled() -> None:
+    ledger = batched_ledger()
+    other = pays((400_000, CHANGE_SCRIPT))
+    ledger.versions.put(other.txid, only_lineage(ledger).number)
+    _apply(ledger, evidence_of(_version(ledger)))
+    opened = evidence_of(other, Opening(0, CoinKind.CHANGE, 0, b""))
+    assert _reason(ledger, opened) is EvidenceReason.CHANGE_CLAIMED
+    assert _reason(ledger, evidence_of(other)) is LedgerReason.ALREADY_SETTLED
 
 
 def _ledger_paying(script: Script) -> Ledger:
