@@ -21,7 +21,7 @@ Theory of operation
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
@@ -183,9 +183,9 @@ class _Funding:
     def select(self, pending: Sequence[Withdrawal]) -> _Selection | None:
         """The stable selection from `pending`, which is in order of age; None if nobody can be paid."""
         least_sats = self._least_share_sats()
-        waiting = [withdrawal for withdrawal in pending if withdrawal.max_fee_sats >= least_sats]
+        waiting = {withdrawal.number: withdrawal for withdrawal in pending if withdrawal.max_fee_sats >= least_sats}
         while True:
-            payees, funds = self._payees(waiting)
+            payees, funds = self._payees(waiting.values())
             if funds is None:
                 return None
             coin_count, change_sats, fund_part_sats = funds
@@ -194,8 +194,7 @@ class _Funding:
             low = [payee for payee in payees if payee.max_fee_sats < share_sats]
             if not low:
                 return _Selection(tuple(payees), tuple(self._coins[:coin_count]), change, share_sats, fund_part_sats)
-            dropped = max(low, key=lambda payee: (payee.value_sats, payee.number))
-            waiting = [withdrawal for withdrawal in waiting if withdrawal is not dropped]
+            del waiting[max(low, key=lambda payee: (payee.value_sats, payee.number)).number]
 
     def _least_share_sats(self) -> int:
         """A share that no payout is below: one of the most payees and the shortest outputs, its inputs not counted."""
@@ -203,7 +202,7 @@ class _Funding:
         weight = _FIXED_WEIGHT + most * _output_weight(_SHORTEST_SCRIPT_SIZE)
         return -(-weight * self._feerate_sat_kvb // (WITNESS_SCALE_FACTOR * 1000 * most))
 
-    def _payees(self, waiting: Sequence[Withdrawal]) -> tuple[list[Withdrawal], tuple[int, int, int] | None]:
+    def _payees(self, waiting: Iterable[Withdrawal]) -> tuple[list[Withdrawal], tuple[int, int, int] | None]:
         """The oldest burns that the coins cover together, and how they do; see `_funds`."""
         left_sats = self._coin_sums[-1] if self._coin_sums else 0
         payees: list[Withdrawal] = []
