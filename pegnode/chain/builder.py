@@ -12,20 +12,19 @@ from bridge.ledger import advance_anchor, ledger_root
 from bridge.state import Anchor, BatchKind, LedgerReason
 from bridge.withdrawals import BurnReason
 from pegnode.chain.block import EMPTY_BODY, ITEM_OVERHEAD_BYTES, Block, Body
-from pegnode.chain.execution import enter_batch, enter_evidence, enter_transfer
+from pegnode.chain.execution import OVER_BUDGET, ScriptBudget, enter_batch, enter_evidence, enter_transfer
 from pegnode.chain.facts import AnchorStatus, L1Facts
 from pegnode.chain.header import HEADER_VERSION, Header
 from pegnode.chain.parameters import ChainRules
 from pegnode.chain.rules import check_header, evidence_order
 from pegnode.chain.state import ChainState, ChainView, Tip
 from pegnode.chain.transactions import TransactionRule
-from pegnode.chain.verdicts import BodyReason
 
 POSTPONING_REASONS: frozenset[Reason] = frozenset(
     {
         TransactionRule.NOT_FINAL,
         TransactionRule.RELATIVE_LOCK,
-        BodyReason.TOO_MANY_SIGOPS,
+        *OVER_BUDGET,
         BurnReason.OVER_WINDOW,
         EvidenceReason.ABOVE_ANCHOR,
         EvidenceReason.IMMATURE_COINBASE,
@@ -162,16 +161,15 @@ class _Assembly:
 
     def add_transactions(self, candidates: Sequence[Transaction]) -> None:
         """What fits of the transactions; what spends from one that was left out is left out too."""
-        sigop_budget = self.rules.chain.max_sigop_cost
+        budget = ScriptBudget.of(self.rules.chain)
         left_out: set[Txid] = set()
         for transaction in candidates:
             size = len(transaction.serialize())
-            full = len(self.transactions) >= self.rules.chain.max_transactions or not self._fits(size)
-            if full or any(txin.outpoint.txid in left_out for txin in transaction.inputs):
+            if not self._fits(size) or any(txin.outpoint.txid in left_out for txin in transaction.inputs):
                 left_out.add(transaction.txid)
                 continue
             try:
-                sigop_budget -= enter_transfer(self.state, transaction, sigop_budget, self.rules).sigop_cost
+                enter_transfer(self.state, transaction, budget, self.rules)
             except Rejected as error:
                 left_out.add(transaction.txid)
                 if error.reason not in POSTPONING_REASONS:

@@ -3,7 +3,8 @@
 The checker of a block and its builder both go through here, so that what one builds the other accepts.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Self
 
 from bridge.batch import Batch, check_batch
 from bridge.bitcoin.identifiers import OutPoint
@@ -14,12 +15,27 @@ from bridge.errors import Rejected
 from bridge.evidence import Evidence, L1BlockFact
 from bridge.ledger import add_fee, record_batch, record_burn
 from bridge.state import chain_hash
-from pegnode.chain.parameters import ChainRules
+from pegnode.chain.parameters import ChainParams, ChainRules
 from pegnode.chain.state import AppliedTransaction, ChainState, TransactionKind, Utxo
-from pegnode.chain.transactions import BlockContext, TransactionEffect, check_transaction, is_spendable
+from pegnode.chain.transactions import BlockContext, check_transaction, is_spendable
 from pegnode.chain.verdicts import BodyReason
 
 UTXO_DELTA_TAG = "pegnode/utxo-delta"
+OVER_BUDGET = frozenset({BodyReason.TOO_MANY_INPUTS, BodyReason.TOO_MANY_SIGOPS})
+"""Reasons that are the block's and not the transaction's: in another block it may be valid."""
+
+
+@dataclass(slots=True)
+class ScriptBudget:
+    """What the caps of a block leave for further ordinary transactions: inputs, and sigop cost in Bitcoin's units."""
+
+    inputs: int
+    sigop_cost: int
+
+    @classmethod
+    def of(cls, chain: ChainParams) -> Self:
+        """That of a block without transactions."""
+        return cls(chain.max_inputs, chain.max_sigop_cost)
 
 
 def context_of(state: ChainState) -> BlockContext:
@@ -39,16 +55,17 @@ def enter_batch(state: ChainState, batch: Batch, rules: ChainRules) -> None:
     record_batch(state.ledger, check_batch(state.ledger, batch, rules.custody, rules.params))
 
 
-def enter_transfer(
-    state: ChainState, transaction: Transaction, sigop_budget: int, rules: ChainRules
-) -> TransactionEffect:
+def enter_transfer(state: ChainState, transaction: Transaction, budget: ScriptBudget, rules: ChainRules) -> None:
     """An ordinary transaction: its outputs for those it spends, its fee to the fund, its burns owed.
 
-    sigop_budget: what the block's cap leaves for its signature operations. Raises Rejected.
+    It is charged to `budget`. Raises Rejected.
     """
+    inputs = len(transaction.inputs)
+    if inputs > budget.inputs:
+        raise Rejected(BodyReason.TOO_MANY_INPUTS, f"{inputs}, and {budget.inputs} left")
     effect = check_transaction(transaction, state.utxos, state.ledger, context_of(state), rules)
-    if effect.sigop_cost > sigop_budget:
-        raise Rejected(BodyReason.TOO_MANY_SIGOPS, f"{effect.sigop_cost}, and {sigop_budget} left")
+    if effect.sigop_cost > budget.sigop_cost:
+        raise Rejected(BodyReason.TOO_MANY_SIGOPS, f"{effect.sigop_cost}, and {budget.sigop_cost} left")
     with state.ledger.atomic() as trial:
         add_fee(trial, effect.fee_sats)
         for vout, burn, value_sats in effect.burns:
@@ -61,7 +78,8 @@ def enter_transfer(
                 refund_script=burn.refund_script,
             )
     _apply(state, TransactionKind.TRANSFER, transaction, effect.fee_sats, effect.spent)
-    return effect
+    budget.inputs -= inputs
+    budget.sigop_cost -= effect.sigop_cost
 
 
 def _apply(

@@ -15,7 +15,7 @@ from bridge.errors import Rejected
 from bridge.evidence import Evidence, EvidenceReason, L1BlockFact
 from bridge.ledger import advance_anchor, ledger_root
 from pegnode.chain.block import Block, Body
-from pegnode.chain.execution import enter_batch, enter_evidence, enter_transfer
+from pegnode.chain.execution import OVER_BUDGET, ScriptBudget, enter_batch, enter_evidence, enter_transfer
 from pegnode.chain.facts import AnchorStatus, L1Facts, needs_l1
 from pegnode.chain.header import HEADER_VERSION, Header
 from pegnode.chain.parameters import ChainRules
@@ -93,7 +93,6 @@ def check_body_form(block: Block, rules: ChainRules) -> None:
     openings = sum(len(evidence.openings) for evidence in body.evidence)
     caps = {
         BodyReason.TOO_LARGE: (body.size_bytes, rules.chain.max_body_bytes),
-        BodyReason.TOO_MANY_TRANSACTIONS: (len(body.transactions), rules.chain.max_transactions),
         BodyReason.TOO_MUCH_EVIDENCE: (body.evidence_bytes, rules.params.max_evidence_bytes),
         BodyReason.TOO_MANY_OPENINGS: (openings, rules.params.max_openings),
     }
@@ -140,10 +139,11 @@ def _enter_evidence(state: ChainState, index: int, evidence: Evidence, facts: L1
 
 
 def _enter_transfers(state: ChainState, body: Body, rules: ChainRules) -> None:
-    sigop_budget = rules.chain.max_sigop_cost
+    budget = ScriptBudget.of(rules.chain)
     for index, data in enumerate(body.transactions):
         try:
-            sigop_budget -= enter_transfer(state, parse_transaction(data), sigop_budget, rules).sigop_cost
+            enter_transfer(state, parse_transaction(data), budget, rules)
         except Rejected as error:
-            reason = BodyReason.BAD_TRANSACTION if error.reason is not BodyReason.TOO_MANY_SIGOPS else error.reason
+            over = next((reason for reason in OVER_BUDGET if reason is error.reason), None)
+            reason = over or BodyReason.BAD_TRANSACTION
             raise BlockRejected(reason, f"transaction {index}: {error}", error.reason) from error

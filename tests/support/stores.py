@@ -54,7 +54,7 @@ def make_rules(name: str = "a chain") -> ChainRules:
         custody=CUSTODY,
         l1_genesis_hash=L1_GENESIS,
         genesis_header=header,
-        chain=ChainParams(max_body_bytes=4_000_000, max_transactions=10_000, max_sigop_cost=80_000),
+        chain=ChainParams(max_body_bytes=4_000_000, max_inputs=10_000, max_sigop_cost=80_000),
     )
 
 

@@ -175,8 +175,7 @@ def test_body_of_another_header_is_refused_without_condemning_the_header(chain: 
     [
         (BodyReason.RECORD_UNKNOWN, {"records": (b"record",)}),
         (BodyReason.REFUND_NOT_DUE, {"refunds": (b"refund",)}),
-        (BodyReason.TOO_LARGE, {"transactions": (bytes(400_000),) * 10}),
-        (BodyReason.TOO_MANY_TRANSACTIONS, {"transactions": (b"",) * 2_001}),
+        (BodyReason.TOO_LARGE, {"transactions": (bytes(400_000),) * 6}),
         (BodyReason.TOO_MUCH_EVIDENCE, {"evidence": (Evidence(bytes(600_000), b"", 1, ()),) * 2}),
         (BodyReason.DUPLICATE_BATCH, {"batches": (Batch(BatchKind.PAYOUT, None, 1_000, b""),) * 2}),
     ],
@@ -204,6 +203,15 @@ def test_evidence_out_of_order_or_twice_is_refused(chain: MemoryChain) -> None:
     for order in (block.body.evidence[::-1], (pieces[0], pieces[0])):
         shuffled = chain.reseal(Block(block.header, replace(block.body, evidence=order)))
         assert rejected(chain, shuffled).reason is BodyReason.EVIDENCE_ORDER
+
+
+def test_block_over_the_cap_of_inputs_is_refused(chain: MemoryChain) -> None:
+    payments = [ALICE.pay(coin, BOB.script()) for coin in chain.fund(*[ALICE.script()] * 3)]
+    block = chain.build(*payments).block
+    chain.rules = replace(chain.rules, chain=replace(chain.rules.chain, max_inputs=3))
+    chain.apply(block)
+    chain.rules = replace(chain.rules, chain=replace(chain.rules.chain, max_inputs=2))
+    assert refusal(chain, block) == (BodyReason.TOO_MANY_INPUTS, BodyReason.TOO_MANY_INPUTS)
 
 
 def test_block_over_the_sigop_cap_is_refused() -> None:

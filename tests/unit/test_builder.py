@@ -245,11 +245,13 @@ def test_transaction_that_is_not_final_waits_with_its_children(chain: MemoryChai
     chain.extend(early, child)
 
 
-def test_transactions_beyond_the_count_wait() -> None:
-    chain = MemoryChain(chain={"max_transactions": 2})
-    payments = [ALICE.pay(coin, BOB.script()) for coin in chain.fund(*[ALICE.script()] * 3)]
-    built = checked(chain, chain.build(*payments))
-    assert held(built) == [payment.serialize() for payment in payments[:2]]
+def test_transactions_beyond_the_cap_of_inputs_wait(chain: MemoryChain) -> None:
+    coins = chain.fund(*[ALICE.script()] * 5)
+    wide = ALICE.spend(coins[:3], [TxOut(5_000, BOB.script())])
+    payments = [ALICE.pay(coin, BOB.script()) for coin in coins[3:]]
+    chain.rules = replace(chain.rules, chain=replace(chain.rules.chain, max_inputs=3))
+    built = checked(chain, chain.build(payments[0], wide, payments[1]))
+    assert held(built) == [payment.serialize() for payment in payments]
     assert nothing_rejected(built)
 
 
