@@ -293,6 +293,8 @@ def test_payee_without_a_burn_is_refused(case: Case) -> None:
 
 
 def test_payee_named_twice_is_refused(case: Case) -> None:
+    first, _, third, *change = case.transaction.outputs
+    case.record(replace(case.transaction, outputs=(first, first, third, *change)))
     payees = case.lineage.payees
     case.ledger.open_lineages.put(0, replace(case.lineage, payees=(payees[0], payees[0], payees[2])))
     _assert_refused(case, RefusalReason.WRONG_PAYEES)
@@ -347,6 +349,9 @@ def test_fee_below_the_feerate_is_refused(case: Case) -> None:
 
 def test_payees_who_bear_more_than_the_feerate_asks_are_refused(case: Case) -> None:
     case.record(_shift(case.transaction, 0, 3, 5))
+    _assert_refused(case, RefusalReason.WRONG_FEE)
+    case = _case()
+    case.record(_with_output(case.transaction, 0, value_sats=case.transaction.outputs[0].value_sats - 5))
     _assert_refused(case, RefusalReason.WRONG_FEE)
 
 
