@@ -23,7 +23,7 @@ PURE = (
         "codec", "custody", "evidence", "deposits", "withdrawals", "batch", "ledger", "state", "params",
     )),
     *(f"federation/{name}{tail}" for tail in (".py", "/*") for name in (
-        "membership", "certificate", "approval", "cosign",
+        "membership", "certificate", "approval", "cosign", "signing_plan",
     )),
     "pegnode/chain/*",
     "pegnode/consensus/*",
