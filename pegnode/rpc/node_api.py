@@ -149,6 +149,19 @@ class PayoutProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class L1Reserve:
+    """The ledger's reserve coins as one's own Bitcoin node has them.
+
+    held_sats: unspent there.  paid_out_sats: spent by a recorded batch that the ledger has yet to settle.
+    missing: neither.
+    """
+
+    held_sats: int
+    paid_out_sats: int
+    missing: tuple[OutPoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TransactionVerdict:
     """A transaction that the mempool would take."""
 
@@ -216,6 +229,9 @@ class NodeApi(Protocol):
 
     def payout_progress(self, txid: Txid) -> PayoutProgress | None:
         """How far a batch version has come on L1; None when this node knows nothing of it."""
+
+    async def l1_reserve(self) -> L1Reserve:
+        """The reserve, counted on one's own Bitcoin node. Raises NodeUnavailable."""
 
     def request_stop(self) -> None:
         """Begin an orderly shutdown; returns at once."""

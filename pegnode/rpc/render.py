@@ -16,8 +16,8 @@ from bridge.bitcoin.transaction import Transaction, TxIn, TxOut
 from bridge.deposits import CLAIM_FLAG, REFUND_FLAG
 from pegnode.chain.header import Header
 from pegnode.chain.state import TransactionKind
+from pegnode.chain.transactions import OP_RETURN
 
-OP_RETURN = 0x6A
 _SCRIPT_TYPE_NAMES = {
     ScriptType.P2PKH: "pubkeyhash",
     ScriptType.P2SH: "scripthash",

@@ -250,7 +250,12 @@ class WithdrawalEstimateReply(msgspec.Struct, frozen=True):
 
 
 class AuditReply(msgspec.Struct, frozen=True):
-    """audit. ok: whether there are no findings."""
+    """audit. ok: whether there are no findings.
+
+    counted_*: recounted item by item on this node.  l1_held_sats: of the reserve coins, what the node's own Bitcoin
+    node has unspent; l1_paid_out_sats: what a recorded batch has spent there and the ledger has yet to settle;
+    l1_missing: the coins that are neither.
+    """
 
     ok: bool
     findings: list[str]
@@ -265,6 +270,9 @@ class AuditReply(msgspec.Struct, frozen=True):
     counted_reserves_sats: int
     counted_supply_sats: int
     counted_unsettled_sats: int
+    l1_held_sats: int
+    l1_paid_out_sats: int
+    l1_missing: list[str]
     coins: int
     utxos: int
     open_withdrawals: int

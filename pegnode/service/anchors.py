@@ -19,9 +19,9 @@ async def choose_anchor(
     active_block: the hash at a height of one's own active chain, None above the tip. A report that one's own chain does
     not hold counts for nothing, and an own chain that does not hold the parent's anchor moves nothing.
     """
-    heights = sorted(
-        [report.height for report in reports.values() if await active_block(report.height) == report.hash], reverse=True
-    )
+    reported = list(reports.values())  # the questions below take time, in which reports come in
+    heights = [report.height for report in reported if await active_block(report.height) == report.hash]
+    heights.sort(reverse=True)
     if len(heights) < quorum:
         return parent
     height = min(heights[quorum - 1], parent.height + max_step)

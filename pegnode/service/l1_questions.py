@@ -20,6 +20,7 @@ from pegnode.chain.block import Block
 from pegnode.chain.conditions import VoteFacts, claimed_outputs
 from pegnode.chain.facts import NO_FACTS, AnchorStatus, L1Facts, needs_l1, required_facts
 from pegnode.chain.header import Header
+from pegnode.rpc.node_api import L1Reserve
 
 FEERATE_TARGET_BLOCKS = 6
 
@@ -94,20 +95,24 @@ class L1Questions:
             unspent=dict(zip(claimed, [found is not None for found in outputs], strict=True)),
             feerate_estimate_sat_kvb=await self.feerate_sat_kvb() if block.body.batches else None,
             halted=halted,
-            reserve_agrees=not await self.missing_coins(ledger),
+            reserve_agrees=not (await self.reserve(ledger)).missing,
         )
 
-    async def missing_coins(self, ledger: LedgerView) -> list[OutPoint]:
-        """The reserve coins that this Bitcoin node does not hold, but for those that a recorded batch spent."""
+    async def reserve(self, ledger: LedgerView) -> L1Reserve:
+        """The ledger's coins as this Bitcoin node has them. Raises L1Unavailable."""
         coins = [coin for _, coin in ledger.coins.items()]
         outputs = await self._client.txouts([coin.outpoint for coin in coins], include_mempool=False)
-        missing = []
+        held_sats = paid_out_sats = 0
+        missing: list[OutPoint] = []
         for coin, output in zip(coins, outputs, strict=True):
             lineage = ledger.open_lineages.get(coin.lineage) if coin.lineage is not None else None
-            paid_out = lineage is not None and self._confirmed(version.txid for version in lineage.versions)
-            if output is None and not paid_out:
+            if output is not None:
+                held_sats += output.value_sats
+            elif lineage is not None and self._confirmed(version.txid for version in lineage.versions):
+                paid_out_sats += coin.value_sats
+            else:
                 missing.append(coin.outpoint)
-        return missing
+        return L1Reserve(held_sats, paid_out_sats, tuple(missing))
 
     def _confirmed(self, txids: Iterable[Txid]) -> frozenset[Txid]:
         return frozenset(txid for txid in txids if self._watcher.block_of(txid) is not None)

@@ -15,6 +15,7 @@ from pegnode.net.transport import PeerId
 from pegnode.rpc.node_api import (
     ClaimReceipt,
     DepositInfo,
+    L1Reserve,
     L1Status,
     MemberStatus,
     NodeStatus,
@@ -219,6 +220,13 @@ class LiveNode:
             broadcast=self._payouts.is_broadcast(txid) or block is not None,
             confirmations=core.watcher.confirmations(block.height) if block else 0,
         )
+
+    async def l1_reserve(self) -> L1Reserve:
+        """The reserve, counted on one's own Bitcoin node. Raises NodeUnavailable."""
+        try:
+            return await self._core.questions.reserve(self._core.store.ledger)
+        except L1Error as outage:
+            raise NodeUnavailable(UnavailableReason.L1_UNREACHABLE, str(outage)) from outage
 
     def request_stop(self) -> None:
         """Begin an orderly shutdown; returns at once."""

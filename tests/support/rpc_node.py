@@ -16,6 +16,7 @@ from pegnode.rpc.jsonrpc import handle
 from pegnode.rpc.node_api import (
     ClaimReceipt,
     DepositInfo,
+    L1Reserve,
     L1Status,
     MemberStatus,
     NodeStatus,
@@ -71,6 +72,7 @@ class FakeNode:
         self.progress: dict[Txid, PayoutProgress] = {}
         self.failure: Exception | None = None
         self.stopped = False
+        self.lost: list[OutPoint] = []
 
     @property
     def rules(self) -> ChainRules:
@@ -106,6 +108,13 @@ class FakeNode:
 
     def payout_progress(self, txid: Txid) -> PayoutProgress | None:
         return self.progress.get(txid)
+
+    async def l1_reserve(self) -> L1Reserve:
+        self._fail()
+        held_sats = sum(
+            coin.value_sats for outpoint, coin in self.store.ledger.coins.items() if outpoint not in self.lost
+        )
+        return L1Reserve(held_sats, 0, tuple(self.lost))
 
     def request_stop(self) -> None:
         self.stopped = True

@@ -184,3 +184,12 @@ def test_descriptor_checksum(descriptor: str, checksum: str) -> None:
 def test_descriptor_checksum_refuses_a_character_that_no_descriptor_has() -> None:
     with pytest.raises(ValueError, match="substring"):
         with_checksum("raw(é)")
+
+
+async def test_audit_names_a_reserve_coin_that_the_bitcoin_node_lacks(node: FakeNode) -> None:
+    [(lost, _)] = node.store.ledger.coins.items()
+    node.lost.append(lost)
+    audit = msgspec.convert((await node.ask("audit")).result, AuditReply)
+    assert not audit.ok
+    assert audit.findings == [f"the Bitcoin node lacks the reserve coin {lost}"]
+    assert (audit.l1_held_sats, audit.l1_missing) == (0, [str(lost)])

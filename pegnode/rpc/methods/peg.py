@@ -147,13 +147,16 @@ async def claimdeposit(node: NodeApi, l1_txid: str, vout: int, claim_address: st
 
 
 async def audit(node: NodeApi) -> AuditReply:
-    """Recount reserves, unsettled withdrawals and the whole UTXO set, and compare them with what is written down."""
+    """Recount reserves, unsettled withdrawals and the whole UTXO set, here and the reserve on the Bitcoin node too."""
     recount = node.store.begin_recount()
+    l1_reserve = await node.l1_reserve()
     report = await trio.to_thread.run_sync(recount.finish)
     totals = report.totals
+    missing = [f"the Bitcoin node lacks the reserve coin {outpoint}" for outpoint in l1_reserve.missing]
+    findings = [*report.findings, *missing]
     return AuditReply(
-        ok=not report.findings,
-        findings=list(report.findings),
+        ok=not findings,
+        findings=findings,
         height=report.tip.header.height,
         block_hash=hash_to_hex(report.tip.hash),
         ledger_root=report.ledger_root.hex(),
@@ -165,6 +168,9 @@ async def audit(node: NodeApi) -> AuditReply:
         counted_reserves_sats=report.counted_reserves_sats,
         counted_supply_sats=report.counted_supply_sats,
         counted_unsettled_sats=report.counted_unsettled_sats,
+        l1_held_sats=l1_reserve.held_sats,
+        l1_paid_out_sats=l1_reserve.paid_out_sats,
+        l1_missing=[str(outpoint) for outpoint in l1_reserve.missing],
         coins=report.coin_count,
         utxos=report.utxo_count,
         open_withdrawals=report.open_withdrawal_count,

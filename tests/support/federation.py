@@ -1,0 +1,137 @@
+"""A real local federation for functional tests: a regtest bitcoind and functionary processes, ended whatever happens."""
+
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import trio
+
+from bridge.bitcoin.addresses import encode_address, sidechain_network
+from bridge.bitcoin.curve import x_only
+from bridge.bitcoin.identifiers import Script
+from bridge.l1.client import L1Client
+from bridge.l1.errors import L1RpcError
+from bridge.l1.regtest import RegtestMiner
+from pegnode.local_federation import LocalFederation
+from pegnode.rpc.client import RpcClient
+from pegnode.rpc.results import AuditReply, DepositAddressReply, DepositReply, PegInfoReply, StatusReply
+
+DEADLINE_S = 60.0
+"""For what takes a second on an idle machine."""
+SIDECHAIN = sidechain_network("regtest")
+
+T = TypeVar("T")
+
+
+@contextmanager
+def running_federation(directory: Path, members: int = 4) -> Iterator["FederationUnderTest"]:
+    """A new federation in `directory`, all of its members running, and L1 with coins to spend."""
+    try:
+        federation = LocalFederation.create(directory, members)
+        federation.up()
+        under_test = FederationUnderTest(federation)
+        under_test.mine(101)
+        yield under_test
+    finally:
+        LocalFederation.open(directory).down()
+
+
+def eventually(condition: Callable[[], bool], what: str, deadline_s: float = DEADLINE_S) -> None:
+    """Poll until `condition` holds; fail the test when it does not within the deadline."""
+    deadline = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {deadline_s} s: {what}"
+        time.sleep(0.1)
+
+
+def fresh_address() -> str:
+    """A P2TR sidechain address whose key nobody keeps: enough to be credited."""
+    return encode_address(Script(b"\x51\x20" + x_only(secrets.token_bytes(32))), SIDECHAIN)
+
+
+@dataclass(frozen=True, slots=True)
+class FederationUnderTest:
+    """What tests ask of a local federation."""
+
+    local: LocalFederation
+
+    def client(self, name: str = "alice") -> RpcClient:
+        """A client of a member."""
+        return self.local.client(name)
+
+    def on_l1(self, work: Callable[[L1Client, RegtestMiner], Awaitable[T]]) -> T:
+        """Run `work` with the Bitcoin node and its miner."""
+
+        async def with_client() -> T:
+            async with self.local.bitcoind.client() as client:
+                try:
+                    miner = await RegtestMiner.open(client)
+                except L1RpcError:
+                    miner = await RegtestMiner.create(client)
+                return await work(client, miner)
+
+        return trio.run(with_client)
+
+    def mine(self, blocks: int) -> int:
+        """Mine, and return L1's height."""
+
+        async def work(client: L1Client, miner: RegtestMiner) -> int:
+            await miner.generate(blocks)
+            return (await client.tip())[0]
+
+        return self.on_l1(work)
+
+    def pay(self, payments: dict[str, int]) -> bytes:
+        """One L1 transaction that pays addresses; its txid."""
+
+        async def work(_: L1Client, miner: RegtestMiner) -> bytes:
+            return await miner.send_many(payments)
+
+        return self.on_l1(work)
+
+    def deposit_address(self, claim_address: str, name: str = "alice") -> str:
+        """The L1 address to pay, registered through a member."""
+        with self.client(name) as client:
+            return client.ask(DepositAddressReply, "getdepositaddress", claim_address).address
+
+    def deposits(self, claim_addresses: list[str], name: str = "alice") -> list[DepositReply]:
+        """The deposits as a member sees them."""
+        with self.client(name) as client:
+            return client.ask(list[DepositReply], "listdeposits", claim_addresses)
+
+    def await_claimed(self, claim_addresses: list[str], count: int, name: str = "alice") -> list[DepositReply]:
+        """Wait until `count` deposits are claimed."""
+        eventually(
+            lambda: [item.status for item in self.deposits(claim_addresses, name)].count("claimed") == count,
+            f"{count} deposits claimed",
+        )
+        return self.deposits(claim_addresses, name)
+
+    def peg(self, name: str = "alice") -> PegInfoReply:
+        """The peg's terms as a member has them; the equality is asserted each time."""
+        with self.client(name) as client:
+            info = client.ask(PegInfoReply, "getpeginfo")
+        assert info.equality
+        assert info.reserves_sats + info.deficit_sats == info.supply_sats + info.unsettled_sats + info.fund_sats
+        return info
+
+    def audit(self, name: str = "alice") -> AuditReply:
+        """A recount by a member; it must find nothing."""
+        with self.client(name) as client:
+            reply = client.ask(AuditReply, "audit")
+        assert reply.findings == []
+        return reply
+
+    def status(self, name: str) -> StatusReply:
+        """A member's status."""
+        reply = self.local.status(name)
+        assert reply is not None, f"{name} does not answer"
+        return reply
+
+    def height(self, name: str = "alice") -> int:
+        """A member's final height."""
+        return self.status(name).height
