@@ -10,6 +10,7 @@ from bridge.codec import Reader, Writer
 from bridge.errors import MalformedError
 from pegnode.chain.block import MAX_TRANSACTION_BYTES
 from pegnode.chain.state import AppliedTransaction, TransactionKind
+from pegnode.chain.transactions import is_spendable
 from pegnode.storage.database import Changes, Database
 from pegnode.storage.keys import Place, height_key, history_key, place_from_history_key
 
@@ -19,7 +20,6 @@ HISTORY = "history"
 SPENDS = "spends"
 INDEX_FAMILIES = (TRANSACTIONS, PLACES, HISTORY, SPENDS)
 
-OP_RETURN = 0x6A
 _KIND_CODES = {TransactionKind.CLAIM: 1, TransactionKind.REFUND: 2, TransactionKind.TRANSFER: 3}
 _KINDS = {code: kind for kind, code in _KIND_CODES.items()}
 
@@ -75,7 +75,7 @@ def stage_transactions(changes: Changes, height: int, transactions: list[Applied
 
 def touched_scripts(applied: AppliedTransaction) -> set[Script]:
     """The scripts that a transaction pays or spends from, those that nobody can spend left out."""
-    paid = {output.script for output in applied.transaction.outputs if output.script[:1] != bytes([OP_RETURN])}
+    paid = {output.script for output in applied.transaction.outputs if is_spendable(output)}
     return paid | {utxo.script for _, utxo in applied.spent}
 
 
