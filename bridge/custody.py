@@ -21,8 +21,13 @@ from bridge.bitcoin.transaction import WITNESS_SCALE_FACTOR, compact_size
 from bridge.codec import Writer
 from bridge.errors import Reason, Rejected
 
-MAX_KEYS = 100
-"""Of members, and of recovery: far below what one script may hold (999), far above any federation."""
+MAX_WITNESS_SIZE = 1650
+"""Bytes of an input's witness that every node relays: 13 of 19 fit, 14 of 20 don't. Core would take more.
+
+Source: Bitcoin Knots, default of -maxscriptsize.
+"""
+MAX_KEYS = 43
+"""Of members, and of recovery: more don't fit such a witness even with a quorum of one."""
 MAX_RELATIVE_BLOCKS = 0xFFFF
 """The longest relative lock that counts blocks. Source: BIP68."""
 
@@ -50,6 +55,7 @@ class CustodyReason(Reason):
     QUORUM_OUT_OF_RANGE = "custody-quorum-out-of-range"
     INVALID_KEY = "custody-invalid-key"
     REPEATED_KEY = "custody-repeated-key"
+    WITNESS_SIZE = "custody-witness-size"
     TIMELOCK_OUT_OF_RANGE = "custody-timelock-out-of-range"
     CLAIM_SCRIPT = "custody-claim-script"
     SIGNATURE_COUNT = "custody-signature-count"
@@ -91,6 +97,12 @@ class CustodyPolicy:
                 raise Rejected(CustodyReason.INVALID_KEY, key.hex())
         if len(set(everyone)) != len(everyone):
             raise Rejected(CustodyReason.REPEATED_KEY, "one key twice among members and recovery")
+        quorum_size = _witness_size(quorum_leaf_script(self), len(self.member_keys), self.quorum)
+        recovery_size = _witness_size(recovery_leaf_script(self), len(self.recovery_keys), self.recovery_quorum)
+        if max(quorum_size, recovery_size) > MAX_WITNESS_SIZE:
+            raise Rejected(
+                CustodyReason.WITNESS_SIZE, f"{quorum_size} and {recovery_size} bytes, not every node relays it"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,17 +189,7 @@ def recovery_witness(reserve: ReserveScript, signatures: Sequence[bytes | None])
 @lru_cache(maxsize=64)
 def quorum_input_weight(policy: CustodyPolicy) -> int:
     """The exact weight units of one input that spends a reserve coin by the quorum leaf, its witness included."""
-    leaf = quorum_leaf_script(policy)
-    absent = len(policy.member_keys) - policy.quorum
-    witness_size = (
-        len(compact_size(len(policy.member_keys) + 2))
-        + policy.quorum * (1 + curve.SIGNATURE_SIZE)
-        + absent
-        + len(compact_size(len(leaf)))
-        + len(leaf)
-        + 1
-        + _CONTROL_BLOCK_SIZE
-    )
+    witness_size = _witness_size(quorum_leaf_script(policy), len(policy.member_keys), policy.quorum)
     return _INPUT_SIZE * WITNESS_SCALE_FACTOR + witness_size
 
 
@@ -258,6 +260,13 @@ def _signature_stack(signatures: Sequence[bytes | None], key_count: int, quorum:
     if any(len(signature) != curve.SIGNATURE_SIZE for signature in given):
         raise Rejected(CustodyReason.SIGNATURE_SIZE, f"a signature has {curve.SIGNATURE_SIZE} bytes")
     return tuple(signature or b"" for signature in reversed(signatures))
+
+
+def _witness_size(leaf: bytes, key_count: int, quorum: int) -> int:
+    """Bytes of a witness that spends by `leaf`: the count, signatures, empty places, leaf and control block."""
+    signatures_size = quorum * (1 + curve.SIGNATURE_SIZE) + (key_count - quorum)
+    leaf_size = len(compact_size(len(leaf))) + len(leaf)
+    return len(compact_size(key_count + 2)) + signatures_size + leaf_size + 1 + _CONTROL_BLOCK_SIZE
 
 
 def _descriptor(policy: CustodyPolicy, internal_key: bytes) -> str:

@@ -30,7 +30,8 @@ TIMELOCK_BLOCKS = 12
 CLAIM_SCRIPT = b"\x00\x14" + bytes(range(20))
 VALUE_SATS = 1_000_000
 FEE_SATS = 20_000
-SIZES = pytest.mark.parametrize("size", [4, 15], ids=["3-of-4", "11-of-15"])
+SIZES = pytest.mark.parametrize("size", [4, 15, 19], ids=["3-of-4", "11-of-15", "13-of-19"])
+"""The demonstration's, the federation's, and the largest whose spends every node relays."""
 
 
 @dataclass(frozen=True)
