@@ -128,7 +128,8 @@ def initialize(
     base_port: the first member takes this port for its peers and the next one for RPC, and so on, the node last; None
     takes whatever ports are free.
 
-    Raises SetupRefused, GenesisRefused, ConfigRefused or KeystoreRefused; in each case nothing of it is left.
+    Raises SetupRefused, GenesisRefused, ConfigRefused, KeystoreRefused or JournalRefused; in each case nothing of it is
+    left.
     """
     directory = directory.absolute()
     _require_absent_or_empty(directory)

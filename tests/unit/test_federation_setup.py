@@ -1,5 +1,6 @@
 """Setting up a federation: everything fits together, and a failure leaves nothing."""
 
+import contextlib
 import logging
 import os
 import random
@@ -14,6 +15,8 @@ from bridge.bitcoin.curve import x_only
 from bridge.bitcoin.identifiers import BlockHash
 from bridge.state import Anchor
 from federation import keystore
+from federation.journal import JournalIdentity, JournalReason, JournalRefused
+from federation.journal_entries import open_journal
 from federation.keystore import KeystoreRefused, SecretKind, read_member_secrets, read_secret
 from federation.signer import Signer
 from pegnode import federation_setup
@@ -21,6 +24,7 @@ from pegnode.config import ConfigReason, ConfigRefused, FunctionaryConfig, L1Con
 from pegnode.errors import ReasonedError
 from pegnode.federation_setup import (
     DEALER_NOTICE,
+    JOURNAL_FOLDER,
     MEMBER_NAMES,
     FederationFiles,
     SetupReason,
@@ -132,19 +136,31 @@ def test_only_key_files_hold_secrets_and_only_their_owner_may_look(
     caplog.set_level(logging.DEBUG)
     directory = tmp_path / "federation"
     files = _init(directory)
-    secrets = [read_secret(path.parent, SecretKind.RECOVERY).hex() for path in files.recovery_keys]
+    secrets = [read_secret(path.parent, SecretKind.RECOVERY) for path in files.recovery_keys]
     for path in files.functionaries:
         member = read_member_secrets(path.parent / "keys")
-        secrets += [member.vote.hex(), member.custody.hex(), member.transport.hex()]
+        secrets += [member.vote, member.custody, member.transport]
     for path in directory.rglob("*"):
-        if path.is_dir():
+        if path.is_dir() and path.name != JOURNAL_FOLDER:
             assert stat.S_IMODE(path.stat().st_mode) == 0o700, path
-        elif path.suffix == ".key":
+        if path.suffix == ".key":
             assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
-        else:
-            assert not any(secret in path.read_text() for secret in secrets), path
+        elif path.is_file():
+            content = path.read_bytes()
+            assert not any(secret in content or secret.hex().encode() in content for secret in secrets), path
     said = repr(files) + "".join(capfd.readouterr()) + caplog.text
-    assert not any(secret in said for secret in secrets)
+    assert not any(secret.hex() in said for secret in secrets)
+
+
+def test_every_member_has_an_empty_journal_of_its_own(tmp_path: Path) -> None:
+    files = _init(tmp_path / "federation")
+    for index, path in enumerate(files.functionaries):
+        folder = FunctionaryConfig.load(path).data_dir / JOURNAL_FOLDER
+        with contextlib.closing(open_journal(folder, JournalIdentity(files.chain_id, 0, index))) as journal:
+            assert not journal.contents().votes
+        with pytest.raises(JournalRefused) as caught:
+            open_journal(folder, JournalIdentity(files.chain_id, 0, index + 1))
+        assert caught.value.reason is JournalReason.FOREIGN
 
 
 def test_result_says_that_there_was_one_dealer(tmp_path: Path) -> None:
