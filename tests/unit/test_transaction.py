@@ -1,5 +1,7 @@
 """Transactions: bytes that both parsers give back, and nothing else."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -96,6 +98,16 @@ def test_trailing_bytes_are_refused_though_the_kernel_takes_them() -> None:
     data = PLAIN.serialize() + b"\x00"
     assert kernel.reserialize(data) == PLAIN.serialize()
     assert _reason(data) is TransactionReason.MALFORMED
+
+
+def test_threads_that_parse_at_once_do_not_mix_their_bytes() -> None:
+    transactions = [
+        Transaction(2, (TxIn(OutPoint(Txid(sha256d(b"%d" % number)), number)),), PLAIN.outputs * (number % 7 + 1))
+        for number in range(400)
+    ]
+    with ThreadPoolExecutor(8) as threads:
+        parsed = list(threads.map(Transaction.parse, [transaction.serialize() for transaction in transactions]))
+    assert parsed == transactions
 
 
 def test_long_count_is_refused() -> None:
