@@ -3,7 +3,7 @@
 import typer
 
 from pegnode import __version__
-from pegnode.cli import processes
+from pegnode.cli import audit, bitcoind, deposits, federation, l1, local, processes, wallets, withdrawals
 from pegnode.cli.terminal import out
 
 app = typer.Typer(
@@ -12,6 +12,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Pegnode: a two-way-peg sidechain of Bitcoin, run by a federation.",
 )
+app.command()(local.up)
+app.command()(local.down)
+app.command()(local.status)
+app.command()(local.logs)
+app.add_typer(l1.l1_app, name="l1")
+app.add_typer(wallets.wallet_app, name="wallet")
+app.add_typer(deposits.deposit_app, name="deposit")
+app.command()(withdrawals.withdraw)
+app.command()(audit.audit)
+app.add_typer(federation.federation_app, name="federation")
+app.add_typer(bitcoind.bitcoind_app, name="bitcoind")
 app.add_typer(processes.functionary_app, name="functionary")
 app.add_typer(processes.node_app, name="node")
 

@@ -1,0 +1,163 @@
+"""`peg wallet`: a user's wallet on the sidechain, and what other commands need of one."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bridge.bitcoin.amounts import parse_btc
+from bridge.bitcoin.identifiers import hash_to_hex
+from pegnode.cli.home import DirectoryOption, Home, NodeOption, rpc_url
+from pegnode.cli.terminal import JsonOption, coins, errors_as_one_line, out, print_fields, print_json, print_table
+from pegnode.wallet.wallet import HistoryItem, Wallet, WalletChain
+
+WalletOption = Annotated[str, typer.Option("--wallet", "-w", envvar="PEGNODE_WALLET", help="The wallet's name.")]
+AmountArgument = Annotated[str, typer.Argument(help="In bitcoin, such as 0.5.")]
+DEFAULT_WALLET = "default"
+
+wallet_app = typer.Typer(
+    no_args_is_help=True, help="A wallet on the sidechain, kept by BDK: BIP39 words, BIP86 addresses."
+)
+
+
+def wallet_chain(home: Home) -> WalletChain:
+    """The chain of the node that `home` names."""
+    genesis = home.genesis()
+    sidechain, l1 = home.networks()
+    return WalletChain(
+        network=sidechain, genesis_hash=genesis.header().hash, l1_network=l1, l1_genesis_hash=genesis.l1_genesis_hash
+    )
+
+
+def wallet_directory(home: Home, name: str) -> Path:
+    """Where a wallet lies. Raises typer.BadParameter for a name that is no file name."""
+    if not name or not name.replace("-", "").replace("_", "").isalnum():
+        raise typer.BadParameter("a wallet's name has letters, digits, - and _ only", param_hint="--wallet")
+    return home.directory / "wallets" / name
+
+
+@contextmanager
+def open_wallet(home: Home, name: str, *, synced: bool = True) -> Iterator[Wallet]:
+    """An existing wallet, brought up to date first."""
+    with Wallet.load(wallet_directory(home, name), wallet_chain(home)) as wallet:
+        if synced:
+            wallet.sync(rpc_url(home.config()))
+        yield wallet
+
+
+@wallet_app.command("create")
+def create(
+    directory: DirectoryOption,
+    node: NodeOption = None,
+    name: WalletOption = DEFAULT_WALLET,
+    restore: Annotated[bool, typer.Option("--restore", help="Ask for the words of an existing wallet.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Make a wallet, and show the words from which it can be restored. Write them down."""
+    with errors_as_one_line():
+        home = Home(directory, node)
+        words = typer.prompt("words", hide_input=True) if restore else None
+        path = wallet_directory(home, name)
+        with Wallet.create(path, wallet_chain(home), words) as wallet:
+            if restore:
+                wallet.sync(rpc_url(home.config()), full=True)
+            shown = None if restore else wallet.mnemonic()
+        if json:
+            print_json({"wallet": name, "directory": str(path), "words": shown})
+            return
+        out.print(f"wallet {name} in {path}", markup=False)
+        if shown:
+            print_fields({"words": shown})
+            out.print("Who has these words has the coins. Keep them on paper; they are not shown again.", markup=False)
+
+
+@wallet_app.command("address")
+def address(
+    directory: DirectoryOption, node: NodeOption = None, name: WalletOption = DEFAULT_WALLET, json: JsonOption = False
+) -> None:
+    """Show a fresh sidechain address. For deposits from L1, use: peg deposit address."""
+    with errors_as_one_line(), open_wallet(Home(directory, node), name, synced=False) as wallet:
+        fresh = wallet.new_address()
+        if json:
+            print_json({"address": fresh})
+        else:
+            out.print(fresh, markup=False)
+
+
+@wallet_app.command("balance")
+def balance(
+    directory: DirectoryOption, node: NodeOption = None, name: WalletOption = DEFAULT_WALLET, json: JsonOption = False
+) -> None:
+    """Show what the wallet has, in final blocks and waiting for one."""
+    with errors_as_one_line(), open_wallet(Home(directory, node), name) as wallet:
+        has = wallet.balance()
+        if json:
+            print_json({"confirmed_sats": has.confirmed_sats, "pending_sats": has.pending_sats})
+        else:
+            print_fields({"final": coins(has.confirmed_sats), "pending": coins(has.pending_sats)})
+
+
+@wallet_app.command("send")
+def send(
+    directory: DirectoryOption,
+    to: Annotated[str, typer.Argument(metavar="ADDRESS", help="A sidechain address.")],
+    amount: AmountArgument,
+    node: NodeOption = None,
+    name: WalletOption = DEFAULT_WALLET,
+    json: JsonOption = False,
+) -> None:
+    """Pay a sidechain address."""
+    with errors_as_one_line():
+        home = Home(directory, node)
+        amount_sats = parse_btc(amount)
+        with open_wallet(home, name) as wallet:
+            txid_hex = hash_to_hex(wallet.send(rpc_url(home.config()), to, amount_sats))
+        if json:
+            print_json({"txid": txid_hex, "amount_sats": amount_sats})
+        else:
+            out.print(txid_hex, markup=False)
+
+
+@wallet_app.command("history")
+def history(
+    directory: DirectoryOption, node: NodeOption = None, name: WalletOption = DEFAULT_WALLET, json: JsonOption = False
+) -> None:
+    """List what came in and went out, newest first."""
+    with errors_as_one_line(), open_wallet(Home(directory, node), name) as wallet:
+        items = wallet.history()
+        if json:
+            print_json([_item_json(item) for item in items])
+            return
+        print_table(
+            ("when", "what", "amount ", "fee ", "height ", "txid"),
+            [_item_row(item) for item in items],
+            "nothing yet",
+        )
+
+
+def _item_json(item: HistoryItem) -> dict[str, str | int | None]:
+    return {
+        "txid": hash_to_hex(item.txid),
+        "kind": item.kind.value,
+        "sent_sats": item.sent_sats,
+        "received_sats": item.received_sats,
+        "fee_sats": item.fee_sats,
+        "height": item.height,
+        "time": item.time_seconds,
+    }
+
+
+def _item_row(item: HistoryItem) -> tuple[str, ...]:
+    change_sats = item.received_sats - item.sent_sats
+    when = datetime.fromtimestamp(item.time_seconds, UTC).strftime("%Y-%m-%d %H:%M:%S") if item.time_seconds else "-"
+    return (
+        when,
+        item.kind.value,
+        f"{'-' if change_sats < 0 else '+'}{coins(abs(change_sats))}",
+        "-" if item.fee_sats is None else coins(item.fee_sats),
+        "waiting" if item.height is None else str(item.height),
+        hash_to_hex(item.txid),
+    )

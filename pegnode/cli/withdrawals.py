@@ -1,0 +1,82 @@
+"""`peg withdraw`: from the sidechain home to L1."""
+
+from typing import Annotated
+
+import typer
+
+from bridge.bitcoin.amounts import parse_btc
+from pegnode.cli.home import DirectoryOption, Home, NodeOption, rpc_url
+from pegnode.cli.terminal import JsonOption, coins, errors_as_one_line, fail, print_fields, print_json, print_table
+from pegnode.cli.wallets import DEFAULT_WALLET, WalletOption, open_wallet
+from pegnode.rpc.results import WithdrawalEstimateReply, WithdrawalReply
+
+LISTED = 50
+
+
+def withdraw(
+    directory: DirectoryOption,
+    l1_address: Annotated[str, typer.Argument(metavar="L1_ADDRESS|list", help="Where to pay on L1; or `list`.")],
+    amount: Annotated[str | None, typer.Argument(help="In bitcoin, such as 0.5; the L1 fee comes out of it.")] = None,
+    max_fee_sats: Annotated[
+        int | None,
+        typer.Option("--max-fee", min=0, help="Most that the payout may cost, in satoshis. [default: estimated]"),
+    ] = None,
+    node: NodeOption = None,
+    name: WalletOption = DEFAULT_WALLET,
+    json: JsonOption = False,
+) -> None:
+    """Burn coins of the wallet, and have the federation pay an L1 address. `peg withdraw list` shows withdrawals."""
+    with errors_as_one_line():
+        home = Home(directory, node)
+        if l1_address == "list" and amount is None:
+            _list(home, json)
+            return
+        if amount is None:
+            fail("how much? peg withdraw L1_ADDRESS AMOUNT")
+        amount_sats = parse_btc(amount)
+        with home.client() as client:
+            estimate = client.ask(
+                WithdrawalEstimateReply,
+                "estimatewithdrawal",
+                l1_address=l1_address,
+                amount_sats=amount_sats,
+                max_fee_sats=max_fee_sats,
+            )
+        if estimate.received_sats < estimate.dust_limit_sats:
+            least_sats = estimate.max_fee_sats + estimate.dust_limit_sats
+            fail(f"too little: with a fee of up to {coins(estimate.max_fee_sats)} the least is {coins(least_sats)}")
+        with open_wallet(home, name) as wallet:
+            burn = wallet.withdraw(rpc_url(home.config()), l1_address, amount_sats, estimate.max_fee_sats)
+        if json:
+            print_json({"burn": str(burn), "amount_sats": amount_sats, "max_fee_sats": estimate.max_fee_sats})
+            return
+        print_fields(
+            {
+                "burn": burn,
+                "burned": coins(amount_sats),
+                "paid": f"at least {coins(estimate.received_sats)} to {l1_address}, with the next batch",
+            }
+        )
+
+
+def _list(home: Home, json: bool) -> None:
+    with home.client() as client:
+        replies = client.ask(list[WithdrawalReply], "listwithdrawals", count=LISTED)
+    if json:
+        print_json(replies)
+        return
+    print_table(
+        ("burned ", "paid ", "state", "L1 address", "L1 outpoint", "burn"),
+        [
+            (
+                coins(item.value_sats),
+                "-" if item.paid_sats is None else coins(item.paid_sats),
+                item.stage,
+                item.l1_address or item.l1_script_hex,
+                item.payout or "-",
+                item.burn,
+            )
+            for item in replies
+        ],
+        "no withdrawals yet",
+    )
