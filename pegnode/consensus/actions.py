@@ -75,13 +75,23 @@ class SaveCertificate:
 
 @dataclass(frozen=True, slots=True)
 class Finalized:
-    """This block and its ancestors are final: commit them to storage, then prune the journal to the block's view.
+    """This block and its ancestors are final: commit to storage those that are not stored yet.
 
     Every one of them was found valid before.
     """
 
     info: BlockInfo
     certificate: Certificate
+
+
+@dataclass(frozen=True, slots=True)
+class PruneJournal:
+    """Storage holds the final block of this view: drop from the journal what lies at or below.
+
+    An action, so that no vote asked for earlier meets a journal that is closed to its view.
+    """
+
+    final_view: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +110,10 @@ class RequestBlock:
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """These bodies are needed no longer: stored as final, or dead."""
+    """These bodies are needed no longer: stored as final, dead, or refused.
+
+    One of them may have come again since; drop those that `Simplex.keeps` denies.
+    """
 
     block_hashes: tuple[BlockHash, ...]
 
@@ -171,6 +184,7 @@ Action = (
     | SendTo
     | SaveCertificate
     | Finalized
+    | PruneJournal
     | WakeAt
     | RequestBlock
     | Forget

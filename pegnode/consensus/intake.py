@@ -94,25 +94,8 @@ def receive_certificate(state: ConsensusState, certificate: Certificate) -> None
 
 def receive_proposal(state: ConsensusState, event: ProposalReceived) -> None:
     """Keep the first proposal of its view, for now or for later; take its vote and its certificates."""
-    info, vote = event.info, event.vote
-    named = (vote.kind, vote.view, vote.block_hash, vote.member)
-    if named != (VoteKind.NOTARIZE, info.view, info.hash, info.leader):
-        state.refuse(ConsensusReason.PROPOSAL_MISMATCH, f"view {info.view}")
-        return
-    if info.leader != state.membership.leader(info.view):
-        state.refuse(ConsensusReason.NOT_LEADER, f"member {info.leader} in view {info.view}")
-        return
-    for certificate in event.certificates:
-        receive_certificate(state, certificate)
-    if info.view > state.view + state.membership.size:
-        state.refuse(ConsensusReason.VIEW_TOO_FAR, f"view {info.view}, now in {state.view}")
-        return
-    if info.hash in state.requested:
-        _take_block(state, info)
-    elif info.view < state.view:
-        state.refuse(ConsensusReason.VIEW_PASSED, f"view {info.view}, now in {state.view}")
-    if receive_vote(state, vote) and info.view >= state.view:
-        _keep_proposal(state, info)
+    _judge_proposal(state, event)
+    _forget_unknown(state, event.info.hash)
 
 
 def receive_block(state: ConsensusState, event: BlockReceived) -> None:
@@ -121,6 +104,7 @@ def receive_block(state: ConsensusState, event: BlockReceived) -> None:
         _take_block(state, event.info)
     elif state.tree.info(event.info.hash) is None:
         state.refuse(ConsensusReason.BLOCK_NOT_WANTED, f"height {event.info.height}")
+        _forget_unknown(state, event.info.hash)
 
 
 def take_built(state: ConsensusState, event: BlockBuilt) -> None:
@@ -147,8 +131,36 @@ def take_build_failed(state: ConsensusState, view: int) -> None:
 def take_synced(state: ConsensusState, event: Synced) -> None:
     """Go on from a tip that storage reached by catching up."""
     if event.final.height > state.tree.tip.height:
-        state.forget(state.tree.move_tip(event.final))
+        state.move_tip(event.final)
     absorb(state, event.certificate)
+
+
+def _judge_proposal(state: ConsensusState, event: ProposalReceived) -> None:
+    info, vote = event.info, event.vote
+    named = (vote.kind, vote.view, vote.block_hash, vote.member)
+    if named != (VoteKind.NOTARIZE, info.view, info.hash, info.leader):
+        state.refuse(ConsensusReason.PROPOSAL_MISMATCH, f"view {info.view}")
+        return
+    if info.leader != state.membership.leader(info.view):
+        state.refuse(ConsensusReason.NOT_LEADER, f"member {info.leader} in view {info.view}")
+        return
+    for certificate in event.certificates:
+        receive_certificate(state, certificate)
+    if info.view > state.view + state.membership.size:
+        state.refuse(ConsensusReason.VIEW_TOO_FAR, f"view {info.view}, now in {state.view}")
+        return
+    if info.hash in state.requested:
+        _take_block(state, info)
+    elif info.view < state.view:
+        state.refuse(ConsensusReason.VIEW_PASSED, f"view {info.view}, now in {state.view}")
+    if receive_vote(state, vote) and info.view >= state.view:
+        _keep_proposal(state, info)
+
+
+def _forget_unknown(state: ConsensusState, block_hash: BlockHash) -> None:
+    """Let the driver drop a body that the tree did not take."""
+    if state.tree.info(block_hash) is None:
+        state.forget((block_hash,))
 
 
 def _take_block(state: ConsensusState, info: BlockInfo) -> None:

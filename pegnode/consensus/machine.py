@@ -38,6 +38,7 @@ reason. It raises MachineMisused for what only the driver can get wrong.
 Source: Chan and Pass, "Simplex Consensus: A Simple and Fast Consensus Protocol" (2023).
 """
 
+from bridge.bitcoin.identifiers import BlockHash
 from federation.certificate import Certificate, VoteKind
 from federation.membership import Membership
 from pegnode.consensus import intake
@@ -99,6 +100,10 @@ class Simplex:
     def stopped(self) -> bool:
         """Whether contradicting certificates made this member stop signing."""
         return self._started.stopped
+
+    def keeps(self, block_hash: BlockHash) -> bool:
+        """Whether the machine still counts on this block's body; asked when Forget is carried out."""
+        return self._started.tree.info(block_hash) is not None
 
     def handle(self, event: Event, now_ms: int) -> list[Action]:
         """What to do after `event`, in order. now_ms: a clock that never goes back, of any origin.

@@ -43,7 +43,7 @@ def commit(state: ConsensusState) -> None:
         _report_invalid(state, block_hash, finalization)
         return
     state.emit(Finalized(info, finalization))
-    state.forget(state.tree.move_tip(FinalTip(info.hash, info.height, info.view)))
+    state.move_tip(FinalTip(info.hash, info.height, info.view))
 
 
 def repeat(state: ConsensusState) -> None:

@@ -10,6 +10,7 @@ from pegnode.consensus.actions import (
     CastVote,
     ConsensusReason,
     Forget,
+    PruneJournal,
     Refuse,
     ReportConflictingCertificates,
     SendProposal,
@@ -132,6 +133,11 @@ class ConsensusState:
         self.votes.prune(self.oldest_view_kept)
         self.proposals = {view: info for view, info in self.proposals.items() if view >= final_view}
         self.resend_ms = self.now_ms + self.params.resend_ms
+
+    def move_tip(self, tip: FinalTip) -> None:
+        """Storage holds this block, or will before it carries out what is asked for next."""
+        self.emit(PruneJournal(tip.view))
+        self.forget(self.tree.move_tip(tip))
 
     def forget(self, block_hashes: Iterable[BlockHash]) -> None:
         """Tell the driver which bodies it may drop."""

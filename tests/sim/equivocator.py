@@ -24,13 +24,14 @@ class Equivocator(SimulatedMember):
     def propose(
         self, view: int, block_hash: BlockHash, certificates: tuple[Certificate, ...], members: tuple[int, ...]
     ) -> None:
-        """Send one block to some members, its twin to the others, now and then an invalid one, or nothing."""
+        """Send a block to some members and a twin to others: an equal one, an invalid one, one on an older parent."""
         block = self.bodies[block_hash]
-        twins = (block, self._twin(block), self._twin(block, invalid=True))
+        twins = (block, self._twin(block), self._twin(block, invalid=True), self._on_older_parent(block))
         for twin in twins:
             self.bodies[twin.hash] = twin
+        weights = self.world.random.choice(((4, 4, 1, 1, 2), (1, 0, 0, 8, 0)))
         for member in members:
-            sent = self.world.random.choices((*twins, None), weights=(4, 4, 1, 2))[0]
+            sent = self.world.random.choices((*twins, None), weights)[0]
             if sent is not None:
                 vote = fake_vote(self.index, VoteKind.NOTARIZE, view, sent.hash)
                 self.send(member, Proposal(sent, vote, certificates))
@@ -46,6 +47,14 @@ class Equivocator(SimulatedMember):
     def _twin_hash(self, block_hash: BlockHash) -> BlockHash:
         block = self.bodies.get(block_hash)
         return NO_BLOCK if block is None else self._twin(block).hash
+
+    def _on_older_parent(self, block: FakeBlock) -> FakeBlock:
+        """A block beside the newest certified one, as if that had never been."""
+        past = [*self.store, *self.bodies.values()]
+        parent = next((one for one in past if one.hash == block.parent_hash), None)
+        if parent is None:
+            return self._twin(block)
+        return FakeBlock(block.view, parent.height, parent.parent_hash, block.leader, salt=2)
 
     @staticmethod
     def _twin(block: FakeBlock, invalid: bool = False) -> FakeBlock:

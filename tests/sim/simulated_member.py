@@ -130,9 +130,12 @@ class SimulatedMember:
 
     def _perform_rest(self, action: actions.Action) -> None:
         match action:
+            case actions.PruneJournal(final_view):
+                self.journal.prune(final_view)
             case actions.Forget(block_hashes):
                 for block_hash in block_hashes:
-                    self.bodies.pop(block_hash, None)
+                    if not self.machine.keeps(block_hash):
+                        self.bodies.pop(block_hash, None)
             case actions.RequestBlock(block_hash):
                 self.broadcast(BlockRequest(block_hash))
                 self.send(self.world.random.choice(self.others), SyncRequest(len(self.store)))
@@ -208,9 +211,9 @@ class SimulatedMember:
         return spent
 
     def _check(self, block_hash: BlockHash) -> None:
-        block = self.bodies.get(block_hash)
-        if block is None:
+        if not self.machine.keeps(block_hash):
             return
+        block = self.bodies[block_hash]
         verdict = events.Verdict.VOTABLE
         if block.invalid or self._spent(block.parent_hash) & set(block.transactions):
             verdict = events.Verdict.INVALID
@@ -234,7 +237,6 @@ class SimulatedMember:
             self.store.append(block)
             self.settled.update(block.transactions)
         self.finalizations[len(self.store)] = certificate
-        self.journal.prune(certificate.view)
         self.pool -= self.settled
         self.later(0, self._tell_work)
 
