@@ -202,7 +202,10 @@ class Wallet:
         return Balance(balance.confirmed.to_sat(), pending_sats)
 
     def send(self, url: str, address: str, amount_sats: int, *, feerate_sat_vb: int = DEFAULT_FEERATE_SAT_VB) -> Txid:
-        """Pay a sidechain address. Raises WalletError; then nothing was sent."""
+        """Pay a sidechain address.
+
+        Raises WalletError: nothing was sent, unless it is NODE_UNREACHABLE, after which the next sync tells.
+        """
         script = _script(address, self.chain.network)
         return self._pay(url, script, amount_sats, feerate_sat_vb).txid
 
@@ -218,7 +221,7 @@ class Wallet:
         """Burn an amount, for the federation to pay it to an L1 address less at most `max_fee_sats`.
 
         If that can't be done in time, a fresh address of this wallet is refunded. Returns the burn's outpoint, which
-        names the withdrawal. Raises WalletError; then nothing was burned.
+        names the withdrawal. Raises WalletError as `send` does.
         """
         l1_script = _script(l1_address, self.chain.l1_network)
         if not 0 <= max_fee_sats < amount_sats:
