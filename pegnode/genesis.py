@@ -39,8 +39,9 @@ L1_GENESIS_HASHES_HEX = {
 """Source: Bitcoin Core, kernel/chainparams.cpp. Every signet has the same first block."""
 
 T = TypeVar("T")
-Hex32 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
-MemberName = Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9-]{0,31}$")]
+Hex32 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+PeerId = Annotated[str, msgspec.Meta(pattern=r"^[1-9A-HJ-NP-Za-km-z]{1,128}\Z")]
+MemberName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}\Z")]
 U32 = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 TimeMs = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
@@ -85,7 +86,7 @@ class MemberSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: MemberName
     vote_key_hex: Hex32
     custody_key_hex: Hex32
-    peer_id: str
+    peer_id: PeerId
 
 
 class Template(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -50,7 +50,9 @@ def member_sections(count: int = 4) -> list[MemberSection]:
     """The members, as a genesis names them."""
     keys = zip(vote_secrets(count), custody_secrets(count), strict=True)
     return [
-        MemberSection(f"member-{index}", x_only(vote).hex(), x_only(custody).hex(), f"peer-{index}")
+        MemberSection(
+            f"member-{index}", x_only(vote).hex(), x_only(custody).hex(), "12D3KooWMember" + "123456789ABCDEFGH"[index]
+        )
         for index, (vote, custody) in enumerate(keys)
     ]
 

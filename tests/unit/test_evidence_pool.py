@@ -1,0 +1,268 @@
+"""The pool of evidence: what it refuses, how it merges, and what it forgets when."""
+
+from dataclasses import replace
+
+import pytest
+
+from bridge.bitcoin.identifiers import Txid
+from bridge.bitcoin.transaction import Transaction, TxOut
+from bridge.custody import CoinKind, reserve_script
+from bridge.errors import Reason, Rejected
+from bridge.evidence import Evidence, EvidenceReason, L1BlockFact, Opening
+from bridge.state import LedgerReason
+from pegnode.mempool.evidence_pool import EvidencePool, EvidencePoolLimits, EvidencePoolReason
+from tests.support.chain import MemoryChain
+from tests.support.mini_wallet import MiniWallet
+
+ALICE = MiniWallet("alice")
+BOB = MiniWallet("bob")
+NOW_MS = 1_000_000
+
+
+class World:
+    """A chain, and a pool beside it."""
+
+    def __init__(self, limits: EvidencePoolLimits | None = None, **peg: int) -> None:
+        self.chain = MemoryChain(peg=peg)
+        self.pool = EvidencePool(limits or EvidencePoolLimits())
+
+    def add(self, evidence: Evidence, now_ms: int = NOW_MS) -> Txid:
+        fact = self.chain.l1.fact(evidence.l1_block_hash) or L1BlockFact(evidence.l1_height, 1)
+        return self.pool.add(evidence, fact, self.chain.state, self.chain.rules, now_ms)
+
+    def refused(self, evidence: Evidence) -> Reason:
+        """Why the pool does not take it; the pool stays as it is."""
+        before = (self.chosen(), len(self.pool), self.pool.size_bytes)
+        with pytest.raises(Rejected) as caught:
+            self.add(evidence)
+        assert (self.chosen(), len(self.pool), self.pool.size_bytes) == before
+        return caught.value.reason
+
+    def chosen(self, anchor_height: int = 10**6, max_bytes: int = 10**9) -> list[Evidence]:
+        return self.pool.select(anchor_height, max_bytes)
+
+    def two_deposits(self) -> tuple[Transaction, Evidence]:
+        """One L1 transaction that pays two deposit addresses, and evidence of both."""
+        policy = self.chain.rules.custody.newest
+        scripts = [reserve_script(policy, CoinKind.DEPOSIT, who.script()).script for who in (ALICE, BOB)]
+        payment = self.chain.l1.payment(*[TxOut(50_000, script) for script in scripts])
+        self.chain.l1.mine(payment)
+        openings = [Opening(vout, CoinKind.DEPOSIT, 0, who.script()) for vout, who in enumerate((ALICE, BOB))]
+        return payment, self.chain.l1.evidence(payment, *openings)
+
+    def settlement(self) -> Evidence:
+        """Evidence of a recorded payout, confirmed on L1 but not yet settled."""
+        coins = self.chain.fund(*[ALICE.script()] * self.chain.rules.params.batch_min_payouts)
+        burn = self.chain.burn_output(900_000, BOB.script(), ALICE.script())
+        self.chain.extend(*[ALICE.spend([coin], [burn]) for coin in coins])
+        [batch] = self.chain.extend().block.body.batches
+        payout = Transaction.parse(batch.transaction)
+        self.chain.l1.mine(payout)
+        evidence = self.chain.l1.evidence(payout)
+        self.chain.bury()
+        return evidence
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def part(evidence: Evidence, *vouts: int) -> Evidence:
+    """The same with only these openings."""
+    return replace(evidence, openings=tuple(item for item in evidence.openings if item.vout in vouts))
+
+
+def test_evidence_waits_under_the_id_of_its_l1_transaction(world: World) -> None:
+    payment, evidence = world.chain.pay_reserve(ALICE.script(), 50_000)
+    assert world.add(evidence) == payment.txid
+    assert payment.txid in world.pool
+    assert world.pool.get(payment.txid) == evidence
+    assert world.pool.get(Txid(bytes(32))) is None
+    assert (len(world.pool), world.pool.size_bytes) == (1, len(evidence.encode()))
+
+
+def test_evidence_above_the_anchor_waits_until_it_is_below(world: World) -> None:
+    _, evidence = world.chain.pay_reserve(ALICE.script(), 50_000)
+    assert evidence.l1_height > world.chain.header.anchor.height
+    world.add(evidence)
+    assert world.chosen(evidence.l1_height - 1) == []
+    assert world.chosen(evidence.l1_height) == [evidence]
+    world.chain.bury()
+    world.chain.extend(evidence=world.chosen(world.chain.deepest_anchor().height))
+
+
+def test_evidence_of_a_young_coinbase_waits(world: World) -> None:
+    script = reserve_script(world.chain.rules.custody.newest, CoinKind.DEPOSIT, ALICE.script()).script
+    coinbase = replace(world.chain.l1.mine().transactions[0], outputs=(TxOut(50_000, script),))
+    world.chain.l1.mine_exactly(coinbase)
+    evidence = world.chain.l1.evidence(coinbase, Opening(0, CoinKind.DEPOSIT, 0, ALICE.script()))
+    world.add(evidence)
+    world.chain.bury()
+    built = world.chain.build(evidence=[evidence])
+    assert (built.block.body.evidence, built.rejected_evidence) == ((), [])
+
+
+def test_evidence_that_a_block_could_not_hold_is_refused(world: World) -> None:
+    _, evidence = world.chain.pay_reserve(ALICE.script(), 50_000)
+    foreign = replace(evidence, openings=(Opening(0, CoinKind.DEPOSIT, 0, BOB.script()),))
+    assert world.refused(foreign) is EvidenceReason.WRONG_SCRIPT
+    assert world.refused(part(evidence)) is EvidenceReason.NO_OPENINGS
+    assert world.refused(replace(evidence, l1_height=3)) is EvidenceReason.WRONG_HEIGHT
+    _, small = world.chain.pay_reserve(ALICE.script(), 999)
+    assert world.refused(small) is EvidenceReason.BELOW_FLOOR
+
+
+def test_evidence_of_what_has_entered_is_refused(world: World) -> None:
+    _, evidence = world.chain.pay_reserve(ALICE.script(), 50_000)
+    world.chain.bury()
+    world.chain.extend(evidence=[evidence])
+    assert world.refused(evidence) is EvidenceReason.ALREADY_ENTERED
+
+
+def test_evidence_that_waits_already_is_refused(world: World) -> None:
+    _, evidence = world.two_deposits()
+    world.add(evidence)
+    assert world.refused(evidence) is EvidencePoolReason.ALREADY_WAITING
+    assert world.refused(part(evidence, 1)) is EvidencePoolReason.ALREADY_WAITING
+
+
+def test_evidence_is_refused_when_the_count_is_full() -> None:
+    world = World(EvidencePoolLimits(max_count=1))
+    world.add(world.chain.pay_reserve(ALICE.script(), 50_000)[1])
+    assert world.refused(world.chain.pay_reserve(ALICE.script(), 50_000)[1]) is EvidencePoolReason.FULL
+
+
+def test_evidence_is_refused_when_the_bytes_are_full() -> None:
+    size_bytes = len(World().chain.pay_reserve(ALICE.script(), 50_000)[1].encode())
+    world = World(EvidencePoolLimits(max_bytes=2 * size_bytes - 1))
+    world.add(world.chain.pay_reserve(ALICE.script(), 50_000)[1])
+    assert world.refused(world.chain.pay_reserve(ALICE.script(), 50_000)[1]) is EvidencePoolReason.FULL
+
+
+def test_full_pool_still_merges_what_fits() -> None:
+    world = World(EvidencePoolLimits(max_count=1))
+    _, evidence = world.two_deposits()
+    world.add(part(evidence, 0))
+    world.add(part(evidence, 1))
+    assert world.chosen() == [evidence]
+
+
+def test_evidence_beyond_what_a_block_may_hold_is_refused() -> None:
+    world = World(max_openings=1)
+    _, evidence = world.two_deposits()
+    assert world.refused(evidence) is EvidencePoolReason.TOO_LARGE
+    world.add(part(evidence, 0))
+    assert world.refused(part(evidence, 1)) is EvidencePoolReason.TOO_LARGE
+    world.chain.bury()
+    world.chain.extend(evidence=world.chosen())
+    world.pool.recheck(world.chain.state)
+    world.add(part(evidence, 1))
+
+
+# Merging
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_openings_of_one_transaction_are_merged_in_order(world: World, order: tuple[int, int]) -> None:
+    payment, evidence = world.two_deposits()
+    for vout in order:
+        world.add(part(evidence, vout))
+    assert world.pool.get(payment.txid) == evidence
+    assert (len(world.pool), world.pool.size_bytes) == (1, len(evidence.encode()))
+    world.chain.bury()
+    built = world.chain.extend(evidence=world.chosen())
+    assert len(built.state.transactions) == 2
+
+
+def test_bad_opening_does_not_spoil_what_waits(world: World) -> None:
+    payment, evidence = world.two_deposits()
+    world.add(part(evidence, 0))
+    bad = replace(evidence, openings=(Opening(1, CoinKind.DEPOSIT, 0, ALICE.script()),))
+    assert world.refused(bad) is EvidenceReason.WRONG_SCRIPT
+    assert world.pool.get(payment.txid) == part(evidence, 0)
+
+
+def test_newer_proof_replaces_the_one_of_a_block_that_l1_gave_up(world: World) -> None:
+    payment, stale = world.chain.pay_reserve(ALICE.script(), 50_000)
+    world.add(stale)
+    world.chain.l1.blocks.pop()
+    world.chain.l1.mine()
+    world.chain.l1.mine(payment)
+    fresh = world.chain.l1.evidence(payment, *stale.openings)
+    world.add(fresh, NOW_MS + 5)
+    assert world.chosen() == [fresh]
+    assert world.pool.size_bytes == len(fresh.encode())
+
+
+def test_settlement_is_not_merged_with_openings(world: World) -> None:
+    evidence = world.settlement()
+    world.add(evidence)
+    opened = replace(evidence, openings=(Opening(0, CoinKind.DEPOSIT, 0, ALICE.script()),))
+    assert world.refused(opened) is EvidenceReason.CHANGE_CLAIMED
+    assert world.chosen() == [evidence]
+
+
+# What is given out and forgotten
+
+
+def test_select_gives_the_lowest_that_fit(world: World) -> None:
+    pieces = [world.chain.pay_reserve(ALICE.script(), 50_000)[1] for _ in range(3)]
+    for evidence in reversed(pieces):
+        world.add(evidence)
+    sizes = [len(evidence.encode()) for evidence in pieces]
+    assert world.chosen() == pieces
+    assert world.chosen(max_bytes=sizes[0] + sizes[1]) == pieces[:2]
+    assert world.chosen(max_bytes=sizes[0] + sizes[1] - 1) == pieces[:1]
+
+
+def test_recheck_forgets_what_has_entered(world: World) -> None:
+    payment, evidence = world.chain.pay_reserve(ALICE.script(), 50_000)
+    _, later = world.chain.pay_reserve(ALICE.script(), 50_000)
+    world.add(evidence)
+    world.add(later)
+    assert world.pool.recheck(world.chain.state) == []
+    world.chain.bury()
+    world.chain.extend(evidence=[evidence])
+    assert world.pool.recheck(world.chain.state) == [payment.txid]
+    assert world.chosen() == [later]
+    assert world.pool.size_bytes == len(later.encode())
+
+
+def test_recheck_keeps_the_openings_that_have_not_entered(world: World) -> None:
+    _, evidence = world.two_deposits()
+    world.add(evidence)
+    world.chain.bury()
+    world.chain.extend(evidence=[part(evidence, 0)])
+    assert world.pool.recheck(world.chain.state) == []
+    assert world.chosen() == [part(evidence, 1)]
+    assert world.pool.size_bytes == len(part(evidence, 1).encode())
+    world.chain.extend(evidence=world.chosen())
+
+
+def test_recheck_forgets_a_settlement_once_it_is_settled(world: World) -> None:
+    evidence = world.settlement()
+    txid = world.add(evidence)
+    assert world.pool.recheck(world.chain.state) == []
+    world.chain.extend(evidence=world.chosen())
+    assert world.pool.recheck(world.chain.state) == [txid]
+    assert world.refused(evidence) is LedgerReason.ALREADY_SETTLED
+
+
+def test_expired_evidence_is_forgotten_by_the_time_of_its_first_piece() -> None:
+    world = World(EvidencePoolLimits(expiry_ms=1_000))
+    payment, evidence = world.two_deposits()
+    world.add(part(evidence, 0), NOW_MS)
+    world.add(part(evidence, 1), NOW_MS + 900)
+    _, other = world.chain.pay_reserve(ALICE.script(), 50_000)
+    world.add(other, NOW_MS + 900)
+    assert world.pool.expire(NOW_MS + 1_000) == []
+    assert world.pool.expire(NOW_MS + 1_001) == [payment.txid]
+    assert world.chosen() == [other]
+
+
+def test_dropped_evidence_is_forgotten(world: World) -> None:
+    payment, evidence = world.chain.pay_reserve(ALICE.script(), 50_000)
+    world.add(evidence)
+    world.pool.drop([payment.txid, payment.txid])
+    assert (len(world.pool), world.pool.size_bytes) == (0, 0)
