@@ -6,7 +6,7 @@ with a sync, and only then sent; the machine hears of its own votes like of any 
 """
 
 import math
-from typing import Final
+from typing import Final, assert_never
 
 import structlog
 import trio
@@ -40,6 +40,17 @@ JUDGE_AGAIN_S: Final = 0.25
 """How soon a block is judged again that waits for L1 or for this member's own prudence."""
 MAX_REMEMBERED_CERTIFICATES: Final = 1_000
 """Certificates whose signatures were checked once are recognized when they come again."""
+
+
+Report = (
+    act.Refuse
+    | act.ReportEquivocation
+    | act.ReportUnknownOwnVote
+    | act.ReportInvalidCertified
+    | act.ReportConflictingCertificates
+)
+LocalAction = act.CastVote | act.SaveCertificate | act.Finalized | act.PruneJournal | act.WakeAt | act.Forget | Report
+"""What needs neither peers nor time."""
 
 
 class ConsensusDriver:
@@ -238,8 +249,7 @@ class ConsensusDriver:
             case _:
                 self._perform_here(action)
 
-    def _perform_here(self, action: act.Action) -> None:
-        """What needs neither peers nor time."""
+    def _perform_here(self, action: LocalAction) -> None:
         match action:
             case act.CastVote():
                 self._cast(action)
@@ -247,8 +257,9 @@ class ConsensusDriver:
                 self._journal.record_certificate(certificate)
             case act.Finalized(info, certificate):
                 self._core.finalize(info.hash, certificate.encode())
-                self._journal.prune(info.view)
-                self._own_notarize = {view: vote for view, vote in self._own_notarize.items() if view > info.view}
+            case act.PruneJournal(final_view):
+                self._journal.prune(final_view)
+                self._own_notarize = {view: vote for view, vote in self._own_notarize.items() if view > final_view}
             case act.WakeAt(at_ms):
                 self._wake_at_ms = at_ms
             case act.Forget(block_hashes):
@@ -322,7 +333,7 @@ def _monotonic_ms() -> int:
     return int(trio.current_time() * 1000)
 
 
-def _report(action: act.Action) -> None:
+def _report(action: Report) -> None:
     """What only people can act on."""
     match action:
         case act.Refuse(reason, detail):
@@ -340,4 +351,4 @@ def _report(action: act.Action) -> None:
                 kinds=[first_certificate.kind.name, second_certificate.kind.name],
             )
         case _:
-            raise NotImplementedError(type(action).__name__)
+            assert_never(action)
