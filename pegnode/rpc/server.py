@@ -124,12 +124,16 @@ async def serve(
     credentials = Credentials.generate()
     app = create_app(node, credentials)
     credentials.write(config.cookie_path)
+    started = False
     try:
         async with trio.open_nursery() as nursery:
             start = partial(hypercorn_serve, cast(ASGIFramework, app), settings, shutdown_trigger=stop.wait)
             urls: list[str] = await nursery.start(start)
+            started = True
             task_status.started(urls[0])
     except* OSError as errors:
+        if started:
+            raise
         raise ServerError(ServerReason.ADDRESS_IN_USE, f"can't listen on {config.bind()}: {_first(errors)}") from errors
     finally:
         credentials.remove(config.cookie_path)

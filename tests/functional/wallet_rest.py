@@ -235,6 +235,20 @@ async def test_payment_below_dust_is_refused(served: Served) -> None:
     alice.close()
 
 
+async def test_feerate_that_is_surely_a_mistake_is_refused(served: Served) -> None:
+    alice = await served.funded()
+    for feerate_sat_vb in (30_000, 2**62):
+        error = await refusal(
+            partial(alice.send, served.url, served.address(BOB), 10_000, feerate_sat_vb=feerate_sat_vb)
+        )
+        assert error.reason is WalletReason.LIBRARY
+    free = await refusal(partial(alice.send, served.url, served.address(BOB), 10_000, feerate_sat_vb=0))
+    assert free.reason is WalletReason.REJECTED
+    assert free.detail.startswith("pool-feerate")
+    assert await served.sync(alice) == served.credited_sats
+    alice.close()
+
+
 async def test_refused_withdrawal_names_the_rule_and_leaves_the_coins(served: Served) -> None:
     alice = await served.funded()
     error = await refusal(lambda: alice.withdraw(served.url, served.l1_address(BOB), 10_000, 9_900))

@@ -313,6 +313,28 @@ def test_open_store_locks_its_directory_and_close_frees_it(tmp_path: Path) -> No
     open_store(tmp_path).close()
 
 
+def test_store_of_another_process_is_locked(tmp_path: Path) -> None:
+    script = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from tests.support.stores import open_store\n"
+        "store = open_store(Path(sys.argv[1]))\n"
+        "print('open', flush=True)\n"
+        "sys.stdin.readline()\n"
+    )
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    with subprocess.Popen(
+        command, cwd=root, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "open\n"
+        assert refusal(tmp_path) is StorageReason.LOCKED
+        other.communicate("done\n", timeout=20)
+    open_store(tmp_path).close()
+
+
 def test_refused_store_frees_its_directory(tmp_path: Path) -> None:
     open_store(tmp_path).close()
     assert refusal(tmp_path, "another chain") is StorageReason.WRONG_CHAIN
