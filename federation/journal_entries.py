@@ -17,6 +17,7 @@ class RocksEntries:
     def __init__(self, path: Path, *, create: bool) -> None:
         """Open the directory. Raises JournalRefused: MISSING unless `create`, EXISTS, UNUSABLE."""
         self._path = path
+        self._closed = False
         begun = (path / "CURRENT").exists()
         if not begun and not create:
             raise JournalRefused(JournalReason.MISSING, f"no journal in {path}")
@@ -61,8 +62,10 @@ class RocksEntries:
             self._database.write(batch, options)
 
     def close(self) -> None:
-        """Free the directory; later use raises JournalRefused (UNUSABLE)."""
-        self._database.close()
+        """Free the directory; later use raises JournalRefused (UNUSABLE), but closing again is allowed."""
+        if not self._closed:
+            self._closed = True
+            self._database.close()
 
     @contextmanager
     def _translating(self) -> Iterator[None]:
