@@ -121,7 +121,7 @@ def _decode_base58(text: str, network: Network) -> Script:
         raise Rejected(AddressReason.CHECKSUM, "a character is wrong or missing") from error
     except (InvalidBase58Error, IndexError) as error:
         raise Rejected(AddressReason.MALFORMED, "neither Bech32 nor base 58") from error
-    if len(data) != _HASH160_SIZE or str(data) != text:
+    if len(data) != _HASH160_SIZE:
         raise Rejected(AddressReason.MALFORMED, f"{len(data)} bytes in base 58")
     if data.nVersion == network.p2pkh_version:
         return Script(b"\x76\xa9\x14" + bytes(data) + b"\x88\xac")

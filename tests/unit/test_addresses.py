@@ -17,6 +17,7 @@ from bridge.bitcoin.addresses import (
     l1_network,
     sidechain_network,
 )
+from bridge.bitcoin.hashes import sha256
 from bridge.errors import Rejected
 
 HASH20, HASH32 = st.binary(min_size=20, max_size=20), st.binary(min_size=32, max_size=32)
@@ -123,6 +124,14 @@ def test_text_is_refused_when_malformed(text: str) -> None:
 def test_base58_is_refused_with_another_size(size: int) -> None:
     text = str(CBase58Data.from_bytes(bytes(size), 0))
     assert _reason(text, MAIN) is AddressReason.MALFORMED
+
+
+def test_base58_is_read_when_it_begins_like_bech32() -> None:
+    scripts = (b"\x76\xa9\x14" + sha256(b"%d" % number)[:20] + b"\x88\xac" for number in range(100_000))
+    script = next(script for script in scripts if encode_address(script, PEG_REGTEST).startswith("TB1"))
+    address = encode_address(script, PEG_REGTEST)
+    assert decode_address(address, PEG_REGTEST) == script
+    assert _reason(address, MAIN) is AddressReason.WRONG_NETWORK
 
 
 def test_address_of_an_unknown_chain_is_refused() -> None:

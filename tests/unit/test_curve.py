@@ -1,11 +1,13 @@
 """Points and signatures; the published vectors are in tests/vectors."""
 
 import pytest
+from coincurve import PublicKey, PublicKeyXOnly
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from bridge.bitcoin import curve
 from bridge.bitcoin.curve import CurveReason
+from bridge.bitcoin.hashes import tagged_hash
 from bridge.errors import Rejected
 
 ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
@@ -13,6 +15,7 @@ FIELD = 2**256 - 2**32 - 977
 SECRETS = st.integers(1, ORDER - 1).map(lambda value: value.to_bytes(32))
 DIGESTS = st.binary(min_size=32, max_size=32)
 SECRET = bytes(31) + b"\x07"
+NONCE = bytes(31) + b"\x0b"
 NOT_ON_THE_CURVE = bytes(31) + b"\x05"
 
 
@@ -34,6 +37,24 @@ def test_verification_is_false_for_other_sizes(size: int) -> None:
     assert not curve.schnorr_verify((key + key + key)[:size], digest, signature)
     assert not curve.schnorr_verify(key, bytes(size), signature)
     assert not curve.schnorr_verify(key, digest, (signature + signature)[:size])
+
+
+@pytest.mark.parametrize("size", [0, 31, 33, 64])
+def test_signature_of_another_digest_size_is_refused_though_it_is_valid(size: int) -> None:
+    """BIP340 signs messages of any size; what is signed here is a digest, and nothing else may pass for one."""
+    message = bytes(size)
+    key, nonce = curve.x_only(SECRET), curve.x_only(NONCE)
+    challenge = int.from_bytes(tagged_hash("BIP0340/challenge", nonce + key + message)) % ORDER
+    response = (_even(NONCE) + challenge * _even(SECRET)) % ORDER
+    signature = nonce + response.to_bytes(32)
+    assert PublicKeyXOnly(key).verify(signature, message)
+    assert not curve.schnorr_verify(key, message, signature)
+
+
+def _even(secret: bytes) -> int:
+    """The secret of the point with the same x and an even y."""
+    value = int.from_bytes(secret)
+    return value if PublicKey.from_secret(secret).format()[0] == 2 else ORDER - value
 
 
 @pytest.mark.parametrize("secret", [b"", bytes(31), bytes(32), ORDER.to_bytes(32), b"\xff" * 32, bytes(33)])

@@ -196,7 +196,10 @@ def test_equal_children_are_refused() -> None:
 
 
 def test_count_of_none_is_refused() -> None:
-    assert _reason(_with_tree([], [], count=0), L1BlockFact(HEIGHT, 0)) is EvidenceReason.BAD_PROOF
+    """A node says so of a block of which it has only the header; a tree of no leaves could be given one."""
+    root = sha256d(TXIDS[OURS] * 2)
+    forged = _with_tree([TXIDS[OURS]], [True, True], count=0, root=root)
+    assert _reason(forged, L1BlockFact(HEIGHT, 0)) is EvidenceReason.BAD_PROOF
 
 
 def test_root_is_refused_when_the_header_has_another() -> None:

@@ -37,7 +37,9 @@ def test_outpoint_is_refused_with_another_size(size: int) -> None:
         OutPoint.decode(bytes(size))
 
 
-@pytest.mark.parametrize("text", ["", "00" * 31, "00" * 33, "0x" + "00" * 31, "zz" * 32, "00 " * 21 + "0", "é" * 64])
+@pytest.mark.parametrize(
+    "text", ["", "00" * 31, "00" * 33, "0x" + "00" * 31, "zz" * 32, "00 " * 21 + "0", "00 " * 32, "é" * 64]
+)
 def test_hash_text_is_refused(text: str) -> None:
     with pytest.raises(MalformedError):
         hash_from_hex(text)
