@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any
 
 import msgspec
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from bridge.bitcoin.addresses import Network
@@ -50,12 +50,10 @@ class EsploraFault(PegnodeError):  # noqa: N818 -- the client's
 
 def add_esplora(app: FastAPI, node: NodeApi) -> None:
     """Serve the interface under `app`'s root."""
-    router = APIRouter()
     for routes in (_BlockRoutes(node).routes(), _TransactionRoutes(node).routes()):
         for path, endpoint in routes.items():
-            router.add_api_route(path, endpoint, methods=["GET"])
-    router.add_api_route("/tx", _Broadcast(node), methods=["POST"])
-    app.include_router(router)
+            app.add_api_route(path, endpoint, methods=["GET"])
+    app.add_api_route("/tx", _Broadcast(node), methods=["POST"])
     app.add_exception_handler(EsploraFault, _fault_response)
 
 

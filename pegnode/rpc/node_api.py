@@ -19,7 +19,7 @@ from pegnode.storage.store import ChainStore
 class UnavailableReason(Reason):
     """Why the node can't answer at the moment. Trying again later may help."""
 
-    L1_UNREACHABLE = "l1-unreachable"
+    L1_UNREACHABLE = "l1-unavailable"
     """Its own Bitcoin node does not answer."""
     SYNCING = "syncing"
     """It has not yet caught up with the chain."""

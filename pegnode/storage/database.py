@@ -77,8 +77,11 @@ class Database:
 
     def get(self, family: str, key: bytes) -> bytes | None:
         """The value of `key`, or None. Raises StorageError."""
-        with _translating(self._path):
-            value: bytes | None = self._family(family).get(key)
+        table = self._family(family)
+        try:  # without `_translating`, which would cost more than the reading
+            value: bytes | None = table.get(key)
+        except Exception as error:
+            raise _translated(self._path, error) from error
         return value
 
     def decoded(self, decode: Callable[[bytes], V], data: bytes) -> V:
