@@ -46,7 +46,7 @@ class HostSettings:
     chain_id: 32 bytes. software: see `Hello`.
     members: the allow-list. We are a member exactly if it holds our own id.
     dial: where members listen, or other nodes that admit us as a guest; the host decides which of them it dials.
-    listen: multiaddrs with an IP address; port 0 takes any free port.
+    listen: multiaddrs with an IP address; port 0 takes any free port. A guest need not listen.
     max_guests: how many peers that are no members may be connected to us at once; 0 refuses them all.
     """
 
@@ -123,8 +123,10 @@ class Libp2pHost:
             async with trio.open_nursery() as nursery:
                 for peer, endpoint in self._targets:
                     nursery.start_soon(self._keep_dialled, peer, endpoint)
-                nursery.start_soon(trio.serve_listeners, self._accept, listeners)
+                if listeners:
+                    nursery.start_soon(trio.serve_listeners, self._accept, listeners)
                 task_status.started()
+                await trio.sleep_forever()
         finally:
             self._peers.close()
             for listener in listeners:

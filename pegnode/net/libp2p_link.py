@@ -14,7 +14,7 @@ from typing import cast
 
 import structlog
 import trio
-from libp2p.abc import IMuxedStream, ISecureConn
+from libp2p.abc import ISecureConn
 from libp2p.crypto.secp256k1 import create_new_key_pair
 from libp2p.crypto.x25519 import create_new_key_pair as create_new_x25519_key_pair
 from libp2p.custom_types import TProtocol
@@ -29,7 +29,7 @@ from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicat
 from libp2p.security.noise.io import MAX_PLAINTEXT_LENGTH
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_PROTOCOL
 from libp2p.security.noise.transport import Transport as NoiseTransport
-from libp2p.stream_muxer.yamux.yamux import HEADER_SIZE, MAX_WINDOW_SIZE, Yamux
+from libp2p.stream_muxer.yamux.yamux import HEADER_SIZE, MAX_WINDOW_SIZE, Yamux, YamuxStream
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_PROTOCOL
 from libp2p.transport.upgrader import TransportUpgrader
 from typing_extensions import override
@@ -37,6 +37,7 @@ from typing_extensions import override
 from pegnode.net.transport import DropReason, PeerId, RemoteFault
 
 STREAM_PROTOCOL = TProtocol("/pegnode/1")
+STREAM_WINDOW_BYTES = 4 * 1024 * 1024
 MAX_BACKLOG_BYTES = 2 * MAX_WINDOW_SIZE
 """Yamux warns about a peer that exceeds its window, and buffers on. Twice the largest window is no honest peer's."""
 _RECEIVE_BYTES = 64 * 1024
@@ -107,9 +108,9 @@ class SocketConnection(ReadWriteCloser):
 class MuxedStream:
     """Our stream as a `ByteStream`."""
 
-    def __init__(self, stream: IMuxedStream, muxer: Yamux) -> None:
+    def __init__(self, stream: YamuxStream, muxer: Yamux) -> None:
         self._stream = stream
-        self._muxer = muxer
+        self.muxer = muxer
 
     async def read(self, limit_bytes: int) -> bytes:
         """Between 1 and `limit_bytes` bytes; empty at the end. Raises trio.BrokenResourceError."""
@@ -130,7 +131,7 @@ class MuxedStream:
 
     def backlog_bytes(self) -> int:
         """What waits in the muxer, for this stream or any other that the peer opened."""
-        return sum(len(buffer) for buffer in self._muxer.stream_buffers.values())
+        return sum(len(buffer) for buffer in self.muxer.stream_buffers.values())
 
 
 class SecureLink:
@@ -155,17 +156,18 @@ class SecureLink:
         try:
             await self._muxer.event_started.wait()
             stream = await (self._select() if self._is_initiator else self._accept())
+            await _widen(stream)
         except Exception as error:
             raise RemoteFault(DropReason.HANDSHAKE_FAILED, _describe(error)) from error
         return MuxedStream(stream, self._muxer)
 
-    async def _select(self) -> IMuxedStream:
+    async def _select(self) -> YamuxStream:
         stream = await self._muxer.open_stream()
         await MultiselectClient().select_one_of([STREAM_PROTOCOL], MultiselectCommunicator(stream))
         return stream
 
-    async def _accept(self) -> IMuxedStream:
-        stream = await self._muxer.accept_stream()
+    async def _accept(self) -> YamuxStream:
+        stream = cast(YamuxStream, await self._muxer.accept_stream())
         await Multiselect({STREAM_PROTOCOL: None}).negotiate(MultiselectCommunicator(stream))
         return stream
 
@@ -190,6 +192,14 @@ class LinkUpgrader:
         except Exception as error:
             raise RemoteFault(DropReason.HANDSHAKE_FAILED, _describe(error)) from error
         return SecureLink(wire, secured, cast(Yamux, muxer))
+
+
+async def _widen(stream: YamuxStream) -> None:
+    """Let the peer send a whole largest frame at once, where Yamux would start with 256 KiB and grow by round trips."""
+    extra_bytes = STREAM_WINDOW_BYTES - stream.target_recv_window
+    stream.target_recv_window += extra_bytes
+    stream.recv_window += extra_bytes
+    await stream.send_window_update(extra_bytes)
 
 
 def _describe(error: BaseException) -> str:

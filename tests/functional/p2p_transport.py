@@ -21,8 +21,8 @@ from libp2p.transport.upgrader import TransportUpgrader
 from pegnode.net.address import parse_peer_address
 from pegnode.net.framing import FrameKind, encode_frame
 from pegnode.net.libp2p_host import MAX_PENDING_INBOUND, HostSettings, Libp2pHost
-from pegnode.net.libp2p_link import SocketConnection
-from pegnode.net.transport import PeerRole, RemoteFault
+from pegnode.net.libp2p_link import MAX_BACKLOG_BYTES, SocketConnection
+from pegnode.net.transport import PeerConnected, PeerRole, RemoteFault, Transport
 from tests.functional.transport_fleet import CHAIN_ID, Node, client, fleet
 from tests.functional.transport_process import ANSWER, ECHO
 
@@ -88,6 +88,18 @@ async def test_stopped_member_is_noticed_and_rejoins() -> None:
         await high.expect("connected", peer=low.peer)
 
 
+async def test_member_that_stops_reading_is_dropped_before_messages_get_lost() -> None:
+    async with fleet() as ships:
+        low, high = await ships.mesh(2, silence_limit_s=60.0)
+        high.signal(signal.SIGSTOP)
+        with trio.fail_after(20):
+            while (await low.send(high, text="unread", size=MAX_PAYLOAD_BYTES))[0]:
+                pass
+        await low.expect("disconnected", peer=high.peer, reason="slow-consumer")
+        high.signal(signal.SIGCONT)
+        await low.expect("connected", peer=high.peer)
+
+
 async def test_dropped_member_is_told_why_and_reconnects() -> None:
     async with fleet() as ships:
         low, high = await ships.mesh(2)
@@ -121,6 +133,17 @@ async def test_guest_is_admitted_until_the_places_are_taken() -> None:
         await late.expect("refused", peer=member.peer, reason="too-many-guests", by_peer=True)
         guest.signal(signal.SIGKILL)
         await late.expect("connected", peer=member.peer)
+
+
+async def test_guest_need_not_listen() -> None:
+    async with fleet() as ships:
+        member = Node()
+        await ships.start(member, [member], max_guests=1)
+        settings = HostSettings(CHAIN_ID, "guest", frozenset({member.peer}), (parse_peer_address(member.address),))
+        guest: Transport = Libp2pHost(secrets.token_bytes(32), settings, random.Random())
+        await ships.nursery.start(guest.run)
+        assert guest.listen_addresses == ()
+        assert await guest.events.receive() == PeerConnected(member.peer, PeerRole.MEMBER, "test/1")
 
 
 async def test_wrong_chain_is_refused_by_reason() -> None:
@@ -219,6 +242,19 @@ async def test_faulty_frame_drops_the_peer_by_reason(bytes_sent: bytes, reason: 
             assert await peer.goodbye() == reason
         await node.expect("disconnected", peer=member.peer, reason=reason, by_peer=False)
         assert await node.is_well()
+
+
+async def test_peer_that_fills_a_stream_of_its_own_is_dropped_for_flooding() -> None:
+    async with fleet() as ships:
+        node, member = Node(), Node()
+        await ships.start(node, [node, member])
+        async with client(node, member.secret) as peer:
+            await peer.greet(PeerRole.MEMBER)
+            await node.expect("connected", peer=member.peer)
+            extra = await peer.stream.muxer.open_stream()
+            extra.send_window = 2 * MAX_BACKLOG_BYTES  # whatever the host's window is
+            await extra.write(bytes(MAX_BACKLOG_BYTES + 1))
+            await node.expect("disconnected", peer=member.peer, reason="flood")
 
 
 async def test_newer_connection_of_a_member_replaces_its_older_one() -> None:
