@@ -20,6 +20,7 @@ from bridge.errors import Reason
 from bridge.l1.credentials import CookieAuth, Credentials, PasswordAuth
 from federation.membership import Member, Membership
 from pegnode.errors import ReasonedError
+from pegnode.folders import COOKIE_FILE
 from pegnode.net.address import parse_endpoint
 from pegnode.net.transport import PeerAddress, PeerId, TransportError
 
@@ -125,6 +126,11 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     l1: L1Config
     p2p: P2pConfig
     rpc: RpcConfig
+
+    @property
+    def cookie_path(self) -> Path:
+        """Where the running process keeps the login of its RPC."""
+        return self.data_dir / COOKIE_FILE
 
     @classmethod
     def load(cls, path: Path) -> Self:

@@ -37,22 +37,21 @@ from federation.keystore import (
 )
 from pegnode.config import FunctionaryConfig, L1Config, NodeConfig, P2pConfig, PeerConfig, RpcConfig, render
 from pegnode.errors import ReasonedError
+from pegnode.folders import (
+    DATA_FOLDER,
+    FUNCTIONARY_FILE,
+    GENESIS_FILE,
+    JOURNAL_FOLDER,
+    KEYS_FOLDER,
+    MEMBER_NAMES,
+    NODE_FILE,
+    NODE_NAME,
+    RECOVERY_FOLDER,
+)
 from pegnode.genesis import FIRST_EPOCH, Genesis, MemberSection
 from pegnode.net.address import peer_id_from_secret
 from pegnode.ports import LOOPBACK, free_ports
 
-MEMBER_NAMES = (
-    "alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi", "ivan", "judy", "karl", "liam", "mona", "nina",
-    "oscar",
-)  # fmt: skip
-NODE_NAME = "node"
-GENESIS_FILE = "genesis.json"
-FUNCTIONARY_FILE = "functionary.toml"
-NODE_FILE = "node.toml"
-KEYS_FOLDER = "keys"
-DATA_FOLDER = "data"
-JOURNAL_FOLDER = "journal"
-RECOVERY_FOLDER = "recovery"
 SPARE_RECOVERY_KEYS = 1
 """Recovery keys beyond the recovery quorum: as many may be lost."""
 LEAST_PORT, MOST_PORT = 1024, 65535

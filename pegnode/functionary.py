@@ -9,7 +9,7 @@ from federation.signer import Signer
 from pegnode.config import FunctionaryConfig
 from pegnode.consensus.machine import Simplex
 from pegnode.consensus.parameters import ConsensusParams
-from pegnode.federation_setup import JOURNAL_FOLDER
+from pegnode.folders import JOURNAL_FOLDER
 from pegnode.genesis import Genesis
 from pegnode.node import MAX_GUESTS, assemble, run_parts
 from pegnode.service.consensus_driver import ConsensusDriver

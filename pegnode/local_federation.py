@@ -24,11 +24,12 @@ from bridge.bitcoin.identifiers import BlockHash, hash_from_hex
 from bridge.errors import Reason
 from bridge.state import Anchor
 from pegnode.bitcoind import RegtestBitcoind, find_bitcoind, start_regtest
+from pegnode.clock import now_ms
 from pegnode.config import FunctionaryConfig, L1Config, NodeConfig
 from pegnode.errors import ReasonedError
-from pegnode.federation_setup import FUNCTIONARY_FILE, MEMBER_NAMES, NODE_FILE, NODE_NAME, initialize
+from pegnode.federation_setup import initialize
+from pegnode.folders import FUNCTIONARY_FILE, GENESIS_FILE, MEMBER_NAMES, NODE_FILE, NODE_NAME
 from pegnode.genesis import L1_GENESIS_HASHES_HEX
-from pegnode.node import cookie_path, now_ms
 from pegnode.rpc.client import RpcClient, RpcClientError
 from pegnode.rpc.results import StatusReply
 
@@ -121,7 +122,7 @@ class LocalFederation:
     @property
     def genesis_path(self) -> Path:
         """The genesis file."""
-        return self.directory / "federation" / "genesis.json"
+        return self.directory / "federation" / GENESIS_FILE
 
     @property
     def wallets(self) -> Path:
@@ -263,7 +264,7 @@ def client_of(config: NodeConfig) -> RpcClient:
     """A client of the node with this configuration. Raises LocalFederationError for a port that only the node knows."""
     if config.rpc.port == 0:
         raise LocalFederationError(LocalReason.PORT_UNKNOWN, "rpc.bind has port 0: only the node's log tells its port")
-    return RpcClient(f"http://{config.rpc.bind}", cookie_path(config))
+    return RpcClient(f"http://{config.rpc.bind}", config.cookie_path)
 
 
 def _await_end(name: str, process: psutil.Process) -> None:

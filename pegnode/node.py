@@ -2,11 +2,9 @@
 
 import secrets
 import signal
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from random import Random
 from typing import Final
 
@@ -14,12 +12,13 @@ import structlog
 import trio
 
 from bridge.l1.client import L1Client
-from bridge.l1.credentials import CookieAuth, PasswordAuth
 from bridge.l1.errors import L1Error
 from bridge.l1.watcher import L1Watcher
 from pegnode import __version__
-from pegnode.config import L1Config, NodeConfig
+from pegnode.clock import now_ms
+from pegnode.config import NodeConfig
 from pegnode.errors import PegnodeError
+from pegnode.folders import CHAIN_FOLDER
 from pegnode.genesis import Genesis
 from pegnode.mempool.evidence_pool import EvidencePool, EvidencePoolLimits
 from pegnode.mempool.pool import Mempool, PoolLimits
@@ -46,37 +45,10 @@ L1_START_RETRY_S: Final = 1.0
 MAX_GUESTS: Final = 32
 """Full nodes that one member serves."""
 TRANSPORT_SECRET_SIZE: Final = 32
-MAX_PASSWORD_CHARACTERS: Final = 1_000
 
 
 class WrongL1Chain(PegnodeError):  # noqa: N818 -- a state of the machine's configuration
     """The configured Bitcoin node follows another chain than the genesis names."""
-
-
-def now_ms() -> int:
-    """Unix time in milliseconds."""
-    return time.time_ns() // 1_000_000
-
-
-def l1_client(config: L1Config) -> L1Client:
-    """A client of the configured Bitcoin node."""
-    if config.cookie_file is not None:
-        return L1Client(config.url, CookieAuth(config.cookie_file))
-    if config.user is None or config.password_file is None:
-        raise PegnodeError("l1 has neither a cookie file nor a user with a password file")
-    return L1Client(config.url, PasswordAuth(config.user, _read_password(config.password_file)))
-
-
-def _read_password(path: Path) -> str:
-    """The first line of a password file. Raises PegnodeError, without its contents."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            password = file.readline(MAX_PASSWORD_CHARACTERS).rstrip("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PegnodeError(f"l1.password_file: {path} can't be read: {type(error).__name__}") from None
-    if not password:
-        raise PegnodeError(f"l1.password_file: {path} is empty")
-    return password
 
 
 @dataclass(slots=True)
@@ -107,11 +79,11 @@ def assemble(config: NodeConfig, transport_secret: bytes, max_guests: int) -> No
     """Open the store and join the parts; nothing runs yet. Raises what each part refuses with."""
     genesis = Genesis.load(config.genesis)
     rules = genesis.rules()
-    client = l1_client(config.l1)
+    client = L1Client(config.l1.url, config.l1.credentials())
     pool_limits = PoolLimits()
     host = Libp2pHost(transport_secret, _host_settings(config, rules.chain_id, genesis, max_guests), Random())
     watcher = L1Watcher(client, genesis.anchor.height)
-    store = ChainStore.open(config.data_dir / "chain", rules)
+    store = ChainStore.open(config.data_dir / CHAIN_FOLDER, rules)
     core = NodeCore(
         rules=rules,
         store=store,
@@ -223,12 +195,7 @@ async def _stop_on_signal(stop: trio.Event) -> None:
 
 
 def _server_config(config: NodeConfig) -> ServerConfig:
-    return ServerConfig(cookie_path=cookie_path(config), host=config.rpc.host, port=config.rpc.port)
-
-
-def cookie_path(config: NodeConfig) -> Path:
-    """Where a running node keeps the login of its RPC."""
-    return config.data_dir / ".cookie"
+    return ServerConfig(cookie_path=config.cookie_path, host=config.rpc.host, port=config.rpc.port)
 
 
 async def run_node(config: NodeConfig) -> None:

@@ -7,7 +7,7 @@ import typer
 from bridge.bitcoin.addresses import encode_address
 from bridge.bitcoin.identifiers import Script
 from pegnode.cli.home import DirectoryOption, Home, NodeOption
-from pegnode.cli.terminal import JsonOption, coins, errors_as_one_line, out, print_fields, print_json, print_table
+from pegnode.cli.terminal import JsonOption, coins, errors_as_one_line, out, print_fields, print_items, print_json
 from pegnode.cli.wallets import DEFAULT_WALLET, WalletOption, open_wallet
 from pegnode.rpc.results import ClaimReply, DepositAddressReply, DepositReply, PegInfoReply
 
@@ -61,11 +61,17 @@ def listing(
         if json:
             print_json(replies)
             return
-        print_table(
-            ("amount ", "state", "L1 outpoint", "credited by"),
-            [(coins(item.value_sats), _state(item), item.outpoint, item.claim_txid or "-") for item in replies],
+        print_items(
+            [(f"{coins(item.value_sats)}  {_state(item)}", _details(item)) for item in replies],
             "no deposits yet; get an address with: peg deposit address",
         )
+
+
+def _details(deposit: DepositReply) -> dict[str, str]:
+    details = {"paid by": deposit.outpoint, "to": deposit.claim_address or "-"}
+    if deposit.claim_txid is not None:
+        details["credited by"] = deposit.claim_txid
+    return details
 
 
 def _state(deposit: DepositReply) -> str:

@@ -9,10 +9,10 @@ import typer
 from bridge.bitcoin.identifiers import BlockHash, hash_from_hex
 from bridge.state import Anchor
 from pegnode.cli.terminal import errors_as_one_line, out, print_fields
+from pegnode.clock import now_ms
 from pegnode.config import L1Config
 from pegnode.federation_setup import initialize
 from pegnode.local_federation import template_text
-from pegnode.node import now_ms
 
 federation_app = typer.Typer(no_args_is_help=True, help="Set up a federation.")
 

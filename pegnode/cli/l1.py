@@ -15,7 +15,6 @@ from bridge.l1.regtest import RegtestMiner
 from pegnode.cli.home import DirectoryOption, Home
 from pegnode.cli.terminal import JsonOption, errors_as_one_line, out, print_json
 from pegnode.errors import PegnodeError
-from pegnode.node import l1_client
 
 T = TypeVar("T")
 MAX_BLOCKS_AT_ONCE = 10_000
@@ -35,7 +34,7 @@ def on_regtest(home: Home, work: Callable[[L1Client, RegtestMiner], Awaitable[T]
 
     async def with_client() -> T:
         config = home.federation.member_config(home.federation.member_names[0])
-        async with l1_client(config.l1) as client:
+        async with L1Client(config.l1.url, config.l1.credentials()) as client:
             chain = (await client.chain_info()).chain
             if chain != "regtest":
                 raise NotRegtest(f"the Bitcoin node at {config.l1.url} is on {chain}; this works on regtest only")

@@ -8,9 +8,7 @@ import typer
 
 from pegnode.cli.terminal import errors_as_one_line
 from pegnode.config import FunctionaryConfig, NodeConfig
-from pegnode.functionary import run_functionary
 from pegnode.logs import start_logging
-from pegnode.node import run_node
 
 ConfigOption = Annotated[
     Path, typer.Option("--config", help="The process's TOML file.", exists=True, dir_okay=False, readable=True)
@@ -25,6 +23,8 @@ node_app = typer.Typer(no_args_is_help=True, help="A full node without keys: it 
 @functionary_app.command("run")
 def functionary_run(config: ConfigOption) -> None:
     """Run a member until it is interrupted. The log goes to standard error."""
+    from pegnode.functionary import run_functionary  # the network library takes a second to import
+
     with errors_as_one_line():
         loaded = FunctionaryConfig.load(config)
         start_logging(loaded.log_level)
@@ -34,6 +34,8 @@ def functionary_run(config: ConfigOption) -> None:
 @node_app.command("run")
 def node_run(config: ConfigOption) -> None:
     """Run a full node until it is interrupted. The log goes to standard error."""
+    from pegnode.node import run_node
+
     with errors_as_one_line():
         loaded = NodeConfig.load(config)
         start_logging(loaded.log_level)

@@ -60,6 +60,17 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], empty: st
     out.print(table)
 
 
+def print_items(items: Sequence[tuple[str, Mapping[str, str]]], empty: str) -> None:
+    """A headline for each item, and below it, indented, its long values, whole: for what is copied from a terminal."""
+    if not items:
+        out.print(empty, markup=False)
+    for headline, values in items:
+        out.print(headline, markup=False, style="bold" if out.is_terminal else "")
+        width = max(len(name) for name in values)
+        for name, value in values.items():
+            out.print(f"    {name:<{width}}  {value}", markup=False)
+
+
 def print_fields(fields: Mapping[str, Any]) -> None:
     """One `name  value` line for each field."""
     width = max(len(name) for name in fields)

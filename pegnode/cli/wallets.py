@@ -11,7 +11,7 @@ import typer
 from bridge.bitcoin.amounts import parse_btc
 from bridge.bitcoin.identifiers import hash_to_hex
 from pegnode.cli.home import DirectoryOption, Home, NodeOption, rpc_url
-from pegnode.cli.terminal import JsonOption, coins, errors_as_one_line, out, print_fields, print_json, print_table
+from pegnode.cli.terminal import JsonOption, coins, errors_as_one_line, out, print_fields, print_items, print_json
 from pegnode.wallet.wallet import HistoryItem, Wallet, WalletChain
 
 WalletOption = Annotated[str, typer.Option("--wallet", "-w", envvar="PEGNODE_WALLET", help="The wallet's name.")]
@@ -131,11 +131,7 @@ def history(
         if json:
             print_json([_item_json(item) for item in items])
             return
-        print_table(
-            ("when", "what", "amount ", "fee ", "height ", "txid"),
-            [_item_row(item) for item in items],
-            "nothing yet",
-        )
+        print_items([_headline(item) for item in items], "nothing yet")
 
 
 def _item_json(item: HistoryItem) -> dict[str, str | int | None]:
@@ -150,14 +146,12 @@ def _item_json(item: HistoryItem) -> dict[str, str | int | None]:
     }
 
 
-def _item_row(item: HistoryItem) -> tuple[str, ...]:
+def _headline(item: HistoryItem) -> tuple[str, dict[str, str]]:
     change_sats = item.received_sats - item.sent_sats
-    when = datetime.fromtimestamp(item.time_seconds, UTC).strftime("%Y-%m-%d %H:%M:%S") if item.time_seconds else "-"
-    return (
-        when,
-        item.kind.value,
-        f"{'-' if change_sats < 0 else '+'}{coins(abs(change_sats))}",
-        "-" if item.fee_sats is None else coins(item.fee_sats),
-        "waiting" if item.height is None else str(item.height),
-        hash_to_hex(item.txid),
-    )
+    amount = f"{'-' if change_sats < 0 else '+'}{coins(abs(change_sats))}"
+    values = {"txid": hash_to_hex(item.txid), "block": "waiting" if item.height is None else str(item.height)}
+    if item.time_seconds is not None:
+        values["time"] = datetime.fromtimestamp(item.time_seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    if item.fee_sats is not None:
+        values["fee"] = coins(item.fee_sats)
+    return f"{amount}  {item.kind.value}", values

@@ -6,7 +6,7 @@ import typer
 
 from bridge.bitcoin.amounts import parse_btc
 from pegnode.cli.home import DirectoryOption, Home, NodeOption, rpc_url
-from pegnode.cli.terminal import JsonOption, coins, errors_as_one_line, fail, print_fields, print_json, print_table
+from pegnode.cli.terminal import JsonOption, coins, errors_as_one_line, fail, print_fields, print_items, print_json
 from pegnode.cli.wallets import DEFAULT_WALLET, WalletOption, open_wallet
 from pegnode.rpc.results import WithdrawalEstimateReply, WithdrawalReply
 
@@ -65,18 +65,16 @@ def _list(home: Home, json: bool) -> None:
     if json:
         print_json(replies)
         return
-    print_table(
-        ("burned ", "paid ", "state", "L1 address", "L1 outpoint", "burn"),
-        [
-            (
-                coins(item.value_sats),
-                "-" if item.paid_sats is None else coins(item.paid_sats),
-                item.stage,
-                item.l1_address or item.l1_script_hex,
-                item.payout or "-",
-                item.burn,
-            )
-            for item in replies
-        ],
-        "no withdrawals yet",
-    )
+    print_items([_item(reply) for reply in replies], "no withdrawals yet")
+
+
+def _item(reply: WithdrawalReply) -> tuple[str, dict[str, str]]:
+    values = {"to": reply.l1_address or reply.l1_script_hex, "burn": reply.burn}
+    if reply.payout is not None:
+        values["paid by"] = reply.payout
+    elif reply.payouts:
+        values["paid by"] = f"{reply.payouts[-1].txid}, {reply.payouts[-1].confirmations} confirmations"
+    elif reply.refund_txid is not None:
+        values["refunded by"] = reply.refund_txid
+    paid = "" if reply.paid_sats is None else f", {coins(reply.paid_sats)} paid"
+    return f"{reply.stage}: {coins(reply.value_sats)} burned{paid}", values

@@ -24,13 +24,12 @@ from pegnode.config import ConfigReason, ConfigRefused, FunctionaryConfig, L1Con
 from pegnode.errors import ReasonedError
 from pegnode.federation_setup import (
     DEALER_NOTICE,
-    JOURNAL_FOLDER,
-    MEMBER_NAMES,
     FederationFiles,
     SetupReason,
     SetupRefused,
     initialize,
 )
+from pegnode.folders import JOURNAL_FOLDER, MEMBER_NAMES
 from pegnode.genesis import Genesis, GenesisReason, GenesisRefused
 from pegnode.net.address import peer_id_from_secret
 from pegnode.ports import free_ports
