@@ -55,7 +55,8 @@ async def _read_request(stream: trio.SocketStream) -> bytes:
     while _HEADERS_END not in received:
         received += await stream.receive_some()
     headers, _, body = received.partition(_HEADERS_END)
-    length = next(int(line.split(b":")[1]) for line in headers.lower().splitlines() if line.startswith(b"content-len"))
+    lengths = (int(line.split(b":")[1]) for line in headers.lower().splitlines() if line.startswith(b"content-len"))
+    length = next(lengths, 0)  # a GET has no body
     while len(body) < length:
         body += await stream.receive_some()
     return headers + _HEADERS_END + body

@@ -187,7 +187,7 @@ async def test_invalid_request_is_refused(node: FakeNode, content: object) -> No
         ("rejected", -26, "some-rule-broken"),
         ("refusal", -26, "some-rule-broken"),
         ("rpc", -8, "because"),
-        ("l1", -9, "l1-unreachable"),
+        ("l1", -9, "l1-unavailable"),
         ("syncing", -10, "syncing"),
         ("busy", -1, "busy"),
         ("malformed", -22, None),
