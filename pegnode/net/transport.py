@@ -106,7 +106,10 @@ class PeerDisconnected:
 
 @dataclass(frozen=True, slots=True)
 class PeerRefused:
-    """A connection ended before `PeerConnected`. peer: None as long as it hadn't proved one. by_peer: as above."""
+    """A connection ended before `PeerConnected`; left out when the node is too busy to hear it.
+
+    peer: whom we dialled, or who it proved to be; None if it dialled us and proved nothing. by_peer: as above.
+    """
 
     peer: PeerId | None
     reason: DropReason
