@@ -222,7 +222,8 @@ def test_block_over_the_sigop_cap_is_refused() -> None:
         for coin, kind, note in zip(coins, (ScriptType.P2WPKH, ScriptType.P2PKH), heavy_notes(), strict=True)
     ]
     both = chain.build(*heavy)
-    assert len(both.block.body.transactions) == 1
+    assert both.block.body.transactions == (heavy[0].serialize(),)
+    chain.apply(both.block)
     body = replace(both.block.body, transactions=tuple(transaction.serialize() for transaction in heavy))
     block = chain.reseal(Block(both.block.header, body))
     assert refusal(chain, block) == (BodyReason.TOO_MANY_SIGOPS, BodyReason.TOO_MANY_SIGOPS)
@@ -306,8 +307,11 @@ def test_evidence_under_the_parents_anchor_needs_the_node(chain: MemoryChain) ->
     chain.extend()
     block = chain.build(evidence=[evidence]).block
     assert block.header.anchor == chain.header.anchor
-    with pytest.raises(L1Waiting):
-        apply_block(chain.state, block, NO_FACTS, chain.rules)
+    known = chain.facts(block).blocks
+    with pytest.raises(L1Waiting, match="not known yet"):
+        apply_block(chain.state, block, L1Facts(AnchorStatus.UNKNOWN, known), chain.rules)
+    with pytest.raises(L1Contradicted):
+        apply_block(chain.state, block, L1Facts(AnchorStatus.CONTRADICTED, known), chain.rules)
 
 
 # Transactions

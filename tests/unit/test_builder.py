@@ -171,6 +171,27 @@ def test_evidence_above_the_anchor_or_entered_already_waits(chain: MemoryChain) 
     assert nothing_rejected(built)
 
 
+def test_evidence_of_a_settled_batch_waits_to_be_forgotten(chain: MemoryChain) -> None:
+    due_payout(chain)
+    [batch] = chain.extend().block.body.batches
+    payout = Transaction.parse(batch.transaction)
+    chain.l1.mine(payout)
+    evidence = chain.l1.evidence(payout)
+    chain.bury()
+    chain.extend(evidence=[evidence])
+    built = checked(chain, chain.build(evidence=[evidence]))
+    assert built.block.body.evidence == ()
+    assert nothing_rejected(built)
+
+
+def test_evidence_above_the_cap_of_the_peg_waits(chain: MemoryChain) -> None:
+    evidence = deposit(chain)
+    chain.rules = replace(chain.rules, params=replace(chain.rules.params, max_peg_sats=49_999))
+    built = checked(chain, chain.build(evidence=[evidence]))
+    assert built.block.body.evidence == ()
+    assert nothing_rejected(built)
+
+
 def test_evidence_beyond_the_caps_waits() -> None:
     chain = MemoryChain(peg={"max_openings": 2})
     pieces = [deposit(chain) for _ in range(3)]
@@ -243,6 +264,16 @@ def test_transaction_that_is_not_final_waits_with_its_children(chain: MemoryChai
     assert nothing_rejected(built)
     chain.extend()
     chain.extend(early, child)
+
+
+def test_transaction_under_a_relative_lock_waits(chain: MemoryChain) -> None:
+    [coin] = chain.fund(ALICE.script())
+    early = ALICE.spend([coin], [TxOut(5_000, BOB.script())], sequence=2)
+    built = checked(chain, chain.build(early))
+    assert held(built) == []
+    assert nothing_rejected(built)
+    chain.extend()
+    chain.extend(early)
 
 
 def test_transactions_beyond_the_cap_of_inputs_wait(chain: MemoryChain) -> None:

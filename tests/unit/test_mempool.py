@@ -191,6 +191,12 @@ def test_lock_times_are_those_of_the_next_block(world: World) -> None:
     world.add(locked(world.coins[1], now))
 
 
+def test_clock_behind_the_tip_counts_as_the_tips_time(world: World) -> None:
+    past = world.chain.header.time_seconds - 1
+    world.now_ms = 0
+    world.add(ALICE.spend([world.coins[0]], [TxOut(5_000, BOB.script())], locktime=past, sequence=0xFFFFFFFE))
+
+
 # Chains of transactions
 
 
