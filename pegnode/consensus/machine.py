@@ -82,6 +82,11 @@ class Simplex:
         self._state: ConsensusState | None = None
 
     @property
+    def is_started(self) -> bool:
+        """Whether Start was handled: nothing else can be asked before."""
+        return self._state is not None
+
+    @property
     def view(self) -> int:
         """The view this member is in."""
         return self._started.view
