@@ -151,13 +151,18 @@ async def run_parts(
             rpc=address,
             p2p=[item.text for item in parts.host.listen_addresses],
         )
-        await _require_right_chain(parts)
-        nursery.start_soon(parts.core.watcher.run, L1_POLL_S, l1_changed)
+        nursery.start_soon(_watch_l1, parts, l1_changed)
         for task in (parts.relay.run, parts.catch_up.run, parts.evidence_maker.run, payouts.run, *tasks):
             nursery.start_soon(task)
         await parts.stop.wait()
         log.info("stopping")
         nursery.cancel_scope.cancel()
+
+
+async def _watch_l1(parts: NodeParts, on_change: Callable[[], Awaitable[None]]) -> None:
+    """Follow the Bitcoin node, once it is known to be on the right chain. What doesn't need it goes on meanwhile."""
+    await _require_right_chain(parts)
+    await parts.core.watcher.run(L1_POLL_S, on_change)
 
 
 async def _refresh(parts: NodeParts) -> None:

@@ -7,7 +7,7 @@ so a script or a transaction may also be asked about after its block was read. W
 window as it was: an outage is a state with a name, never a finding.
 """
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -42,9 +42,10 @@ class L1Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Payment:
-    """An output on the active chain that pays a script someone asked about."""
+    """An output on the active chain that pays a P2TR script."""
 
     outpoint: OutPoint
+    script: Script
     value_sats: int
     l1_block: Anchor
 
@@ -52,7 +53,7 @@ class Payment:
 @dataclass(frozen=True, slots=True)
 class _ScannedBlock:
     position: Anchor
-    payments: dict[Script, tuple[Payment, ...]]
+    payments: tuple[Payment, ...]
     txids: frozenset[Txid]
 
 
@@ -64,6 +65,7 @@ class L1Watcher:
         self._first_height = first_height
         self._window_blocks = window_blocks
         self._blocks: list[_ScannedBlock] = []
+        self._payments: dict[Script, list[Payment]] = {}
         self._outage: str | None = "not asked yet"
 
     @property
@@ -91,10 +93,9 @@ class L1Watcher:
         """How many confirmations a block of the active chain at `height` has; 0 above the tip."""
         return 0 if self.tip is None else max(0, self.tip.height - height + 1)
 
-    def payments_to(self, script: Script) -> Iterator[Payment]:
+    def payments_to(self, script: Script) -> tuple[Payment, ...]:
         """Every payment to `script` in the window, oldest first."""
-        for block in self._blocks:
-            yield from block.payments.get(script, ())
+        return tuple(self._payments.get(script, ()))
 
     def block_of(self, txid: Txid) -> Anchor | None:
         """The block of the window that holds a transaction; None when none does."""
@@ -118,7 +119,7 @@ class L1Watcher:
             newest = self._blocks[-1].position
             if await self._source.block_hash(newest.height) == newest.hash:
                 break
-            self._blocks.pop()
+            self._forget(self._blocks.pop())
             dropped = True
         return dropped
 
@@ -128,11 +129,24 @@ class L1Watcher:
             scanned, parent_hash = _scan(await self._source.block(block_hash), Anchor(height, block_hash))
             if self._blocks and self._blocks[-1].position.hash != parent_hash:
                 break  # the chain changed between two questions: the next poll sorts it out
-            self._blocks.append(scanned)
-            del self._blocks[: -self._window_blocks]
+            self._remember(scanned)
+            if len(self._blocks) > self._window_blocks:
+                self._forget(self._blocks.pop(0))
             extended = True
             height += 1
         return extended
+
+    def _remember(self, block: _ScannedBlock) -> None:
+        self._blocks.append(block)
+        for payment in block.payments:
+            self._payments.setdefault(payment.script, []).append(payment)
+
+    def _forget(self, block: _ScannedBlock) -> None:
+        """Drop the payments of a block that has left the window, at either end."""
+        for script in {payment.script for payment in block.payments}:
+            left = [payment for payment in self._payments.pop(script) if payment.l1_block != block.position]
+            if left:
+                self._payments[script] = left
 
     async def run(self, interval_s: float, on_change: Callable[[], Awaitable[None]]) -> None:
         """Poll for ever; `on_change` is awaited after each poll that moved the window or changed `outage`."""
@@ -150,11 +164,12 @@ class L1Watcher:
 
 
 def _scan(data: bytes, position: Anchor) -> tuple[_ScannedBlock, BlockHash]:
+    """What is kept of a block, and the hash of its parent."""
     block = parse_block(data)
-    payments: dict[Script, tuple[Payment, ...]] = {}
-    for transaction in block.transactions:
-        for vout, output in enumerate(transaction.outputs):
-            if classify(output.script) is ScriptType.P2TR:
-                payment = Payment(OutPoint(transaction.txid, vout), output.value_sats, position)
-                payments[output.script] = (*payments.get(output.script, ()), payment)
+    payments = tuple(
+        Payment(OutPoint(transaction.txid, vout), output.script, output.value_sats, position)
+        for transaction in block.transactions
+        for vout, output in enumerate(transaction.outputs)
+        if classify(output.script) is ScriptType.P2TR
+    )
     return _ScannedBlock(position, payments, frozenset(tx.txid for tx in block.transactions)), block.parent_hash

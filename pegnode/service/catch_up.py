@@ -43,6 +43,7 @@ class CatchUp:
         self._core = core
         self._peers = peers
         self._tips: dict[PeerId, int] = {}
+        self._failures: dict[PeerId, int] = {}
         self._asked: PeerId | None = None
         self._answers_out, self._answers = trio.open_memory_channel[tuple[PeerId, FinalBlocksAnswer]](4)
         self._wanted = trio.Event()
@@ -74,6 +75,8 @@ class CatchUp:
 
     def _forget(self, peer: PeerId) -> None:
         self._tips.pop(peer, None)
+        if self._peers.member_of(peer) is None:
+            self._failures.pop(peer, None)
 
     def _receive_tip(self, peer: PeerId, message: TipMessage) -> None:
         self._tips[peer] = message.height
@@ -112,12 +115,20 @@ class CatchUp:
             while (peer := self._best_peer()) is not None:
                 if not await self._ask(peer):
                     self._tips.pop(peer, None)
+                    self._failures[peer] = self._failures.get(peer, 0) + 1
 
     def _best_peer(self) -> PeerId | None:
-        """A connected peer that is ahead, the highest first."""
+        """A connected peer that says it is ahead: of those that failed least, a member, and the highest.
+
+        So whoever boasts of blocks that it doesn't send is asked last, however often it boasts.
+        """
         own = self._core.store.tip.header.height
-        ahead = [(height, peer) for peer, height in self._tips.items() if height > own]
-        return max(ahead)[1] if ahead else None
+        ahead = [
+            (-self._failures.get(peer, 0), self._peers.member_of(peer) is not None, height, peer)
+            for peer, height in self._tips.items()
+            if height > own
+        ]
+        return max(ahead)[-1] if ahead else None
 
     async def _ask(self, peer: PeerId) -> bool:
         """One request to `peer`; whether it brought this node forward."""

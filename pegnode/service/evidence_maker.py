@@ -1,6 +1,6 @@
 """From what the watcher saw on L1 to evidence for the sidechain: deposits nobody has to claim, and settled batches."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import structlog
 import trio
@@ -61,10 +61,11 @@ class EvidenceMaker:
                 log.info("no evidence made", detail=str(error))
 
     async def _make_all(self) -> None:
-        for txid, block in dict(self._watched()).items():
+        candidates = self._candidates()
+        for txid, block in dict(self._watched(candidates)).items():
             if txid in self._core.evidence:
                 continue
-            evidence = await self._evidence(txid, block, self._candidates())
+            evidence = await self._evidence(txid, block, candidates)
             if evidence is not None:
                 await self._offer(evidence)
 
@@ -76,7 +77,7 @@ class EvidenceMaker:
             return
         log.info("evidence made", l1_txid=hash_to_hex(txid), openings=len(evidence.openings))
 
-    def _watched(self) -> Iterator[tuple[Txid, Anchor]]:
+    def _watched(self, candidates: Iterable[Script]) -> Iterator[tuple[Txid, Anchor]]:
         """Transactions, deep enough, that settle a batch or pay a watched script and have not entered."""
         core = self._core
         buried = core.watcher.buried(core.rules.params.confirmations)
@@ -87,7 +88,7 @@ class EvidenceMaker:
                 block = core.watcher.block_of(version.txid)
                 if block is not None and block.height <= buried.height:
                     yield version.txid, block
-        for script in self._candidates():
+        for script in candidates:
             for payment in core.watcher.payments_to(script):
                 txid = payment.outpoint.txid
                 if payment.l1_block.height <= buried.height and self._is_new(payment.outpoint, payment.value_sats):

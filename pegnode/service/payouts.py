@@ -7,6 +7,7 @@ member that was away, and still sends its share of what others have signed, is a
 Nothing here decides anything: what may be paid is in the final ledger.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Final
 
@@ -31,6 +32,7 @@ from pegnode.service.unfinal import UnfinalBlock
 
 log = structlog.get_logger()
 
+MAX_EARLY_SHARES: Final = 64
 RETRY_S: Final = 3.0
 """Shares are sent again, refusals reconsidered and payouts broadcast again this often."""
 
@@ -45,6 +47,7 @@ class Payouts:
         self._signer = signer
         self._sessions: dict[Txid, CosignSession] = {}
         self._shares: dict[Txid, dict[int, CosignShare]] = {}
+        self._early: OrderedDict[tuple[Txid, int], tuple[PeerId, CosignShare]] = OrderedDict()
         self._refusals: dict[Txid, str] = {}
         self._broadcast: set[Txid] = set()
         self._poked = trio.Event()
@@ -79,6 +82,9 @@ class Payouts:
 
     def _after_final(self, unfinal: UnfinalBlock) -> None:
         if unfinal.block.body.batches:
+            early, self._early = self._early, OrderedDict()
+            for (_, sender), (peer, share) in early.items():
+                self._take(peer, sender, share)
             self._poked.set()
 
     def _open_versions(self) -> Iterator[Txid]:
@@ -148,8 +154,14 @@ class Payouts:
                 self._take(peer, member, share)
 
     def _take(self, peer: PeerId, sender: int, share: CosignShare) -> None:
-        """Take a member's share of an open version; one that this node has yet to see final comes again."""
-        if share.txid not in self._core.store.ledger.versions or (session := self._session(share.txid)) is None:
+        """Take a member's share of an open version, or keep it until this node has seen the version final too."""
+        if share.txid not in self._core.store.ledger.versions:
+            self._early[share.txid, sender] = (peer, share)
+            if len(self._early) > MAX_EARLY_SHARES:
+                self._early.popitem(last=False)
+            return
+        session = self._session(share.txid)
+        if session is None:
             return
         try:
             is_new = session.add_share(share, sender)
