@@ -88,11 +88,12 @@ class World:
             self.after(delay_ms, lambda: self.members[target].receive(message, source))
 
     def submit(self, transactions: int = 1) -> None:
-        """Hand a few transactions to one member, who relays them."""
+        """Hand a few transactions, each to a member that is up, who relays them."""
         for _ in range(transactions):
             self.submitted += 1
-            work = Work(self.submitted)
-            self.random.choice(self.members).receive(work, -1)
+            up = [member for member in self.members if member.up]
+            if up:
+                self.random.choice(up).receive(Work(self.submitted), -1)
 
     def heal(self) -> None:
         """From now on everything works, and every member hears again of every transaction."""
