@@ -42,6 +42,8 @@ MAX_REMEMBERED_CERTIFICATES: Final = 1_000
 """Certificates whose signatures were checked once are recognized when they come again."""
 
 
+Body = tuple[Block, bytes]
+"""A block with its encoding."""
 Report = (
     act.Refuse
     | act.ReportEquivocation
@@ -73,13 +75,13 @@ class ConsensusDriver:
         self._signer = signer
         self._proposer = proposer
         self._judge = judge
-        self._bodies: dict[BlockHash, tuple[Block, bytes]] = {}
+        self._bodies: dict[BlockHash, Body] = {}
         self._verified: dict[bytes, None] = {}
         self._last_vote_views: dict[int, int] = {}
         self._own_notarize: dict[int, Vote] = {}
         self._judging: set[BlockHash] = set()
         self._wake_at_ms: int | None = None
-        self._events_out, self._events = trio.open_memory_channel[ev.Event](math.inf)
+        self._events_out, self._events = trio.open_memory_channel[tuple[ev.Event, Body | None]](math.inf)
         peers.on_message(ProposalMessage, self._receive_proposal, from_guests=False)
         peers.on_message(VotesMessage, self._receive_votes, from_guests=False)
         peers.on_message(CertificatesMessage, self._receive_certificates, from_guests=False)
@@ -89,8 +91,8 @@ class ConsensusDriver:
 
     @property
     def view(self) -> int:
-        """The view this member is in."""
-        return self._machine.view
+        """The view this member is in; until it takes part, the one after the newest final block's."""
+        return self._machine.view if self._machine.is_started else self._core.store.tip.header.view + 1
 
     def last_vote_view(self, member: int) -> int | None:
         """The highest view in which a vote of `member` was seen since the start."""
@@ -100,21 +102,21 @@ class ConsensusDriver:
         """Tell the machine whether there is anything that a block could include."""
         self._feed(ev.WorkKnown(known))
 
-    def _feed(self, event: ev.Event) -> None:
-        self._events_out.send_nowait(event)
+    def _feed(self, event: ev.Event, body: Body | None = None) -> None:
+        """Queue an event. body: that of the block it tells of, kept from when the machine hears of it."""
+        self._events_out.send_nowait((event, body))
 
     # What peers send
 
     def _receive_proposal(self, peer: PeerId, message: ProposalMessage) -> None:
-        block = Block.decode(message.block)
+        block = _whole_block(message.block)
         vote = Vote.decode(message.vote)
         certificates = [Certificate.decode(data) for data in message.justification]
         if not self._is_signed(peer, vote) or not all(self._is_certified(peer, item) for item in certificates):
             return
         if (vote.kind, vote.block_hash) != (VoteKind.NOTARIZE, block.header.hash):
             raise MalformedError("a proposal comes with its leader's vote for it")
-        self._bodies[block.header.hash] = (block, message.block)
-        self._feed(ev.ProposalReceived(self._info(block), vote, tuple(certificates)))
+        self._feed(ev.ProposalReceived(self._info(block), vote, tuple(certificates)), (block, message.block))
 
     def _receive_votes(self, peer: PeerId, message: VotesMessage) -> None:
         for data in message.votes:
@@ -139,11 +141,10 @@ class ConsensusDriver:
     def _receive_block(self, _: PeerId, message: BlockAnswer) -> None:
         if not message.block:
             return
-        block = Block.decode(message.block)
+        block = _whole_block(message.block)
         if block.header.hash != message.block_hash:
             raise MalformedError("the answer is another block than the one asked for")
-        self._bodies.setdefault(block.header.hash, (block, message.block))
-        self._feed(ev.BlockReceived(self._info(block)))
+        self._feed(ev.BlockReceived(self._info(block)), (block, message.block))
 
     def _is_signed(self, peer: PeerId, vote: Vote) -> bool:
         try:
@@ -199,10 +200,10 @@ class ConsensusDriver:
     async def run(self) -> None:
         """Take part in consensus until cancelled."""
         async with trio.open_nursery() as nursery:
-            self._handle(self._restored(), nursery)
+            self._handle(self._restored(), None, nursery)
             while True:
-                event = await self._next_event()
-                self._handle(event, nursery)
+                event, body = await self._next_event()
+                self._handle(event, body, nursery)
 
     def _restored(self) -> ev.Start:
         store = self._core.store
@@ -220,15 +221,17 @@ class ConsensusDriver:
             floor_view=content.floor_view,
         )
 
-    async def _next_event(self) -> ev.Event:
+    async def _next_event(self) -> tuple[ev.Event, Body | None]:
         if self._wake_at_ms is None:
             return await self._events.receive()
         delay_s = max(0.0, (self._wake_at_ms - _monotonic_ms()) / 1000)
         with trio.move_on_after(delay_s) as waiting:
-            event = await self._events.receive()
-        return ev.Tick() if waiting.cancelled_caught else event
+            queued = await self._events.receive()
+        return (ev.Tick(), None) if waiting.cancelled_caught else queued
 
-    def _handle(self, event: ev.Event, nursery: trio.Nursery) -> None:
+    def _handle(self, event: ev.Event, body: Body | None, nursery: trio.Nursery) -> None:
+        if body is not None:
+            self._bodies.setdefault(body[0].header.hash, body)
         for action in self._machine.handle(event, _monotonic_ms()):
             self._perform(action, nursery)
 
@@ -264,7 +267,8 @@ class ConsensusDriver:
                 self._wake_at_ms = at_ms
             case act.Forget(block_hashes):
                 for block_hash in block_hashes:
-                    self._bodies.pop(block_hash, None)
+                    if not self._machine.keeps(block_hash):
+                        self._bodies.pop(block_hash, None)
             case _:
                 _report(action)
 
@@ -299,8 +303,7 @@ class ConsensusDriver:
         if unfinal is None:
             self._feed(ev.BuildFailed(action.view))
             return
-        self._bodies[unfinal.block.header.hash] = (unfinal.block, unfinal.data)
-        self._feed(ev.BlockBuilt(self._info(unfinal.block)))
+        self._feed(ev.BlockBuilt(self._info(unfinal.block)), (unfinal.block, unfinal.data))
 
     def _start_judging(self, block_hash: BlockHash, nursery: trio.Nursery) -> None:
         if block_hash not in self._judging:
@@ -322,6 +325,17 @@ class ConsensusDriver:
                 await trio.sleep(JUDGE_AGAIN_S)
         finally:
             self._judging.discard(block_hash)
+
+
+def _whole_block(data: bytes) -> Block:
+    """The block of these bytes; raises MalformedError also when the body is not the header's.
+
+    Verdicts go by the header's hash: another body under it must not reach the judge, or it would condemn the header.
+    """
+    block = Block.decode(data)
+    if block.body.root != block.header.body_root:
+        raise MalformedError("the body is not the one that the header commits to")
+    return block
 
 
 def _certificates_message(certificates: tuple[Certificate, ...]) -> CertificatesMessage:
