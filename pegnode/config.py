@@ -159,15 +159,14 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
         _require_known_options(table, cls, "")
         base = directory.resolve()
 
-        def decode(kind: type, value: object) -> object:
-            if kind is not Path:
-                raise NotImplementedError(kind)
-            if not isinstance(value, str) or not value or "\0" in value:
+        def decode_path(_: type, value: object) -> Path:
+            """Of all types in a configuration, Path is the one that the library does not know."""
+            if not isinstance(value, str) or not value:
                 raise ValueError("expected a path")
             return (base / value).resolve()
 
         try:
-            config = msgspec.convert(table, cls, dec_hook=decode)
+            config = msgspec.convert(table, cls, dec_hook=decode_path)
         except msgspec.ValidationError as error:
             raise ConfigRefused(ConfigReason.WRONG_VALUE, str(error).replace("$.", "")) from error
         config.validate()

@@ -210,6 +210,8 @@ def test_contradiction_is_refused(old: str, new: str, names: str) -> None:
         ('log_level = "debug"', 'log_level = "loud"', "log_level"),
         ('data_dir = "data"', 'data_dir = ""', "data_dir"),
         ('data_dir = "data"', "data_dir = 7", "data_dir"),
+        ('data_dir = "data"', "data_dir = { path = 7 }", "data_dir"),
+        ('data_dir = "data"', "data_dir = [{ path = 7 }]", "data_dir"),
         ('data_dir = "data"', 'data_dir = "a\\u0000b"', "data_dir"),
         ('listen = "/ip4/0.0.0.0/tcp/9735"', "listen = 9735", "p2p.listen"),
         ('[rpc]\nbind = "127.0.0.1:8332"', "", "rpc"),
@@ -281,10 +283,27 @@ def test_password_file_without_a_password_is_refused(tmp_path: Path, content: by
     assert caught.value.reason is ConfigReason.UNREADABLE
 
 
-def test_credentials_of_neither_kind_are_refused() -> None:
+@pytest.mark.parametrize(
+    "l1",
+    [
+        L1Config(url="http://127.0.0.1:1", user="peg"),
+        L1Config(url="http://127.0.0.1:1", password_file=Path(__file__)),
+        L1Config(url="http://127.0.0.1:1"),
+    ],
+    ids=["user", "password", "none"],
+)
+def test_incomplete_credentials_are_refused(l1: L1Config) -> None:
     with pytest.raises(ConfigRefused) as caught:
-        L1Config(url="http://127.0.0.1:1", user="peg").credentials()
+        l1.credentials()
     assert caught.value.reason is ConfigReason.MISSING_OPTION
+
+
+@pytest.mark.parametrize("peers", ["5", "[5]", "{ name = 5 }"])
+def test_peers_that_are_no_list_of_tables_are_refused(peers: str) -> None:
+    text = FUNCTIONARY[: FUNCTIONARY.index("[[p2p.peers]]")] + f"peers = {peers}\n\n[rpc]\nbind = '127.0.0.1:1'\n"
+    refused = _refusal(text)
+    assert refused.reason is ConfigReason.WRONG_VALUE
+    assert "p2p.peers" in refused.detail
 
 
 def test_peer_named_twice_is_refused() -> None:
@@ -377,5 +396,6 @@ def test_rendered_configuration_is_read_back(name: str, peer: str, user: str) ->
 def test_rendered_paths_move_with_the_directory() -> None:
     text = render(FunctionaryConfig.parse(FUNCTIONARY, Path("/federation/alice")), Path("/federation/alice"))
     assert "/federation" not in text
+    assert '"/var/lib/bitcoind/.cookie"' in text
     moved = FunctionaryConfig.parse(text, Path("/moved/alice"))
     assert (moved.genesis, moved.keys_dir) == (Path("/moved/genesis.json"), Path("/moved/alice/keys"))
