@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Mapping
@@ -25,6 +24,7 @@ from bridge.l1.credentials import CookieAuth
 from bridge.l1.errors import L1Error, L1Reason, L1Unavailable
 from bridge.l1.jsonrpc import Call, decode_result, encode_call
 from pegnode.errors import ReasonedError
+from pegnode.ports import free_ports
 
 MINIMUM_MAJOR: Final = 25
 """The oldest release whose RPC has all that `bridge.l1.client` asks."""
@@ -289,7 +289,7 @@ def _launch(datadir: Path, program: BitcoindProgram, detached: bool) -> RegtestB
 
 
 def _write_settings(datadir: Path, listen: bool, settings: Mapping[str, str]) -> None:
-    rpc_port, p2p_port = _free_ports(2)
+    rpc_port, p2p_port = free_ports(2)
     lines = {
         "server": "1",
         "txindex": "1",
@@ -320,18 +320,6 @@ def _read_ports(datadir: Path) -> tuple[int, int | None]:
     if rpc is None:
         raise BitcoindError(BitcoindReason.NOT_SET_UP, f"no rpcport in the bitcoin.conf of {datadir}")
     return int(rpc[1]), int(peers[1]) if peers else None
-
-
-def _free_ports(count: int) -> list[int]:
-    """Return ports of 127.0.0.1 that nobody uses at this moment, all different."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 def _running_pid(datadir: Path) -> int | None:

@@ -143,32 +143,38 @@ def initialize(
         anchor=anchor,
         time_ms=time_ms,
     )
-    files = FederationFiles(
+    files = _places(directory, names, len(recovery), genesis.chain_id)
+    configs = _configs(files, seats, _absolute(l1))
+    with _staging(directory) as stage:
+        for path, config in configs.items():
+            _write_config(stage / path.relative_to(directory), render(config, path.parent))
+        for index, (name, one) in enumerate(zip(names, secrets, strict=True)):
+            write_member_secrets(stage / name / KEYS_FOLDER, one)
+            _begin_journal(stage / name / DATA_FOLDER, JournalIdentity(genesis.chain_id, FIRST_EPOCH, index))
+        (stage / RECOVERY_FOLDER).mkdir(mode=0o700)
+        for path, secret in zip(files.recovery_keys, recovery, strict=True):
+            write_secret((stage / path.relative_to(directory)).parent, SecretKind.RECOVERY, secret)
+        (stage / GENESIS_FILE).write_bytes(genesis.document)
+    return files
+
+
+def _places(directory: Path, names: tuple[str, ...], recovery_keys: int, chain_id: bytes) -> FederationFiles:
+    return FederationFiles(
         directory=directory,
         genesis=directory / GENESIS_FILE,
         functionaries=tuple(directory / name / FUNCTIONARY_FILE for name in names),
         node=directory / NODE_NAME / NODE_FILE,
         recovery_keys=tuple(
             directory / RECOVERY_FOLDER / str(number) / f"{SecretKind.RECOVERY.value}.key"
-            for number in range(1, len(recovery) + 1)
+            for number in range(1, recovery_keys + 1)
         ),
-        chain_id=genesis.chain_id,
+        chain_id=chain_id,
     )
-    configs = _configs(files, seats, _absolute(l1))
-    with _staging(directory) as stage:
-        for path, config in configs.items():
-            _write_config(stage / path.relative_to(directory), render(config, path.parent))
-        for name, one in zip(names, secrets, strict=True):
-            write_member_secrets(stage / name / KEYS_FOLDER, one)
-        for index, name in enumerate(names):
-            identity = JournalIdentity(genesis.chain_id, FIRST_EPOCH, index)
-            (stage / name / DATA_FOLDER).mkdir(mode=0o700)
-            create_journal(stage / name / DATA_FOLDER / JOURNAL_FOLDER, identity).close()
-        (stage / RECOVERY_FOLDER).mkdir(mode=0o700)
-        for path, secret in zip(files.recovery_keys, recovery, strict=True):
-            write_secret((stage / path.relative_to(directory)).parent, SecretKind.RECOVERY, secret)
-        (stage / GENESIS_FILE).write_bytes(genesis.document)
-    return files
+
+
+def _begin_journal(data_dir: Path, identity: JournalIdentity) -> None:
+    data_dir.mkdir(mode=0o700)
+    create_journal(data_dir / JOURNAL_FOLDER, identity).close()
 
 
 def _member_count(template_toml: str) -> int:

@@ -12,6 +12,7 @@ import trio
 from bridge.l1.regtest import RegtestMiner
 from pegnode import bitcoind
 from pegnode.bitcoind import BitcoindError, BitcoindProgram, BitcoindReason, RegtestBitcoind, start_regtest
+from pegnode.ports import free_ports
 
 
 async def _mine(node: RegtestBitcoind, blocks: int) -> tuple[int, bytes]:
@@ -79,17 +80,16 @@ def test_setting_that_bitcoind_refuses_fails_the_start_in_its_own_words(
 def test_port_that_was_taken_meanwhile_is_replaced(
     tmp_path: Path, bitcoind_binary: BitcoindProgram, monkeypatch: pytest.MonkeyPatch, taken_port: int
 ) -> None:
-    find_ports = bitcoind._free_ports
     asked: list[list[int]] = []
     with socket.create_server(("127.0.0.1", 0)) as other:
 
-        def first_a_taken_one(count: int) -> list[int]:
-            asked.append(find_ports(count))
+        def first_a_taken_one(count: int) -> tuple[int, ...]:
+            asked.append(list(free_ports(count)))
             if len(asked) == 1:
                 asked[0][taken_port] = other.getsockname()[1]
-            return asked[-1]
+            return tuple(asked[-1])
 
-        monkeypatch.setattr(bitcoind, "_free_ports", first_a_taken_one)
+        monkeypatch.setattr(bitcoind, "free_ports", first_a_taken_one)
         with start_regtest(tmp_path / "node", bitcoind_binary, listen=True) as node:
             assert [node.rpc_port, node.p2p_port] == asked[1]
 
