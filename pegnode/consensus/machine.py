@@ -119,7 +119,7 @@ class Simplex:
             self._start(event, now_ms)
         state = self._started
         _check_use(event)
-        state.now_ms = max(state.now_ms, now_ms)
+        state.now_ms = now_ms
         _dispatch(state, event)
         advance(state)
         actions, state.actions = state.actions, []

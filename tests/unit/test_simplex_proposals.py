@@ -199,6 +199,15 @@ def test_proposal_on_an_uncertified_parent_waits_for_the_certificate() -> None:
     assert actions.CastVote(VoteKind.NOTARIZE, 2, SECOND.hash) in asked
 
 
+def test_proposal_found_votable_before_its_parent_is_certified_waits_all_the_same() -> None:
+    probe = Probe()
+    probe.propose(FIRST)
+    probe.take(nullification(1))
+    probe.propose(SECOND)
+    assert not of(actions.CastVote, probe.tell(events.BlockChecked(SECOND.hash, Verdict.VOTABLE)))
+    assert actions.CastVote(VoteKind.NOTARIZE, 2, SECOND.hash) in probe.take(notarization(FIRST))
+
+
 def test_proposal_over_a_view_not_nullified_waits_for_the_nullification() -> None:
     probe = Probe()
     probe.take(nullification(2))

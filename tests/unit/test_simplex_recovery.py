@@ -125,6 +125,14 @@ def test_ancestors_are_fetched_one_by_one_down_to_the_tip() -> None:
     assert probe.machine.final_tip == tip(THIRD)
 
 
+def test_final_body_is_fetched_beside_that_of_a_newer_certified_block() -> None:
+    probe = Probe()
+    probe.take(finalization(FIRST))
+    assert of(actions.RequestBlock, probe.take(notarization(THIRD))) == [actions.RequestBlock(THIRD.hash)]
+    again = of(actions.RequestBlock, probe.wait(PARAMS.resend_ms))
+    assert again == [actions.RequestBlock(FIRST.hash), actions.RequestBlock(THIRD.hash)]
+
+
 def test_body_not_asked_for_is_refused_and_forgotten() -> None:
     asked = Probe().tell(events.BlockReceived(FIRST.info))
     assert reasons(asked) == [ConsensusReason.BLOCK_NOT_WANTED]
@@ -196,6 +204,18 @@ def test_final_block_that_forks_from_the_tip_is_reported_not_committed() -> None
     asked = probe.tell(events.BlockReceived(fork.info))
     assert not of(actions.Finalized, asked)
     assert probe.machine.final_tip == tip(SECOND)
+
+
+def test_final_block_judged_before_the_tip_moved_elsewhere_is_reported_not_committed() -> None:
+    probe = Probe(member=3)
+    probe.take(notarization(fork := block(2)))
+    probe.tell(events.BlockReceived(fork.info))
+    probe.take(finalization(FIRST))
+    assert of(actions.Finalized, probe.tell(events.BlockReceived(FIRST.info)))
+    asked = probe.take(finalization(fork))
+    assert of(actions.ReportInvalidCertified, asked) == [actions.ReportInvalidCertified(fork.hash, finalization(fork))]
+    assert not of(actions.Finalized, asked)
+    assert probe.machine.final_tip == tip(FIRST)
 
 
 def test_certified_block_of_a_wrong_height_is_reported() -> None:
