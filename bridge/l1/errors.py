@@ -25,6 +25,8 @@ class L1Reason(Reason):
     """Its work queue is full."""
     BAD_RESPONSE = "l1-bad-response"
     """What answered isn't a Bitcoin node's JSON-RPC, or is larger than allowed."""
+    UNREAD = "l1-unread"
+    """It has newer blocks than were read here, and the answer hangs on them."""
     BAD_URL = "l1-bad-url"
     """Not of the form http://host:port."""
 

@@ -5,16 +5,21 @@ caller waits, and concludes nothing.
 """
 
 from collections.abc import Iterable
+from itertools import chain
+from typing import Final
+
+import trio
 
 from bridge.bitcoin.identifiers import BlockHash, OutPoint, Txid
 from bridge.bitcoin.transaction import TxOut
 from bridge.evidence import Evidence, L1BlockFact
-from bridge.l1.answers import L1Header
+from bridge.l1.answers import L1Header, L1TxOut
 from bridge.l1.client import L1Client
+from bridge.l1.errors import L1Reason, L1Unavailable
 from bridge.l1.watcher import L1Watcher
 from bridge.ledger import LedgerView
 from bridge.params import PegParams
-from bridge.state import Anchor
+from bridge.state import Anchor, Coin
 from federation.approval import ReserveFacts
 from pegnode.chain.block import Block
 from pegnode.chain.conditions import VoteFacts, claimed_outputs
@@ -22,7 +27,10 @@ from pegnode.chain.facts import NO_FACTS, AnchorStatus, L1Facts, needs_l1, requi
 from pegnode.chain.header import Header
 from pegnode.rpc.node_api import L1Reserve
 
-FEERATE_TARGET_BLOCKS = 6
+FEERATE_TARGET_BLOCKS: Final = 6
+WATCHER_LAG_S: Final = 5.0
+"""How long to wait for the watcher to read the Bitcoin node's newest blocks; it polls twice a second."""
+WATCHER_POLL_S: Final = 0.1
 
 
 class L1Questions:
@@ -100,34 +108,56 @@ class L1Questions:
 
     async def reserve(self, ledger: LedgerView) -> L1Reserve:
         """The ledger's coins as this Bitcoin node has them. Raises L1Unavailable."""
-        coins = [coin for _, coin in ledger.coins.items()]
-        outputs = await self._client.txouts([coin.outpoint for coin in coins], include_mempool=False)
+        versions = _versions_by_coin(ledger)  # taken at once: the ledger may move on while the node is asked
+        _, outputs = await self._coin_outputs(versions)
         held_sats = paid_out_sats = 0
         missing: list[OutPoint] = []
-        for coin, output in zip(coins, outputs, strict=True):
-            lineage = ledger.open_lineages.get(coin.lineage) if coin.lineage is not None else None
+        for coin, output in zip(versions, outputs, strict=True):
             if output is not None:
                 held_sats += output.value_sats
-            elif lineage is not None and self._confirmed(version.txid for version in lineage.versions):
+            elif self._confirmed(versions[coin]):
                 paid_out_sats += coin.value_sats
             else:
                 missing.append(coin.outpoint)
         return L1Reserve(held_sats, paid_out_sats, tuple(missing))
 
+    async def reserve_facts(self, ledger: LedgerView, *, halted: bool) -> ReserveFacts:
+        """What a signature needs to know of the reserve. Raises L1Unavailable."""
+        versions = _versions_by_coin(ledger)
+        tip_height, outputs = await self._coin_outputs(versions)
+        unspent = {
+            coin.outpoint: None if found is None else TxOut(found.value_sats, found.script)
+            for coin, found in zip(versions, outputs, strict=True)
+        }
+        return ReserveFacts(tip_height, halted, unspent, self._confirmed(chain.from_iterable(versions.values())))
+
+    async def _coin_outputs(self, coins: Iterable[Coin]) -> tuple[int, list[L1TxOut | None]]:
+        """The tip's height, and each coin's output. Raises L1Unavailable.
+
+        A coin that is gone may have been paid out in a block that the watcher has yet to read. So the answer waits
+        until the watcher knows every block that it tells of.
+        """
+        outpoints = [coin.outpoint for coin in coins]
+        with trio.move_on_after(WATCHER_LAG_S):
+            while True:
+                outputs = await self._client.txouts(outpoints, include_mempool=False)
+                tip_height, tip_hash = await self._client.tip()
+                watched = self._watcher.tip
+                if None not in outputs or (watched is not None and watched.hash == tip_hash):
+                    return tip_height, outputs
+                await trio.sleep(WATCHER_POLL_S)
+        raise L1Unavailable(L1Reason.UNREAD, "a reserve coin is gone, and the newest blocks are not read yet")
+
     def _confirmed(self, txids: Iterable[Txid]) -> frozenset[Txid]:
         return frozenset(txid for txid in txids if self._watcher.block_of(txid) is not None)
 
-    async def reserve_facts(self, ledger: LedgerView, *, halted: bool) -> ReserveFacts:
-        """What a signature needs to know of the reserve. Raises L1Unavailable."""
-        tip_height, _ = await self._client.tip()
-        outpoints = [outpoint for outpoint, _ in ledger.coins.items()]
-        outputs = await self._client.txouts(outpoints, include_mempool=False)
-        unspent = {
-            outpoint: None if found is None else TxOut(found.value_sats, found.script)
-            for outpoint, found in zip(outpoints, outputs, strict=True)
-        }
-        versions = (version.txid for _, lineage in ledger.open_lineages.items() for version in lineage.versions)
-        return ReserveFacts(tip_height, halted, unspent, self._confirmed(versions))
+
+def _versions_by_coin(ledger: LedgerView) -> dict[Coin, tuple[Txid, ...]]:
+    """Every coin with the versions of the open batch that locks it."""
+    by_lineage = {
+        number: tuple(version.txid for version in lineage.versions) for number, lineage in ledger.open_lineages.items()
+    }
+    return {coin: () if coin.lineage is None else by_lineage.get(coin.lineage, ()) for _, coin in ledger.coins.items()}
 
 
 def _fact(header: L1Header | None) -> L1BlockFact | None:

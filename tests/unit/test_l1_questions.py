@@ -1,0 +1,135 @@
+"""What is asked of one's own Bitcoin node about the reserve, while blocks come in."""
+
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import pytest
+import trio
+
+from bridge.bitcoin.identifiers import BlockHash, OutPoint, Txid
+from bridge.l1.answers import L1TxOut
+from bridge.l1.client import L1Client
+from bridge.l1.errors import L1Reason, L1Unavailable
+from bridge.l1.watcher import L1Watcher
+from bridge.ledger import Ledger, settle
+from bridge.state import Anchor
+from pegnode.service.l1_questions import L1Questions
+from tests.support.ledgers import batched_ledger, only_lineage
+from tests.support.peg import ALICE, PARAMS, START_HEIGHT, anchor, deposit_script
+
+
+class FakeNode:
+    """A Bitcoin node and the watcher of it. The batch of the ledger is in the block after START_HEIGHT."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.coins = {outpoint: coin.value_sats for outpoint, coin in ledger.coins.items()}
+        self.spent = set(only_lineage(ledger).inputs)
+        self.payouts = {version.txid for version in only_lineage(ledger).versions}
+        self.node_tip = anchor(START_HEIGHT)
+        self.tip = anchor(START_HEIGHT)
+        self.when_asked: Callable[[], object] = lambda: None
+
+    def mine(self) -> None:
+        """The Bitcoin node has the payout; the watcher has not read it yet."""
+        self.node_tip = anchor(START_HEIGHT + 1)
+
+    def watch(self) -> None:
+        """The watcher has read what the Bitcoin node has."""
+        self.tip = self.node_tip
+
+    def block_of(self, txid: Txid) -> Anchor | None:
+        """The watcher's answer."""
+        return self.tip if txid in self.payouts and self.tip.height > START_HEIGHT else None
+
+    async def txouts(self, outpoints: Sequence[OutPoint], include_mempool: bool) -> list[L1TxOut | None]:
+        """The Bitcoin node's answer."""
+        await trio.lowlevel.checkpoint()
+        self.when_asked()
+        gone = self.spent if self.node_tip.height > START_HEIGHT else set()
+        script = deposit_script(ALICE)
+        return [
+            None if outpoint in gone else L1TxOut(self.coins[outpoint], script, 6, False, self.node_tip.hash)
+            for outpoint in outpoints
+        ]
+
+    async def tip_of_node(self) -> tuple[int, BlockHash]:
+        """The Bitcoin node's answer."""
+        await trio.lowlevel.checkpoint()
+        return self.node_tip.height, self.node_tip.hash
+
+
+class _Client:
+    """The client's half of the fake, whose `tip` is a question and no property."""
+
+    def __init__(self, node: FakeNode) -> None:
+        self.txouts = node.txouts
+        self.tip = node.tip_of_node
+
+
+def questions(node: FakeNode) -> L1Questions:
+    return L1Questions(cast(L1Client, _Client(node)), cast(L1Watcher, node), PARAMS)
+
+
+async def test_reserve_is_held_while_the_payout_waits() -> None:
+    ledger = batched_ledger()
+    reserve = await questions(FakeNode(ledger)).reserve(ledger)
+    assert (reserve.held_sats, reserve.paid_out_sats, reserve.missing) == (1_400_000, 0, ())
+
+
+async def test_coin_paid_out_in_a_block_not_read_yet_is_not_missing(autojump_clock: trio.abc.Clock) -> None:
+    ledger = batched_ledger()
+    node = FakeNode(ledger)
+    node.mine()
+    async with trio.open_nursery() as nursery:
+
+        async def read_later() -> None:
+            await trio.sleep(1)
+            node.watch()
+
+        nursery.start_soon(read_later)
+        reserve = await questions(node).reserve(ledger)
+    assert (reserve.held_sats, reserve.paid_out_sats, reserve.missing) == (400_000, 1_000_000, ())
+
+
+async def test_reserve_is_not_judged_while_the_newest_blocks_stay_unread(autojump_clock: trio.abc.Clock) -> None:
+    ledger = batched_ledger()
+    node = FakeNode(ledger)
+    node.mine()
+    with pytest.raises(L1Unavailable) as caught:
+        await questions(node).reserve(ledger)
+    assert caught.value.reason is L1Reason.UNREAD
+    with pytest.raises(L1Unavailable):
+        await questions(node).reserve_facts(ledger, halted=False)
+
+
+async def test_coin_is_missing_when_no_recorded_version_spent_it() -> None:
+    ledger = batched_ledger()
+    node = FakeNode(ledger)
+    node.payouts = set()
+    node.mine()
+    node.watch()
+    assert (await questions(node).reserve(ledger)).missing == only_lineage(ledger).inputs
+
+
+async def test_coin_is_not_missing_when_its_batch_settles_while_the_node_is_asked() -> None:
+    ledger = batched_ledger()
+    node = FakeNode(ledger)
+    node.mine()
+    node.watch()
+    [payout] = node.payouts
+    node.when_asked = lambda: settle(ledger, payout, START_HEIGHT + 1)
+    reserve = await questions(node).reserve(ledger)
+    assert (reserve.paid_out_sats, reserve.missing) == (1_000_000, ())
+
+
+async def test_signature_is_asked_for_with_the_payouts_that_blocks_hold() -> None:
+    ledger = batched_ledger()
+    node = FakeNode(ledger)
+    facts = await questions(node).reserve_facts(ledger, halted=False)
+    assert (facts.l1_height, facts.confirmed) == (START_HEIGHT, frozenset())
+    assert None not in facts.unspent.values()
+    node.mine()
+    node.watch()
+    facts = await questions(node).reserve_facts(ledger, halted=True)
+    assert (facts.l1_height, facts.halted, facts.confirmed) == (START_HEIGHT + 1, True, frozenset(node.payouts))
+    assert [outpoint for outpoint, found in facts.unspent.items() if found is None] == list(node.spent)
