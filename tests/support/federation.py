@@ -1,8 +1,8 @@
-"""A real local federation for functional tests: a regtest bitcoind and functionary processes, ended whatever happens."""
+"""A real local federation for functional tests: bitcoind on regtest and functionary processes, ended in any case."""
 
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +12,25 @@ import trio
 
 from bridge.bitcoin.addresses import encode_address, sidechain_network
 from bridge.bitcoin.curve import x_only
-from bridge.bitcoin.identifiers import Script
+from bridge.bitcoin.identifiers import OutPoint, Script
 from bridge.l1.client import L1Client
 from bridge.l1.errors import L1RpcError
 from bridge.l1.regtest import RegtestMiner
 from pegnode.local_federation import LocalFederation
-from pegnode.rpc.client import RpcClient
-from pegnode.rpc.results import AuditReply, DepositAddressReply, DepositReply, PegInfoReply, StatusReply
+from pegnode.rpc.client import RpcClient, RpcRefused
+from pegnode.rpc.results import (
+    AuditReply,
+    DepositAddressReply,
+    DepositReply,
+    PegInfoReply,
+    StatusReply,
+    WithdrawalReply,
+)
 
 DEADLINE_S = 60.0
 """For what takes a second on an idle machine."""
+CONFIRMATIONS = 6
+"""As in configs/local.toml."""
 SIDECHAIN = sidechain_network("regtest")
 
 T = TypeVar("T")
@@ -135,3 +144,43 @@ class FederationUnderTest:
     def height(self, name: str = "alice") -> int:
         """A member's final height."""
         return self.status(name).height
+
+    def is_final(self, txid_hex: str, name: str = "alice") -> bool:
+        """Whether a member has a transaction in a final block."""
+        with self.client(name) as client:
+            try:
+                return "confirmations" in client.call("getrawtransaction", txid_hex, 1)
+            except RpcRefused:
+                return False
+
+    def await_final(self, txid_hex: str, names: Iterable[str] = ("alice",)) -> None:
+        """Wait until a transaction is final on these members."""
+        for name in names:
+            eventually(lambda name=name: self.is_final(txid_hex, name), f"{txid_hex} final on {name}")  # type: ignore[misc]
+
+    def withdrawal(self, burn: OutPoint, name: str = "alice") -> WithdrawalReply:
+        """A withdrawal that is in a final block."""
+        with self.client(name) as client:
+            return client.ask(WithdrawalReply, "getwithdrawal", str(burn))
+
+    def await_stage(self, burn: OutPoint, stages: Collection[str], name: str = "alice") -> WithdrawalReply:
+        """Wait until a withdrawal is in one of these stages."""
+        eventually(lambda: self.withdrawal(burn, name).stage in stages, f"{burn} {' or '.join(stages)}")
+        return self.withdrawal(burn, name)
+
+    def agreement(self, names: Iterable[str] | None = None) -> AuditReply:
+        """Wait until these members, by default all, have one tip and one ledger; a clean recount by one of them."""
+        chosen = list(self.local.member_names if names is None else names)
+        replies: list[AuditReply] = []
+
+        def agree() -> bool:
+            replies[:] = [self.audit(name) for name in chosen]
+            return len({(reply.height, reply.block_hash, reply.ledger_root) for reply in replies}) == 1
+
+        eventually(agree, f"{', '.join(chosen)} agree")
+        return replies[0]
+
+    def block_hash(self, height: int, name: str) -> str:
+        """The hash of a member's final block at a height."""
+        with self.client(name) as client:
+            return client.ask(str, "getblockhash", height)
