@@ -7,6 +7,7 @@ from federation.certificate import Certificate, Vote, VoteKind
 from pegnode.consensus.actions import (
     Broadcast,
     Build,
+    ConsensusReason,
     Finalized,
     ReportInvalidCertified,
     RequestBlock,
@@ -83,6 +84,7 @@ def check(state: ConsensusState, roots: list[BlockHash]) -> None:
             state.emit(Validate(info.hash))
         elif info is not None:
             state.tree.judge(info.hash, Verdict.INVALID)
+            state.refuse(ConsensusReason.WRONG_HEIGHT, f"height {info.height} in view {info.view}")
         certificate = state.certificates.certificate_of(root)
         invalid = state.tree.invalid_ancestor(root)
         if certificate is not None and invalid is not None:

@@ -303,10 +303,11 @@ def test_same_proposal_again_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("change", [{"height": 3}, {"height": 1}])
-def test_proposal_of_a_wrong_height_is_never_voted_for(change: dict[str, int]) -> None:
+def test_proposal_of_a_wrong_height_is_refused(change: dict[str, int]) -> None:
     probe = Probe()
     probe.propose(FIRST)
     asked = probe.propose(replace(SECOND, **change), notarization(FIRST))  # type: ignore[arg-type]
+    assert reasons(asked) == [ConsensusReason.WRONG_HEIGHT]
     assert not of(actions.Validate, asked)
     assert not [vote for vote in of(actions.CastVote, asked) if vote.kind is VoteKind.NOTARIZE]
 
