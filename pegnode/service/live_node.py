@@ -156,7 +156,7 @@ class LiveNode:
         quorum = core.rules.membership.quorum
         reachable = sum(self._member_status(member.index).connected for member in core.rules.membership.members)
         if self._member is not None and reachable < quorum:
-            missing.append(f"{quorum} members, of which {reachable} are reachable")
+            missing.append(f"a quorum of {quorum} members, of which {reachable} are reachable")
         return missing
 
     def peers(self) -> tuple[PeerInfo, ...]:
