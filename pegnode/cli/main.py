@@ -3,7 +3,7 @@
 import typer
 
 from pegnode import __version__
-from pegnode.cli import audit, bitcoind, deposits, federation, l1, local, processes, wallets, withdrawals
+from pegnode.cli import audit, bitcoind, demo, deposits, federation, l1, local, processes, wallets, withdrawals
 from pegnode.cli.terminal import out
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app.add_typer(wallets.wallet_app, name="wallet")
 app.add_typer(deposits.deposit_app, name="deposit")
 app.command()(withdrawals.withdraw)
 app.command()(audit.audit)
+app.command()(demo.demo)
 app.add_typer(federation.federation_app, name="federation")
 app.add_typer(bitcoind.bitcoind_app, name="bitcoind")
 app.add_typer(processes.functionary_app, name="functionary")
