@@ -16,7 +16,7 @@ from bridge.bitcoin.script_engine import verify_scripts
 from bridge.bitcoin.transaction import Transaction
 from bridge.codec import Reader, Writer, decode_whole
 from bridge.custody import quorum_witness
-from bridge.errors import Reason
+from bridge.errors import Reason, Rejected
 from federation.errors import FaultySigner, Refused
 from federation.membership import Membership
 from federation.signing_plan import PlannedInput, SigningPlan
@@ -37,6 +37,7 @@ class CosignReason(Reason):
     NOT_A_KEYHOLDER = "cosign-not-a-keyholder"
     BAD_SIGNATURE = "cosign-bad-signature"
     INCOMPLETE = "cosign-incomplete"
+    NOT_AS_PLANNED = "cosign-not-as-planned"
 
 
 class CosignRefused(Refused):
@@ -129,6 +130,26 @@ class CosignSession:
         )
         verify_scripts(signed, self._plan.prevouts)
         return signed
+
+    def check_signed(self, signed: Transaction) -> None:
+        """Raise unless `signed`, which somebody else combined, is what `combine` could have made.
+
+        The script engine alone would also take signatures that carry a hash type byte, one more than was planned for:
+        at the floor feerate no node might relay the result. Raises CosignRefused: WRONG_TRANSACTION, NOT_AS_PLANNED;
+        bridge's Rejected, should the engine refuse it.
+        """
+        if signed.serialize_stripped() != self._plan.transaction.serialize():
+            raise CosignRefused(CosignReason.WRONG_TRANSACTION, hash_to_hex(signed.txid))
+        for index, (planned, txin) in enumerate(zip(self._plan.inputs, signed.inputs, strict=True)):
+            keys = len(planned.reserve.policy.member_keys)
+            signatures = [item or None for item in reversed(txin.witness[:keys])]
+            try:
+                expected = quorum_witness(planned.reserve, signatures)
+            except Rejected as error:
+                raise CosignRefused(CosignReason.NOT_AS_PLANNED, f"input {index}: {error}") from error
+            if txin.witness != expected:
+                raise CosignRefused(CosignReason.NOT_AS_PLANNED, f"input {index}")
+        verify_scripts(signed, self._plan.prevouts)
 
     def _check_signatures(self, share: CosignShare, sender: int) -> None:
         if len(share.signatures) != len(self._plan.inputs):

@@ -11,10 +11,12 @@ from typing import Final
 import structlog
 import trio
 
+from bridge.bitcoin.identifiers import hash_to_hex
 from bridge.l1.client import L1Client
 from bridge.l1.errors import L1Error
 from bridge.l1.watcher import L1Watcher
 from pegnode import __version__
+from pegnode.chain.facts import AnchorStatus
 from pegnode.clock import now_ms
 from pegnode.config import NodeConfig
 from pegnode.errors import PegnodeError
@@ -135,6 +137,7 @@ async def run_parts(
 
     async def l1_changed() -> None:
         await _refresh(parts)
+        await _halt_if_contradicted(parts)
         on_l1_change()
         parts.core.work_changed()
 
@@ -172,6 +175,19 @@ async def _refresh(parts: NodeParts) -> None:
         parts.l1_memory.feerate_sat_kvb = await parts.core.questions.feerate_sat_kvb()
     except L1Error as outage:
         log.debug("the Bitcoin node can't be asked", detail=str(outage))
+
+
+async def _halt_if_contradicted(parts: NodeParts) -> None:
+    """Latch a halt when L1's active chain has left the newest final block's anchor: a reorganisation that deep."""
+    tip = parts.core.store.tip.header
+    try:
+        status = await parts.core.questions.anchor_status(tip.anchor)
+    except L1Error as outage:
+        log.debug("the Bitcoin node can't be asked", detail=str(outage))
+        return
+    if status is AnchorStatus.CONTRADICTED:
+        anchor = f"{tip.anchor.height} {hash_to_hex(tip.anchor.hash)}"
+        parts.core.halt(f"the Bitcoin node left the L1 block {anchor}, to which block {tip.height} refers")
 
 
 async def _require_right_chain(parts: NodeParts) -> None:

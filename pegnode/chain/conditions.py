@@ -104,9 +104,13 @@ def _check_deposits(block: Block, facts: VoteFacts) -> None:
 
 
 def _check_feerate(batch: Batch, facts: VoteFacts, rules: ChainRules) -> None:
-    """Within a factor of the estimate. The floor is always allowed: below it no batch exists."""
+    """Within a factor of the estimate; at the floor, below which no batch exists, also without one.
+
+    Not at the floor whatever the estimate: a batch that never confirms holds up all that come after it.
+    """
     feerate, estimate = batch.feerate_sat_kvb, facts.feerate_estimate_sat_kvb
-    if feerate == rules.params.feerate_floor_sat_kvb:
+    floor = rules.params.feerate_floor_sat_kvb
+    if feerate == floor and (estimate is None or estimate <= floor * MAX_FEERATE_FACTOR):
         return
     if estimate is None:
         raise VoteWithheld(WithheldReason.FEERATE_UNKNOWN, f"{feerate} sat/kvB, and no estimate")

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 import structlog
 import trio
 
-from bridge.bitcoin.identifiers import BlockHash, OutPoint, Script, Txid, hash_to_hex
+from bridge.bitcoin.identifiers import OutPoint, Script, Txid, hash_to_hex
 from bridge.bitcoin.transaction import Transaction
 from bridge.custody import CoinKind, reserve_script
 from bridge.deposits import ReserveTerms, build_evidence, find_openings
@@ -62,7 +62,9 @@ class EvidenceMaker:
 
     async def _make_all(self) -> None:
         candidates = self._candidates()
-        for txid, block in dict(self._watched(candidates)).items():
+        watched = dict(self._watched_payments(candidates))
+        watched.update(await self._confirmed_batches())
+        for txid, block in watched.items():
             if txid in self._core.evidence:
                 continue
             evidence = await self._evidence(txid, block, candidates)
@@ -77,22 +79,25 @@ class EvidenceMaker:
             return
         log.info("evidence made", l1_txid=hash_to_hex(txid), openings=len(evidence.openings))
 
-    def _watched(self, candidates: Iterable[Script]) -> Iterator[tuple[Txid, Anchor]]:
-        """Transactions, deep enough, that settle a batch or pay a watched script and have not entered."""
+    async def _confirmed_batches(self) -> dict[Txid, Anchor]:
+        """The recorded versions of open batches that are deep enough. Raises L1Unavailable.
+
+        However long ago: a settlement that nobody found would lock its coins for good.
+        """
         core = self._core
-        buried = core.watcher.buried(core.rules.params.confirmations)
-        if buried is None:
-            return
-        for _, lineage in core.store.ledger.open_lineages.items():
-            for version in lineage.versions:
-                block = core.watcher.block_of(version.txid)
-                if block is not None and block.height <= buried.height:
-                    yield version.txid, block
+        txids = [version.txid for _, lineage in core.store.ledger.open_lineages.items() for version in lineage.versions]
+        found = {txid: await core.questions.block_of(txid) for txid in txids}
+        return {txid: block for txid, block in found.items() if block is not None and self._is_buried(block)}
+
+    def _watched_payments(self, candidates: Iterable[Script]) -> Iterator[tuple[Txid, Anchor]]:
+        """Transactions, deep enough, that pay a watched script and have not entered."""
         for script in candidates:
-            for payment in core.watcher.payments_to(script):
-                txid = payment.outpoint.txid
-                if payment.l1_block.height <= buried.height and self._is_new(payment.outpoint, payment.value_sats):
-                    yield txid, payment.l1_block
+            for payment in self._core.watcher.payments_to(script):
+                if self._is_buried(payment.l1_block) and self._is_new(payment.outpoint, payment.value_sats):
+                    yield payment.outpoint.txid, payment.l1_block
+
+    def _is_buried(self, block: Anchor) -> bool:
+        return self._core.watcher.confirmations(block.height) >= self._core.rules.params.confirmations
 
     def _is_new(self, outpoint: OutPoint, value_sats: int) -> bool:
         ledger = self._core.store.ledger
@@ -138,7 +143,7 @@ class EvidenceMaker:
 
         Raises ClaimRefused, RegistrationRefused, Rejected, or L1Unavailable.
         """
-        block = await self._block_of(outpoint.txid)
+        block = await self._core.questions.block_of(outpoint.txid)
         data = await self._client.raw_transaction(outpoint.txid, block.hash) if block else None
         if block is None or data is None:
             raise ClaimRefused(ClaimReason.TRANSACTION_UNKNOWN, f"{hash_to_hex(outpoint.txid)} is in no known L1 block")
@@ -175,14 +180,3 @@ class EvidenceMaker:
         if depth < needed:
             raise ClaimRefused(ClaimReason.TOO_FEW_CONFIRMATIONS, f"{depth} of {needed} confirmations")
         return output.value_sats
-
-    async def _block_of(self, txid: Txid) -> Anchor | None:
-        """The active chain's block that holds a transaction: from the window, else from the node's index."""
-        seen = self._core.watcher.block_of(txid)
-        if seen is not None:
-            return seen
-        block_hash: BlockHash | None = await self._client.transaction_block(txid)
-        if block_hash is None:
-            return None
-        header = await self._client.block_header(block_hash)
-        return None if header is None else Anchor(header.height, block_hash)

@@ -49,21 +49,34 @@ class L1Questions:
         """What validity needs to know about `block`. Raises L1Unavailable."""
         if not needs_l1(parent, block):
             return NO_FACTS
-        return await self._facts(block.header.anchor, required_facts(block))
+        return await self._facts(parent.anchor, block.header.anchor, required_facts(block))
 
-    async def facts_for_evidence(self, anchor: Anchor, evidence: Iterable[Evidence]) -> L1Facts:
-        """What building a block at `anchor` with some of `evidence` needs to know. Raises L1Unavailable."""
-        return await self._facts(anchor, tuple(dict.fromkeys(item.l1_block_hash for item in evidence)))
+    async def facts_for_evidence(self, parent: Anchor, anchor: Anchor, evidence: Iterable[Evidence]) -> L1Facts:
+        """What building a block at `anchor`, on a parent at `parent`, with some of `evidence` needs to know.
 
-    async def _facts(self, anchor: Anchor, block_hashes: Iterable[BlockHash]) -> L1Facts:
+        Raises L1Unavailable.
+        """
+        return await self._facts(parent, anchor, tuple(dict.fromkeys(item.l1_block_hash for item in evidence)))
+
+    async def _facts(self, parent: Anchor, anchor: Anchor, block_hashes: Iterable[BlockHash]) -> L1Facts:
         wanted = list(block_hashes)
-        if await self.anchor_status(anchor) is AnchorStatus.ON_CHAIN:
+        if await self._descent(parent, anchor) is AnchorStatus.ON_CHAIN:
             headers = await self._client.block_headers(wanted)
             blocks = {block_hash: _fact(header) for block_hash, header in zip(wanted, headers, strict=True)}
-            if await self.anchor_status(anchor) is AnchorStatus.ON_CHAIN:
+            if await self._descent(parent, anchor) is AnchorStatus.ON_CHAIN:
                 return L1Facts(AnchorStatus.ON_CHAIN, blocks)
         # Also when the chain changed between two questions, for then the answers are not of one chain.
-        return L1Facts(await self.anchor_status(anchor))
+        return L1Facts(await self._descent(parent, anchor))
+
+    async def _descent(self, parent: Anchor, anchor: Anchor) -> AnchorStatus:
+        """Where `anchor` stands, if the active chain holds the parent's anchor too, so that the one descends from it.
+
+        Otherwise where the parent's stands: whatever the new one is, it is not on top of what is decided.
+        """
+        status = await self.anchor_status(anchor)
+        if status is not AnchorStatus.ON_CHAIN:
+            return status
+        return await self.anchor_status(parent)
 
     async def anchor_status(self, anchor: Anchor) -> AnchorStatus:
         """Where `anchor` stands on the active chain. Raises L1Unavailable."""
@@ -115,7 +128,7 @@ class L1Questions:
         for coin, output in zip(versions, outputs, strict=True):
             if output is not None:
                 held_sats += output.value_sats
-            elif self._confirmed(versions[coin]):
+            elif await self._confirmed(versions[coin]):
                 paid_out_sats += coin.value_sats
             else:
                 missing.append(coin.outpoint)
@@ -129,7 +142,8 @@ class L1Questions:
             coin.outpoint: None if found is None else TxOut(found.value_sats, found.script)
             for coin, found in zip(versions, outputs, strict=True)
         }
-        return ReserveFacts(tip_height, halted, unspent, self._confirmed(chain.from_iterable(versions.values())))
+        confirmed = await self._confirmed(chain.from_iterable(versions.values()))
+        return ReserveFacts(tip_height, halted, unspent, confirmed)
 
     async def _coin_outputs(self, coins: Iterable[Coin]) -> tuple[int, list[L1TxOut | None]]:
         """The tip's height, and each coin's output. Raises L1Unavailable.
@@ -148,8 +162,20 @@ class L1Questions:
                 await trio.sleep(WATCHER_POLL_S)
         raise L1Unavailable(L1Reason.UNREAD, "a reserve coin is gone, and the newest blocks are not read yet")
 
-    def _confirmed(self, txids: Iterable[Txid]) -> frozenset[Txid]:
-        return frozenset(txid for txid in txids if self._watcher.block_of(txid) is not None)
+    async def _confirmed(self, txids: Iterable[Txid]) -> frozenset[Txid]:
+        return frozenset([txid for txid in txids if await self.block_of(txid) is not None])
+
+    async def block_of(self, txid: Txid) -> Anchor | None:
+        """The active chain's block that holds a transaction: from the watcher's window, else from the node's index.
+
+        Raises L1Unavailable.
+        """
+        seen = self._watcher.block_of(txid)
+        if seen is not None:
+            return seen
+        block_hash = await self._client.transaction_block(txid)
+        header = None if block_hash is None else await self._client.block_header(block_hash)
+        return None if header is None or header.confirmations < 1 else Anchor(header.height, header.block_hash)
 
 
 def _versions_by_coin(ledger: LedgerView) -> dict[Coin, tuple[Txid, ...]]:

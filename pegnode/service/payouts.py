@@ -15,7 +15,6 @@ import structlog
 import trio
 
 from bridge.bitcoin.identifiers import Txid, hash_to_hex
-from bridge.bitcoin.script_engine import verify_scripts
 from bridge.bitcoin.transaction import Transaction
 from bridge.errors import MalformedError, Rejected
 from bridge.l1.client import L1Client
@@ -177,7 +176,7 @@ class Payouts:
             self._poked.set()
 
     def _receive_signed(self, peer: PeerId, message: SignedPayoutMessage) -> None:
-        """Take a payout that another member has combined; the script engine judges it, whoever sent it."""
+        """Take a payout that another member has combined, if this one could have made the same."""
         try:
             signed = Transaction.parse(message.transaction)
         except Rejected as error:
@@ -189,8 +188,8 @@ class Payouts:
         if session is None:
             return
         try:
-            verify_scripts(signed, session.plan.prevouts)
-        except Rejected as error:
+            session.check_signed(signed)
+        except (CosignRefused, Rejected) as error:
             log.warning("faulty payout", peer=peer, txid=hash_to_hex(txid), detail=str(error))
             self._peers.transport.drop(peer, DropReason.PROTOCOL_VIOLATION)
             return

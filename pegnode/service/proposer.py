@@ -75,7 +75,7 @@ class Proposer:
         header = parent.tip.header
         anchor = await self.best_anchor(header.anchor)
         evidence = core.evidence.select(anchor.height, params.max_evidence_bytes)
-        facts = await core.questions.facts_for_evidence(anchor, evidence)
+        facts = await core.questions.facts_for_evidence(header.anchor, anchor, evidence)
         feerate = await core.questions.feerate_sat_kvb() or params.feerate_floor_sat_kvb
         slot = Slot(view, core.now_ms(), anchor, feerate, include_l1=True)
         built = build_block(parent, slot, Candidates(evidence, self._transactions(parent)), facts, core.rules)

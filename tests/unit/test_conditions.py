@@ -165,13 +165,26 @@ def test_feerate_without_an_estimate_is_not_voted_for(chain: MemoryChain) -> Non
     assert withheld(chain, batch_block(chain), feerate_estimate_sat_kvb=None) is WithheldReason.FEERATE_UNKNOWN
 
 
-@pytest.mark.parametrize("estimate", [None, 1, 1_000_000])
-def test_feerate_at_the_floor_is_always_votable(chain: MemoryChain, estimate: int | None) -> None:
+def floor_block(chain: MemoryChain) -> Block:
     batch_block(chain)
     floor = chain.rules.params.feerate_floor_sat_kvb
     block = chain.build(slot=replace(chain.slot(), feerate_sat_kvb=floor)).block
     assert [batch.feerate_sat_kvb for batch in block.body.batches] == [floor]
+    return block
+
+
+@pytest.mark.parametrize("estimate", [None, 1, 2_000])
+def test_feerate_at_the_floor_is_votable_without_an_estimate_or_near_it(
+    chain: MemoryChain, estimate: int | None
+) -> None:
+    block = floor_block(chain)
     check(chain, block, replace(facts_about(chain, block), feerate_estimate_sat_kvb=estimate))
+
+
+def test_feerate_at_the_floor_is_not_voted_for_far_below_the_estimate(chain: MemoryChain) -> None:
+    floor = chain.rules.params.feerate_floor_sat_kvb
+    reason = withheld(chain, floor_block(chain), feerate_estimate_sat_kvb=2 * floor + 1)
+    assert reason is WithheldReason.FEERATE_FAR
 
 
 def test_transfer_beside_evidence_falls_under_its_conditions(chain: MemoryChain) -> None:

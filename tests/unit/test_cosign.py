@@ -1,5 +1,6 @@
 """Collecting L1 signatures: any quorum combines to a valid transaction, and a wrong share names its sender."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations
 
@@ -13,6 +14,7 @@ from bridge.bitcoin.identifiers import Txid
 from bridge.bitcoin.script import ScriptReason
 from bridge.bitcoin.script_engine import verify_scripts
 from bridge.bitcoin.taproot import SigHash, key_path_sighash, script_path_sighash
+from bridge.bitcoin.transaction import Transaction
 from bridge.errors import MalformedError, Rejected
 from federation.approval import ApprovedBatch, approve_batch
 from federation.cosign import MAX_SHARE_SIGNATURES, CosignReason, CosignRefused, CosignSession, CosignShare
@@ -243,3 +245,59 @@ def test_share_over_the_limit_is_malformed() -> None:
 def test_share_of_a_short_signature_does_not_encode() -> None:
     with pytest.raises(MalformedError):
         replace(SHARES[0], signatures=(bytes(63),)).encode()
+
+
+def _combined(session: CosignSession) -> Transaction:
+    for index in range(3):
+        session.add_share(SHARES[index], index)
+    return session.combine()
+
+
+def test_what_another_session_combined_is_accepted(session: CosignSession) -> None:
+    CosignSession(APPROVED.plan, FEDERATION.membership).check_signed(_combined(session))
+
+
+def test_signed_transaction_of_another_plan_is_refused(session: CosignSession) -> None:
+    signed = replace(_combined(session), locktime=1)
+    with pytest.raises(CosignRefused) as caught:
+        session.check_signed(signed)
+    assert caught.value.reason is CosignReason.WRONG_TRANSACTION
+
+
+def test_signature_with_a_hash_type_byte_is_refused_though_the_engine_takes_it(session: CosignSession) -> None:
+    signed, plan = _combined(session), APPROVED.plan
+    first = plan.inputs[0].reserve
+    digest = script_path_sighash(plan.transaction, 0, plan.prevouts, first.quorum_leaf_hash, SigHash.ALL)
+    longer = _resigned(0, digest) + bytes([SigHash.ALL])
+    witnesses = [list(txin.witness) for txin in signed.inputs]
+    position = witnesses[0].index(SHARES[0].signatures[0])
+    witnesses[0][position] = longer
+    malleated = signed.with_witnesses([tuple(witness) for witness in witnesses])
+    verify_scripts(malleated, plan.prevouts)
+    with pytest.raises(CosignRefused) as caught:
+        session.check_signed(malleated)
+    assert caught.value.reason is CosignReason.NOT_AS_PLANNED
+
+
+@pytest.mark.parametrize("alter", [lambda witness: witness[1:], lambda witness: (*witness, b""), lambda witness: ()])
+def test_witness_of_another_shape_is_refused(
+    session: CosignSession, alter: Callable[[tuple[bytes, ...]], tuple[bytes, ...]]
+) -> None:
+    signed = _combined(session)
+    witnesses = [txin.witness for txin in signed.inputs]
+    witnesses[0] = alter(witnesses[0])
+    with pytest.raises(CosignRefused) as caught:
+        session.check_signed(signed.with_witnesses(witnesses))
+    assert caught.value.reason is CosignReason.NOT_AS_PLANNED
+
+
+def test_wrong_signature_in_a_signed_transaction_is_refused_by_the_engine(session: CosignSession) -> None:
+    signed = _combined(session)
+    witnesses = [txin.witness for txin in signed.inputs]
+    position = witnesses[0].index(SHARES[0].signatures[0])
+    forged = list(witnesses[0])
+    forged[position] = _resigned(0, sha256(b"something else"))
+    witnesses[0] = tuple(forged)
+    with pytest.raises(Rejected) as caught:
+        session.check_signed(signed.with_witnesses(witnesses))
+    assert caught.value.reason is ScriptReason.SCRIPT_FAILED
