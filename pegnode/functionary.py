@@ -8,7 +8,6 @@ from federation.keystore import read_member_secrets
 from federation.signer import Signer
 from pegnode.config import FunctionaryConfig
 from pegnode.consensus.machine import Simplex
-from pegnode.consensus.parameters import ConsensusParams
 from pegnode.folders import JOURNAL_FOLDER
 from pegnode.genesis import Genesis
 from pegnode.node import MAX_GUESTS, assemble, run_parts
@@ -19,18 +18,6 @@ from pegnode.service.live_node import LiveNode
 from pegnode.service.payouts import Payouts
 from pegnode.service.proposer import Proposer
 from pegnode.service.work import WorkWatch
-
-
-def consensus_params(genesis: Genesis) -> ConsensusParams:
-    """The pace on which the members agreed."""
-    rhythm = genesis.rhythm
-    return ConsensusParams(
-        block_interval_ms=rhythm.block_interval_ms,
-        view_timeout_ms=rhythm.view_timeout_ms,
-        max_view_timeout_ms=8 * rhythm.view_timeout_ms,
-        heartbeat_ms=rhythm.heartbeat_ms,
-        resend_ms=rhythm.view_timeout_ms,
-    )
 
 
 async def run_functionary(config: FunctionaryConfig) -> None:
@@ -54,7 +41,7 @@ async def run_functionary(config: FunctionaryConfig) -> None:
         payouts = Payouts(core, parts.client, peers, signer)
         reports = L1Reports(core, peers, member.index)
         proposer = Proposer(core, reports.by_member)
-        machine = Simplex(member.index, rules.membership, consensus_params(genesis))
+        machine = Simplex(member.index, rules.membership, genesis.consensus)
         driver = ConsensusDriver(core, peers, machine, journal, signer, proposer, Judge(core))
         work = WorkWatch(core, proposer, driver)
         live = LiveNode(

@@ -23,7 +23,8 @@ from federation.errors import Refused
 from federation.membership import Member, Membership
 from pegnode.chain.block import EMPTY_BODY, MAX_BATCHES, MAX_TRANSACTION_BYTES
 from pegnode.chain.header import HEADER_VERSION, Header
-from pegnode.chain.parameters import ChainParams, ChainRules, RhythmParams
+from pegnode.chain.parameters import ChainParams, ChainRules
+from pegnode.consensus.parameters import ConsensusParams, ConsensusParamsRefused
 from pegnode.errors import Refusal
 
 GENESIS_VERSION = 1
@@ -61,7 +62,7 @@ class GenesisReason(Reason):
     CUSTODY = "genesis-custody"
     PEG = "genesis-peg"
     CHAIN = "genesis-chain"
-    RHYTHM = "genesis-rhythm"
+    CONSENSUS = "genesis-consensus"
 
 
 class GenesisRefused(Refusal):
@@ -96,7 +97,7 @@ class Template(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     member_count: int
     peg: PegParams
     chain: ChainParams
-    rhythm: RhythmParams
+    consensus: ConsensusParams
 
 
 class Genesis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -109,7 +110,7 @@ class Genesis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     recovery_keys_hex: tuple[Hex32, ...]
     peg: PegParams
     chain: ChainParams
-    rhythm: RhythmParams
+    consensus: ConsensusParams
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
@@ -169,7 +170,7 @@ class Genesis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             recovery_keys_hex=tuple(recovery_keys_hex),
             peg=template.peg,
             chain=template.chain,
-            rhythm=template.rhythm,
+            consensus=template.consensus,
         )
         genesis.rules()
         return cls.decode(genesis.canonical_bytes)
@@ -287,8 +288,10 @@ class Genesis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             problems.append(f"max_body_bytes below {wanted}: evidence and batches could crowd out transactions")
         if problems:
             raise GenesisRefused(GenesisReason.CHAIN, "; ".join(problems))
-        if problems := self.rhythm.problems():
-            raise GenesisRefused(GenesisReason.RHYTHM, "; ".join(problems))
+        try:
+            self.consensus.validate()
+        except ConsensusParamsRefused as error:
+            raise GenesisRefused(GenesisReason.CONSENSUS, str(error)) from error
 
 
 def _converted(raw: Any, wanted: type[T]) -> T:
@@ -298,7 +301,7 @@ def _converted(raw: Any, wanted: type[T]) -> T:
     except msgspec.ValidationError as error:
         raise GenesisRefused(GenesisReason.INVALID_FIELD, str(error)) from error
     known = msgspec.to_builtins(value)
-    for section in ("peg", "chain", "rhythm"):
+    for section in ("peg", "chain", "consensus"):
         unknown = sorted(raw[section].keys() - known[section].keys())
         if unknown:
             raise GenesisRefused(GenesisReason.UNKNOWN_FIELD, f"{section}.{unknown[0]}")

@@ -22,7 +22,8 @@ from bridge.custody import CoinKind  # noqa: E402 -- the line above lets this fi
 from bridge.params import _RANGES, PegParams  # noqa: E402
 from federation.certificate import VoteKind  # noqa: E402
 from pegnode.chain.block import Body  # noqa: E402
-from pegnode.chain.parameters import ChainParams, RhythmParams  # noqa: E402
+from pegnode.chain.parameters import ChainParams  # noqa: E402
+from pegnode.consensus.parameters import ConsensusParams  # noqa: E402
 from scripts import protocol_vectors as vectors  # noqa: E402
 
 DOCUMENT = ROOT / "docs" / "protocol.md"
@@ -195,7 +196,7 @@ def parameters_table() -> str:
     """Every parameter of a genesis template with its value in each template."""
     templates = [tomllib.loads((ROOT / "configs" / f"{name}.toml").read_text("utf-8")) for name in TEMPLATES]
     rows = [(f"`{name}`", "", *(str(template[name]) for template in templates)) for name in ("network", "member_count")]
-    for section, params in (("peg", PegParams), ("chain", ChainParams), ("rhythm", RhythmParams)):
+    for section, params in (("peg", PegParams), ("chain", ChainParams), ("consensus", ConsensusParams)):
         for field in fields(params):
             values = (f"{template[section][field.name]:,}" for template in templates)
             rows.append((f"`{section}.{field.name}`", _allowed(field.name), *values))

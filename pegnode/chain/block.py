@@ -11,8 +11,8 @@ from bridge.codec import Reader, Writer, decode_whole
 from bridge.evidence import Evidence
 from pegnode.chain.header import HEADER_SIZE, Header
 
-MAX_BODY_BYTES = 16_000_000
-"""No chain may set its cap on a body above this, so that a decoder can bound its input before it knows the chain."""
+MAX_BODY_BYTES = 4_000_000
+"""No chain may set its cap on a body above this: a block and its vote must fit one message between nodes."""
 MAX_TRANSACTION_BYTES = 400_000
 """With witness. Core relays no transaction above a weight of 400,000. Source: MAX_STANDARD_TX_WEIGHT."""
 MAX_RECORDS = 16

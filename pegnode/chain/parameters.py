@@ -1,4 +1,4 @@
-"""The chain's own genesis parameters: sizes and rhythm. The peg's are `bridge.params.PegParams`."""
+"""The chain's own genesis parameters: the sizes of blocks. The peg's are `bridge.params.PegParams`."""
 
 from dataclasses import dataclass
 
@@ -38,31 +38,6 @@ class ChainParams:
             found.append(f"max_inputs below {MAX_TRANSACTION_INPUTS}, what one transaction may have")
         if self.max_sigop_cost < MAX_TRANSACTION_SIGOP_COST:
             found.append(f"max_sigop_cost below {MAX_TRANSACTION_SIGOP_COST}, the cost that one transaction may have")
-        return found
-
-
-@dataclass(frozen=True, slots=True)
-class RhythmParams:
-    """When members act. Agreed on so that all wait alike, but no part of validity. All in milliseconds.
-
-    block_interval_ms: least time between proposals.
-    heartbeat_ms: how long a leader without work waits before it proposes an empty block.
-    view_timeout_ms: how long a view may take before a member gives it up.
-    """
-
-    block_interval_ms: int
-    heartbeat_ms: int
-    view_timeout_ms: int
-
-    def problems(self) -> list[str]:
-        """What is wrong with these values, for people; empty when nothing is."""
-        found = []
-        if self.block_interval_ms < 1 or self.view_timeout_ms < 1:
-            found.append("block_interval_ms or view_timeout_ms below 1")
-        if self.view_timeout_ms <= self.block_interval_ms:
-            found.append("view_timeout_ms not above block_interval_ms: every view would time out")
-        if self.heartbeat_ms < self.view_timeout_ms:
-            found.append("heartbeat_ms below view_timeout_ms")
         return found
 
 

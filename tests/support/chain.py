@@ -79,7 +79,7 @@ def local_genesis(anchor: Anchor, *, peg: Mapping[str, int] = {}, chain: Mapping
         recovery_keys_hex=genesis.recovery_keys_hex,
         peg=replace(genesis.peg, **peg),
         chain=replace(genesis.chain, **chain),
-        rhythm=genesis.rhythm,
+        consensus=genesis.consensus,
     )
 
 

@@ -13,7 +13,8 @@ from bridge.bitcoin.identifiers import BlockHash, hash_to_hex
 from bridge.custody import CoinKind, reserve_script
 from bridge.params import PegParams
 from bridge.state import Anchor
-from pegnode.chain.parameters import ChainParams, RhythmParams
+from pegnode.chain.parameters import ChainParams
+from pegnode.consensus.parameters import ConsensusParams
 from pegnode.genesis import L1_GENESIS_HASHES_HEX, MAX_GENESIS_BYTES, Genesis, GenesisReason, GenesisRefused
 from tests.support.chain import CONFIGS, START_MS, local_genesis, member_sections, recovery_keys_hex
 
@@ -59,7 +60,7 @@ def test_template_with_members_makes_a_genesis(name: str) -> None:
     policy = rules.custody.newest
     assert policy.member_keys == tuple(member.custody_key32 for member in rules.membership.members)
     assert (policy.quorum, policy.chain_id) == (rules.membership.quorum, genesis.chain_id)
-    assert genesis.rhythm.problems() == []
+    genesis.consensus.validate()
 
 
 def test_federation_of_fifteen_needs_eleven_signatures() -> None:
@@ -83,8 +84,9 @@ def test_chain_id_is_the_tagged_hash_of_the_canonical_bytes() -> None:
 def test_chain_id_stays_what_it_was() -> None:
     """Pinned: a change of the encoding would give every existing chain another identity."""
     pinned = replace_peg(GENESIS, **{field.name: number for number, field in enumerate(fields(PegParams))})
-    pinned = msgspec.structs.replace(pinned, chain=ChainParams(1, 2, 3), rhythm=RhythmParams(4, 5, 6))
-    assert pinned.chain_id.hex() == "7033781131fb0557b93547cf4c4782c55b4dd4e3cafa4b95df788f9f7cf6e593"
+    pace = ConsensusParams(4, 5, 6, 7, 8)
+    pinned = msgspec.structs.replace(pinned, chain=ChainParams(1, 2, 3), consensus=pace)
+    assert pinned.chain_id.hex() == "8747742cec9fe4dc87bac9a9373014189d478a36d0c310334d273caa17e47d07"
 
 
 def replace_peg(genesis: Genesis, **values: int) -> Genesis:
@@ -163,7 +165,7 @@ def test_json_that_is_no_genesis_is_refused(data: bytes) -> None:
     [
         *(("peg", field.name) for field in fields(PegParams)),
         *(("chain", field.name) for field in fields(ChainParams)),
-        *(("rhythm", field.name) for field in fields(RhythmParams)),
+        *(("consensus", field.name) for field in fields(ConsensusParams)),
         *(("l1", name) for name in ("network", "genesis_hash_hex", "anchor_height", "anchor_hash_hex")),
     ],
 )
@@ -174,14 +176,16 @@ def test_missing_parameter_is_refused_by_name(section: str, name: str) -> None:
     assert f"$.{section}" in refused.detail
 
 
-@pytest.mark.parametrize("name", ["version", "time_ms", "l1", "members", "recovery_keys_hex", "peg", "chain", "rhythm"])
+@pytest.mark.parametrize(
+    "name", ["version", "time_ms", "l1", "members", "recovery_keys_hex", "peg", "chain", "consensus"]
+)
 def test_missing_section_is_refused_by_name(name: str) -> None:
     refused = refusal(changed(lambda raw: raw.pop(name)))
     assert refused.reason is GenesisReason.INVALID_FIELD
     assert name in refused.detail
 
 
-@pytest.mark.parametrize("section", ["peg", "chain", "rhythm"])
+@pytest.mark.parametrize("section", ["peg", "chain", "consensus"])
 def test_unknown_parameter_is_refused_by_name(section: str) -> None:
     refused = refusal(changed(lambda raw: raw[section].update(max_pegs=1)))
     assert refused.reason is GenesisReason.UNKNOWN_FIELD
@@ -234,12 +238,12 @@ def test_invalid_field_is_refused(change: Callable[[dict[str, Any]], object]) ->
         (GenesisReason.PEG, lambda raw: raw["peg"].update(coin_floor_sats=709)),
         (GenesisReason.PEG, lambda raw: raw["peg"].update(min_deposit_sats=1_999)),
         (GenesisReason.CHAIN, lambda raw: raw["chain"].update(max_body_bytes=2_099_999)),
-        (GenesisReason.CHAIN, lambda raw: raw["chain"].update(max_body_bytes=16_000_001)),
+        (GenesisReason.CHAIN, lambda raw: raw["chain"].update(max_body_bytes=4_000_001)),
         (GenesisReason.CHAIN, lambda raw: raw["chain"].update(max_inputs=2_438)),
         (GenesisReason.CHAIN, lambda raw: raw["chain"].update(max_sigop_cost=15_999)),
-        (GenesisReason.RHYTHM, lambda raw: raw["rhythm"].update(block_interval_ms=0)),
-        (GenesisReason.RHYTHM, lambda raw: raw["rhythm"].update(view_timeout_ms=500)),
-        (GenesisReason.RHYTHM, lambda raw: raw["rhythm"].update(heartbeat_ms=1_999)),
+        (GenesisReason.CONSENSUS, lambda raw: raw["consensus"].update(block_interval_ms=0)),
+        (GenesisReason.CONSENSUS, lambda raw: raw["consensus"].update(max_view_timeout_ms=1_999)),
+        (GenesisReason.CONSENSUS, lambda raw: raw["consensus"].update(heartbeat_ms=499)),
     ],
 )
 def test_parameters_that_contradict_each_other_are_refused(
@@ -255,7 +259,7 @@ def test_parameters_that_contradict_each_other_are_refused(
         lambda raw: raw["peg"].update(coin_floor_sats=710),
         lambda raw: raw["chain"].update(max_body_bytes=2_100_000),
         lambda raw: raw["chain"].update(max_inputs=2_439, max_sigop_cost=16_000),
-        lambda raw: raw["rhythm"].update(view_timeout_ms=501),
+        lambda raw: raw["consensus"].update(max_view_timeout_ms=2_000, heartbeat_ms=500),
     ],
 )
 def test_parameters_at_their_limits_are_accepted(change: Callable[[dict[str, Any]], object]) -> None:
@@ -281,7 +285,7 @@ def test_template_wants_its_number_of_members() -> None:
         (GenesisReason.UNKNOWN_FIELD, "confirmations = 6\n", "confirmations = 6\nconfirmation = 6\n"),
         (GenesisReason.NETWORK, '"regtest"', '"regtests"'),
         (GenesisReason.PEG, "claim_fee_sats = 1_000\n", "claim_fee_sats = 700\n"),
-        (GenesisReason.RHYTHM, "heartbeat_ms = 10_000", "heartbeat_ms = 10"),
+        (GenesisReason.CONSENSUS, "heartbeat_ms = 10_000", "heartbeat_ms = 10"),
     ],
 )
 def test_template_that_makes_no_genesis_is_refused(reason: GenesisReason, old: str, new: str) -> None:
