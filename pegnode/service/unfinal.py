@@ -50,10 +50,9 @@ class UnfinalBlocks:
         added: a caller finalizes only what it found valid.
         """
         path = self._path_to(block_hash)
-        for position, unfinal in enumerate(path):
-            own_certificate = certificate if position == len(path) - 1 else None
-            self._store.commit([FinalBlock(unfinal.state, unfinal.data, own_certificate)])
         if path:
+            ancestors = [FinalBlock(unfinal.state, unfinal.data) for unfinal in path[:-1]]
+            self._store.commit([*ancestors, FinalBlock(path[-1].state, path[-1].data, certificate)])
             self._keep_descendants()
         return path
 

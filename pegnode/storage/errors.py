@@ -19,6 +19,8 @@ class StorageReason(Reason):
     """The path can't be opened or written: permissions, a full disk, not a directory."""
     NOT_NEXT = "storage-not-next"
     """A block that does not follow the tip."""
+    UNPROVEN = "storage-unproven"
+    """Blocks of which the last has no certificate."""
     CLOSED = "storage-closed"
     """The store was closed."""
 

@@ -1,8 +1,8 @@
 """The final chain on disk: blocks, certificates, the state after the tip, indexes, and what a node must not forget.
 
-Each block is written in one atomic, synced batch together with everything that follows from it, so the disk always
-holds the state after some final block. Opening checks that it is this chain's, and that the ledger is the one to which
-the tip's header commits.
+Blocks that become final together are written in one atomic, synced batch with everything that follows from them, so the
+disk always holds the state after some final block, and the certificate that proves that block final. Opening checks that
+it is this chain's, and that the ledger is the one to which the tip's header commits.
 """
 
 from collections.abc import Sequence
@@ -109,27 +109,24 @@ class ChainStore:
         return self._utxos
 
     def commit(self, blocks: Sequence[FinalBlock]) -> None:
-        """Make `blocks` final, each a child of the one before, in one atomic write each.
+        """Make `blocks` final, each a child of the one before and the last with its certificate: all of them or none.
 
-        Raises StorageError: NOT_NEXT, or what the disk says. The blocks before the failing one stay written, the
-        failing one leaves no trace.
+        Raises StorageError: NOT_NEXT, UNPROVEN, or what the disk says.
         """
+        changes, parent = Changes(), self._tip
         for final in blocks:
-            self._commit_one(final)
+            _check_follows(parent, final)
+            self._stage(changes, final)
+            parent = final.state.tip
+        if blocks and blocks[-1].certificate is None:
+            raise StorageError(StorageReason.UNPROVEN, f"nothing proves that block {parent.header.height} is final")
+        self._database.write(changes)
+        for final in blocks:
+            self._absorb(final.state)
 
-    def _commit_one(self, final: FinalBlock) -> None:
-        header = final.state.tip.header
-        if header.parent != self._tip.hash or header.height != self._tip.header.height + 1:
-            what = f"block {header.height} does not follow block {self._tip.header.height}"
-            raise StorageError(StorageReason.NOT_NEXT, what)
-        if final.block[:HEADER_SIZE] != header.encode():
-            raise StorageError(StorageReason.NOT_NEXT, f"the bytes of block {header.height} have another header")
-        self._database.write(self._staged(final))
-        self._absorb(final.state)
-
-    def _staged(self, final: FinalBlock) -> Changes:
-        """Everything that follows from one block."""
-        changes, height = Changes(), final.state.tip.header.height
+    def _stage(self, changes: Changes, final: FinalBlock) -> None:
+        """Add everything that follows from one block."""
+        height = final.state.tip.header.height
         key = height_key(height)
         changes.put(BLOCKS, key, final.block)
         changes.put(HEIGHTS, final.state.tip.hash, key)
@@ -140,7 +137,6 @@ class ChainStore:
         self._ledger.stage(changes, final.state.ledger)
         changes.put(META, _TIP_KEY, final.state.tip.header.encode())
         changes.put(META, _TOTALS_KEY, final.state.ledger.totals.encode())
-        return changes
 
     def _absorb(self, state: ChainState) -> None:
         self._ledger.absorb(state.ledger)
@@ -214,6 +210,16 @@ class ChainStore:
     def close(self) -> None:
         """Free the directory. The store can't be read afterwards; closing twice is allowed."""
         self._database.close()
+
+
+def _check_follows(parent: Tip, final: FinalBlock) -> None:
+    """Raise StorageError unless the block is the parent's child, and its bytes are its own."""
+    header = final.state.tip.header
+    if header.parent != parent.hash or header.height != parent.header.height + 1:
+        what = f"block {header.height} does not follow block {parent.header.height}"
+        raise StorageError(StorageReason.NOT_NEXT, what)
+    if final.block[:HEADER_SIZE] != header.encode():
+        raise StorageError(StorageReason.NOT_NEXT, f"the bytes of block {header.height} have another header")
 
 
 def _begin(database: Database, rules: ChainRules) -> None:

@@ -244,29 +244,69 @@ def test_commit_refuses_bytes_of_another_block(store: ChainStore) -> None:
 def test_commit_that_fails_leaves_the_store_as_it_was(store: ChainStore, monkeypatch: pytest.MonkeyPatch) -> None:
     first = next_block(store, deposit(DEPOSIT, DEPOSIT_SATS, ALICE))
     second = next_block(first.state, transfer(PAYMENT), burning(PAYMENT, 1, BURN))
-    write = Database.write
-    heights: list[int] = []
+    before = contents(store)
 
     def failing(database: Database, changes: Changes) -> None:
-        heights.append(len(heights))
-        if len(heights) > 1:
-            raise StorageError(StorageReason.UNUSABLE, "the disk is full")
-        write(database, changes)
+        raise StorageError(StorageReason.UNUSABLE, "the disk is full")
 
     monkeypatch.setattr(Database, "write", failing)
     with pytest.raises(StorageError) as caught:
         store.commit([first, second])
     assert caught.value.reason is StorageReason.UNUSABLE
-    assert store.tip == first.state.tip
-    assert list(store.ledger.open_withdrawals.items()) == []
-    assert CLAIM in store.utxos
+    assert contents(store) == before
     monkeypatch.undo()
-    store.commit([second])
+    store.commit([first, second])
     assert CLAIM not in store.utxos
     assert store.tip == second.state.tip
 
 
-def test_process_killed_between_batches_leaves_the_last_whole_block(tmp_path: Path) -> None:
+def test_blocks_that_become_final_together_are_written_at_once(
+    store: ChainStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # An ancestor without a certificate of its own must never be the tip on disk: a restart could not prove it final.
+    first = next_block(store, deposit(DEPOSIT, DEPOSIT_SATS, ALICE))
+    second = next_block(first.state, transfer(PAYMENT), burning(PAYMENT, 1, BURN))
+    third = next_block(second.state, anchored(START_HEIGHT + 2), deposit(outpoint(2), 700_000, BOB))
+    write, written = Database.write, []
+
+    def counting(database: Database, changes: Changes) -> None:
+        written.append(changes)
+        write(database, changes)
+
+    monkeypatch.setattr(Database, "write", counting)
+    store.commit([FinalBlock(first.state, first.block), FinalBlock(second.state, second.block), third])
+    assert len(written) == 1
+    assert store.tip == third.state.tip
+    assert ledger_root(store.ledger) == store.tip.header.ledger_root
+    assert store.begin_recount().finish().findings == ()
+    together = contents(store)
+    store.close()
+    reopened = open_store(store.path)
+    assert contents(reopened) == together
+    reopened.close()
+
+
+def test_commit_refuses_blocks_that_nothing_proves_final(store: ChainStore) -> None:
+    first = next_block(store, deposit(DEPOSIT, DEPOSIT_SATS, ALICE))
+    before = contents(store)
+    with pytest.raises(StorageError) as caught:
+        store.commit([FinalBlock(first.state, first.block)])
+    assert caught.value.reason is StorageReason.UNPROVEN
+    assert contents(store) == before
+    assert store.block_at(1) is None
+
+
+def test_commit_refuses_all_blocks_when_one_does_not_follow(store: ChainStore) -> None:
+    first = next_block(store)
+    stranger = next_block(store, deposit(DEPOSIT, DEPOSIT_SATS, ALICE))
+    before = contents(store)
+    with pytest.raises(StorageError) as caught:
+        store.commit([first, stranger])
+    assert caught.value.reason is StorageReason.NOT_NEXT
+    assert contents(store) == before
+
+
+def test_process_killed_between_writes_leaves_the_last_whole_block(tmp_path: Path) -> None:
     script = (
         "import os, sys\n"
         "from pathlib import Path\n"
@@ -283,7 +323,8 @@ def test_process_killed_between_batches_leaves_the_last_whole_block(tmp_path: Pa
         "    written.append(1)\n"
         "    write(database, changes)\n"
         "Database.write = dying\n"
-        "store.commit([first, second])\n"
+        "store.commit([first])\n"
+        "store.commit([second])\n"
     )
     root = Path(__file__).parents[2]
     died = subprocess.run(
