@@ -1,8 +1,8 @@
 """The final chain on disk: blocks, certificates, the state after the tip, indexes, and what a node must not forget.
 
-Blocks that become final together are written in one atomic, synced batch with everything that follows from them, so the
-disk always holds the state after some final block, and the certificate that proves that block final. Opening checks that
-it is this chain's, and that the ledger is the one to which the tip's header commits.
+Blocks that become final together are written in one atomic, synced batch with everything that follows from them. So the
+disk always holds the state after some final block, and the certificate that proves it final. Opening checks that it is
+this chain's, and that the ledger is the one to which the tip's header commits.
 """
 
 from collections.abc import Sequence

@@ -306,7 +306,7 @@ def test_commit_refuses_all_blocks_when_one_does_not_follow(store: ChainStore) -
     assert contents(store) == before
 
 
-def test_process_killed_between_writes_leaves_the_last_whole_block(tmp_path: Path) -> None:
+def test_process_killed_between_batches_leaves_the_last_whole_block(tmp_path: Path) -> None:
     script = (
         "import os, sys\n"
         "from pathlib import Path\n"
