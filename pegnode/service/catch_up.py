@@ -59,6 +59,20 @@ class CatchUp:
         """The highest final height that a connected peer or this node has."""
         return max([*self._tips.values(), self._core.store.tip.header.height])
 
+    @property
+    def is_current(self) -> bool:
+        """Whether a quorum of members tells of tips, and this node has what one honest member of them must have.
+
+        Until then L1 can't be judged by its ledger: a coin that is gone may be one that a later block pays out.
+        """
+        own = self._core.store.tip.header.height
+        membership = self._core.rules.membership
+        heights = [height for peer, height in self._tips.items() if self._peers.member_of(peer) is not None]
+        if self._peers.member_of(self._peers.transport.peer_id) is not None:
+            heights.append(own)
+        heights.sort(reverse=True)
+        return len(heights) >= membership.quorum and own >= heights[membership.fault_tolerance]
+
     def height_of(self, peer: PeerId) -> int | None:
         """The final height that a peer has told of."""
         return self._tips.get(peer)

@@ -223,10 +223,15 @@ class LiveNode:
 
     async def l1_reserve(self) -> L1Reserve:
         """The reserve, counted on one's own Bitcoin node. Raises NodeUnavailable."""
+        was_current = self._catch_up.is_current  # of the ledger that is counted: both may move meanwhile
         try:
-            return await self._core.questions.reserve(self._core.store.ledger)
+            reserve = await self._core.questions.reserve(self._core.store.ledger)
         except L1Error as outage:
             raise NodeUnavailable(UnavailableReason.L1_UNREACHABLE, str(outage)) from outage
+        if reserve.missing and not was_current:
+            detail = "coins are gone that later blocks may pay out; ask again when this node has caught up"
+            raise NodeUnavailable(UnavailableReason.SYNCING, detail)
+        return reserve
 
     def request_stop(self) -> None:
         """Begin an orderly shutdown; returns at once."""

@@ -1,19 +1,15 @@
 """The consensus driver between real parts and a wire that only notes what is sent: bodies, and whose they are."""
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
 
 import pytest
 import trio
 
 from bridge.bitcoin.curve import schnorr_sign
 from bridge.bitcoin.identifiers import BlockHash
-from bridge.l1.client import L1Client
-from bridge.l1.watcher import L1Watcher
 from federation.certificate import Certificate, Vote, VoteKind, vote_digest
 from federation.journal import Journal, JournalIdentity, MemoryEntries
 from federation.keystore import MemberSecrets
@@ -21,56 +17,20 @@ from federation.signer import Signer
 from pegnode.chain.block import Block
 from pegnode.consensus.machine import Simplex
 from pegnode.consensus.parameters import ConsensusParams
-from pegnode.mempool.evidence_pool import EvidencePool, EvidencePoolLimits
-from pegnode.mempool.pool import Mempool, PoolLimits
-from pegnode.net.messages import ProposalMessage, VotesMessage, decode_message, encode_message
-from pegnode.net.transport import DropReason, FrameReceived, PeerAddress, PeerId, TransportEvent
+from pegnode.net.messages import ProposalMessage, VotesMessage
+from pegnode.net.transport import DropReason, PeerId
 from pegnode.service.consensus_driver import ConsensusDriver
-from pegnode.service.core import NodeCore
 from pegnode.service.judge import Judge
-from pegnode.service.l1_questions import L1Questions
 from pegnode.service.peers import Peers
 from pegnode.service.proposer import Proposer
-from pegnode.service.registry import DepositRegistry
-from pegnode.service.unfinal import UnfinalBlocks
 from pegnode.storage.store import ChainStore
 from tests.support.chain import MemoryChain, custody_secrets, secret, vote_secrets
-
-if TYPE_CHECKING:
-    from trio_typing import TaskStatus
+from tests.support.lone_node import Wire, lone_core
 
 OWN = 0
 PARAMS = ConsensusParams(
     block_interval_ms=500, view_timeout_ms=2_000, max_view_timeout_ms=16_000, heartbeat_ms=10_000, resend_ms=2_000
 )
-
-
-class Wire:
-    """A transport that is connected to every member, delivers what the test puts in, and keeps what is sent."""
-
-    def __init__(self, members: tuple[PeerId, ...]) -> None:
-        self.peer_id = members[OWN]
-        self.listen_addresses: tuple[PeerAddress, ...] = ()
-        self.others = frozenset(members) - {self.peer_id}
-        self.sent: list[bytes] = []
-        self.dropped: list[tuple[PeerId, DropReason]] = []
-        self.incoming, self.events = trio.open_memory_channel[TransportEvent](math.inf)
-
-    def connected(self) -> frozenset[PeerId]:
-        return self.others
-
-    def send(self, peer: PeerId, payload: bytes) -> bool:
-        self.sent.append(payload)
-        return True
-
-    def drop(self, peer: PeerId, reason: DropReason) -> None:
-        self.dropped.append((peer, reason))
-
-    def round_trip_ms(self, peer: PeerId) -> float | None:
-        return None
-
-    async def run(self, *, task_status: "TaskStatus[None]" = trio.TASK_STATUS_IGNORED) -> None:
-        raise NotImplementedError
 
 
 class DriverRig:
@@ -79,21 +39,9 @@ class DriverRig:
     def __init__(self, chain: MemoryChain, store: ChainStore) -> None:
         self.chain = chain
         rules = chain.rules
-        self.wire = Wire(tuple(PeerId(member.peer_id) for member in rules.membership.members))
+        self.wire = Wire(rules.membership, OWN)
         self.peers = Peers(self.wire, rules.membership)
-        client = cast(L1Client, None)  # nothing here touches L1
-        watcher = L1Watcher(client, 0)
-        self.core = NodeCore(
-            rules=rules,
-            store=store,
-            unfinal=UnfinalBlocks(store),
-            mempool=Mempool(PoolLimits()),
-            evidence=EvidencePool(EvidencePoolLimits()),
-            registry=DepositRegistry(store, rules.custody, 0, self.now_ms),
-            watcher=watcher,
-            questions=L1Questions(client, watcher, rules.params),
-            now_ms=self.now_ms,
-        )
+        self.core = lone_core(chain, store)
         secrets = MemberSecrets(vote_secrets()[OWN], custody_secrets()[OWN], secret("transport", OWN))
         self.driver = ConsensusDriver(
             self.core,
@@ -104,9 +52,6 @@ class DriverRig:
             Proposer(self.core, {}),
             Judge(self.core),
         )
-
-    def now_ms(self) -> int:
-        return self.chain.header.time_ms + 1_000
 
     def vote(self, member: int, kind: VoteKind, view: int, block_hash: BlockHash) -> Vote:
         digest = vote_digest(self.chain.rules.chain_id, 0, kind, view, block_hash)
@@ -127,12 +72,11 @@ class DriverRig:
         vote = self.vote(header.leader, VoteKind.NOTARIZE, header.view, header.hash)
         message = ProposalMessage(block.encode(), vote.encode(), tuple(item.encode() for item in justification))
         sender = self.peers.peer_of(header.leader)
-        self.wire.incoming.send_nowait(FrameReceived(sender, encode_message(message)))
+        self.wire.deliver(sender, message)
         return sender
 
     def own_votes(self) -> list[Vote]:
-        messages = [decode_message(payload) for payload in self.wire.sent]
-        groups = [message.votes for message in messages if isinstance(message, VotesMessage)]
+        groups = [message.votes for message in self.wire.sent if isinstance(message, VotesMessage)]
         return [Vote.decode(data) for votes in groups for data in votes]
 
 
