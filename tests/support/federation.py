@@ -158,15 +158,23 @@ class FederationUnderTest:
         for name in names:
             eventually(lambda name=name: self.is_final(txid_hex, name), f"{txid_hex} final on {name}")  # type: ignore[misc]
 
-    def withdrawal(self, burn: OutPoint, name: str = "alice") -> WithdrawalReply:
-        """A withdrawal that is in a final block."""
+    def withdrawal(self, burn: OutPoint, name: str = "alice") -> WithdrawalReply | None:
+        """A withdrawal, once its burn is in a final block."""
         with self.client(name) as client:
-            return client.ask(WithdrawalReply, "getwithdrawal", str(burn))
+            found = client.ask(list[WithdrawalReply], "listwithdrawals", burns=[str(burn)])
+        return found[0] if found else None
 
     def await_stage(self, burn: OutPoint, stages: Collection[str], name: str = "alice") -> WithdrawalReply:
         """Wait until a withdrawal is in one of these stages."""
-        eventually(lambda: self.withdrawal(burn, name).stage in stages, f"{burn} {' or '.join(stages)}")
-        return self.withdrawal(burn, name)
+        replies: list[WithdrawalReply] = []
+
+        def reached() -> bool:
+            reply = self.withdrawal(burn, name)
+            replies.extend([reply] if reply is not None and reply.stage in stages else [])
+            return bool(replies)
+
+        eventually(reached, f"{burn} {' or '.join(stages)}")
+        return replies[0]
 
     def agreement(self, names: Iterable[str] | None = None) -> AuditReply:
         """Wait until these members, by default all, have one tip and one ledger; a clean recount by one of them."""
@@ -174,7 +182,12 @@ class FederationUnderTest:
         replies: list[AuditReply] = []
 
         def agree() -> bool:
-            replies[:] = [self.audit(name) for name in chosen]
+            try:
+                replies[:] = [self.audit(name) for name in chosen]
+            except RpcRefused as refused:
+                if refused.refusal != "syncing":
+                    raise
+                return False
             return len({(reply.height, reply.block_hash, reply.ledger_root) for reply in replies}) == 1
 
         eventually(agree, f"{', '.join(chosen)} agree")
