@@ -1,0 +1,178 @@
+"""A Bitcoin node in memory, as one member sees it: the shared chain of a FakeL1, as far as this node has come.
+
+It answers what the service asks of `L1Client`, in the same types. A test may let it lag, fail, or refuse.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import trio
+
+from bridge.bitcoin.identifiers import BlockHash, OutPoint, Txid
+from bridge.bitcoin.script_engine import verify_scripts
+from bridge.bitcoin.transaction import Transaction, TxOut, compact_size
+from bridge.errors import Rejected
+from bridge.l1.answers import L1Header, L1TxOut, NetworkInfo
+from bridge.l1.errors import L1Reason, L1RpcError, L1Unavailable, RpcCode
+from tests.support.fake_l1 import FakeBlock, FakeL1, merkle_block
+
+ANSWER_S = 0.001
+"""How long every answer takes: long enough for other tasks to change the world meanwhile."""
+
+
+@dataclass
+class L1World:
+    """What every Bitcoin node shares: the chain, and one mempool."""
+
+    chain: FakeL1 = field(default_factory=FakeL1)
+    mempool: dict[Txid, Transaction] = field(default_factory=dict)
+
+    def mine(self, count: int = 1) -> None:
+        """More blocks, the first of which holds the mempool."""
+        waiting, self.mempool = list(self.mempool.values()), {}
+        self.chain.mine(*waiting)
+        self.chain.mine_empty(count - 1)
+
+
+@dataclass
+class FakeL1Client:
+    """One node. lag_blocks: how far it is behind.  outage: it can't be asked.
+
+    refusals: an error by method, raised instead of an answer.  asked: the methods' names.
+    on_ask: called with each name before it is answered.
+    """
+
+    world: L1World
+    lag_blocks: int = 0
+    outage: bool = False
+    feerate_sat_kvb: int | None = 2_000
+    refusals: dict[str, L1RpcError] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+    on_ask: Callable[[str], None] | None = None
+
+    async def tip(self) -> tuple[int, BlockHash]:
+        await self._ask("tip")
+        block = self._blocks[-1]
+        return block.height, block.hash
+
+    async def network_info(self) -> NetworkInfo:
+        await self._ask("network_info")
+        return NetworkInfo(290_000, "/Fake:29.0/", 1, 1_000, 1_000)
+
+    async def block_hash(self, height: int) -> BlockHash | None:
+        await self._ask("block_hash")
+        if height > 2**31 - 1:
+            raise L1RpcError("getblockhash", -1, "JSON integer out of range")
+        return self._blocks[height].hash if height < len(self._blocks) else None
+
+    async def block_header(self, block_hash: BlockHash) -> L1Header | None:
+        [header] = await self.block_headers([block_hash])
+        return header
+
+    async def block_headers(self, block_hashes: Sequence[BlockHash]) -> list[L1Header | None]:
+        await self._ask("block_headers")
+        return [self._header(block_hash) for block_hash in block_hashes]
+
+    async def block(self, block_hash: BlockHash) -> bytes:
+        await self._ask("block")
+        block = self._block(block_hash)
+        if block is None:
+            raise L1RpcError("getblock", RpcCode.NOT_FOUND, "Block not found")
+        body = b"".join(transaction.serialize() for transaction in block.transactions)
+        return block.header + compact_size(len(block.transactions)) + body
+
+    async def txouts(self, outpoints: Sequence[OutPoint], include_mempool: bool) -> list[L1TxOut | None]:
+        await self._ask("txouts")
+        return [self._txout(outpoint, include_mempool) for outpoint in outpoints]
+
+    async def tx_out_proof(self, txids: Sequence[Txid], block_hash: BlockHash) -> bytes:
+        await self._ask("tx_out_proof")
+        block = self._block(block_hash)
+        [txid] = txids
+        if block is None or txid not in {transaction.txid for transaction in block.transactions}:
+            raise L1RpcError("gettxoutproof", RpcCode.NOT_FOUND, "Not all transactions found")
+        return merkle_block(block, txid)
+
+    async def raw_transaction(self, txid: Txid, block_hash: BlockHash | None = None) -> bytes | None:
+        await self._ask("raw_transaction")
+        for block in self._blocks:
+            for transaction in block.transactions:
+                if transaction.txid == txid and block_hash in (None, block.hash):
+                    return transaction.serialize()
+        return None
+
+    async def transaction_block(self, txid: Txid) -> BlockHash | None:
+        await self._ask("transaction_block")
+        return next((block.hash for block in self._blocks if txid in {tx.txid for tx in block.transactions}), None)
+
+    async def send_raw_transaction(self, transaction: bytes) -> Txid:
+        await self._ask("send_raw_transaction")
+        parsed = Transaction.parse(transaction)
+        if self._header_of(parsed.txid) is not None:
+            raise L1RpcError("sendrawtransaction", RpcCode.ALREADY_IN_CHAIN, "Transaction outputs already in utxo set")
+        found = [self._txout(txin.outpoint, include_mempool=False) for txin in parsed.inputs]
+        prevouts = [TxOut(output.value_sats, output.script) for output in found if output is not None]
+        if len(prevouts) != len(parsed.inputs):
+            raise L1RpcError("sendrawtransaction", RpcCode.VERIFY_ERROR, "bad-txns-inputs-missingorspent")
+        try:
+            verify_scripts(parsed, prevouts)
+        except Rejected as error:
+            raise L1RpcError("sendrawtransaction", RpcCode.VERIFY_REJECTED, error.detail) from error
+        self.world.mempool[parsed.txid] = parsed
+        return parsed.txid
+
+    async def mempool_contains(self, txid: Txid) -> bool:
+        await self._ask("mempool_contains")
+        return txid in self.world.mempool
+
+    async def estimate_feerate(self, target_blocks: int) -> int | None:
+        await self._ask("estimate_feerate")
+        return self.feerate_sat_kvb
+
+    async def aclose(self) -> None:
+        pass
+
+    @property
+    def _blocks(self) -> list[FakeBlock]:
+        """The active chain as this node has it."""
+        blocks = self.world.chain.blocks
+        return blocks[: len(blocks) - self.lag_blocks]
+
+    async def _ask(self, method: str) -> None:
+        self.asked.append(method)
+        await trio.sleep(ANSWER_S)
+        if self.on_ask is not None:
+            self.on_ask(method)
+        if self.outage:
+            raise L1Unavailable(L1Reason.UNREACHABLE, "the test says so")
+        if method in self.refusals:
+            raise self.refusals[method]
+
+    def _block(self, block_hash: BlockHash) -> FakeBlock | None:
+        return next((block for block in self._blocks if block.hash == block_hash), None)
+
+    def _header(self, block_hash: BlockHash) -> L1Header | None:
+        block = self._block(block_hash)
+        if block is None:
+            return None
+        depth = len(self._blocks) - block.height
+        parent = BlockHash(block.header[4:36])
+        root = block.header[36:68]
+        return L1Header(block.hash, block.height, depth, len(block.transactions), root, 0, parent)
+
+    def _header_of(self, txid: Txid) -> FakeBlock | None:
+        return next((block for block in self._blocks if txid in {tx.txid for tx in block.transactions}), None)
+
+    def _txout(self, outpoint: OutPoint, include_mempool: bool) -> L1TxOut | None:
+        mined = [(block.height, transaction) for block in self._blocks for transaction in block.transactions]
+        if include_mempool:
+            mined += [(len(self._blocks), transaction) for transaction in self.world.mempool.values()]
+        if any(txin.outpoint == outpoint for _, transaction in mined for txin in transaction.inputs):
+            return None
+        for height, transaction in mined:
+            if transaction.txid == outpoint.txid and outpoint.vout < len(transaction.outputs):
+                output = transaction.outputs[outpoint.vout]
+                depth = len(self._blocks) - height
+                best = self._blocks[-1].hash
+                return L1TxOut(output.value_sats, output.script, depth, transaction.is_coinbase, best)
+        return None
