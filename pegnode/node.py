@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from random import Random
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 import trio
@@ -38,6 +38,9 @@ from pegnode.service.registry import DepositRegistry
 from pegnode.service.relay import Relay
 from pegnode.service.unfinal import UnfinalBlocks
 from pegnode.storage.store import ChainStore
+
+if TYPE_CHECKING:
+    from trio_typing import TaskStatus  # as in pegnode.rpc.server
 
 log = structlog.get_logger()
 
@@ -145,7 +148,8 @@ async def run_parts(
         nursery.start_soon(_stop_on_signal, parts.stop)
         await nursery.start(partial(parts.host.run))
         nursery.start_soon(parts.peers.run)
-        address = await nursery.start(partial(serve, _server_config(parts.config), live, parts.stop))
+        server_ended = trio.Event()
+        address = await nursery.start(partial(_serve, _server_config(parts.config), live, parts.stop, server_ended))
         log.info(
             "started",
             version=__version__,
@@ -159,6 +163,7 @@ async def run_parts(
             nursery.start_soon(task)
         await parts.stop.wait()
         log.info("stopping")
+        await server_ended.wait()
         nursery.cancel_scope.cancel()
 
 
@@ -166,6 +171,21 @@ async def _watch_l1(parts: NodeParts, on_change: Callable[[], Awaitable[None]]) 
     """Follow the Bitcoin node, once it is known to be on the right chain. What doesn't need it goes on meanwhile."""
     await _require_right_chain(parts)
     await parts.core.watcher.run(L1_POLL_S, on_change)
+
+
+async def _serve(
+    config: ServerConfig,
+    live: LiveNode,
+    stop: trio.Event,
+    ended: trio.Event,
+    *,
+    task_status: "TaskStatus[str]" = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until `stop`, and set `ended` when what was under way has been answered, the call to stop among it."""
+    try:
+        await serve(config, live, stop, task_status=task_status)
+    finally:
+        ended.set()
 
 
 async def _refresh(parts: NodeParts) -> None:
