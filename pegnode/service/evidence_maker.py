@@ -15,6 +15,7 @@ from bridge.l1.client import L1Client
 from bridge.l1.errors import L1Error
 from bridge.state import Anchor
 from pegnode.errors import Refusal
+from pegnode.mempool.evidence_pool import EvidencePoolReason
 from pegnode.service.core import NodeCore
 from pegnode.service.relay import Relay
 
@@ -153,9 +154,17 @@ class EvidenceMaker:
         reserve = self._core.registry.reserve(claim_script)
         terms = ReserveTerms(CoinKind.DEPOSIT, self._core.registry.policy.epoch, claim_script)
         evidence = await self._evidence(outpoint.txid, block, {reserve.script: terms})
-        if evidence is not None and outpoint.txid not in self._core.evidence:
-            await self._relay.submit_evidence(evidence)
+        if evidence is not None:
+            await self._submit_claim(evidence)
         return value_sats
+
+    async def _submit_claim(self, evidence: Evidence) -> None:
+        """Offer evidence; that it waits already, for `run` may have been faster, is as good. Raises Rejected."""
+        try:
+            await self._relay.submit_evidence(evidence)
+        except Rejected as refused:
+            if refused.reason is not EvidencePoolReason.ALREADY_WAITING:
+                raise
 
     def _require_claimable(
         self, transaction: Transaction, outpoint: OutPoint, claim_script: Script, block: Anchor
