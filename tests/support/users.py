@@ -60,7 +60,7 @@ class User:
 
 @contextmanager
 def user_of(federation: FederationUnderTest, name: str, node: NodeConfig | None = None) -> Iterator[User]:
-    """A user with a new wallet. node: by default the member of that name."""
+    """A user with a new wallet. node: by default the member of the same name."""
     genesis = Genesis.load(federation.local.genesis_path)
     chain = WalletChain(SIDECHAIN, genesis.header().hash, l1_network(genesis.l1.network), genesis.l1_genesis_hash)
     with Wallet.create(federation.local.wallets / name, chain) as wallet:
