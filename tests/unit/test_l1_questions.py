@@ -7,12 +7,13 @@ import pytest
 import trio
 
 from bridge.bitcoin.identifiers import BlockHash, OutPoint, Txid
-from bridge.l1.answers import L1TxOut
+from bridge.l1.answers import L1Header, L1TxOut
 from bridge.l1.client import L1Client
 from bridge.l1.errors import L1Reason, L1Unavailable
 from bridge.l1.watcher import L1Watcher
 from bridge.ledger import Ledger, settle
 from bridge.state import Anchor
+from pegnode.chain.facts import AnchorStatus
 from pegnode.service.l1_questions import L1Questions
 from tests.support.ledgers import batched_ledger, only_lineage
 from tests.support.peg import ALICE, PARAMS, START_HEIGHT, anchor, deposit_script
@@ -27,6 +28,8 @@ class FakeNode:
         self.payouts = {version.txid for version in only_lineage(ledger).versions}
         self.node_tip = anchor(START_HEIGHT)
         self.tip = anchor(START_HEIGHT)
+        self.indexed: set[Txid] = set()
+        self.blocks = {anchor(START_HEIGHT): 1, anchor(START_HEIGHT + 1): 1}
         self.when_asked: Callable[[], object] = lambda: None
 
     def mine(self) -> None:
@@ -52,6 +55,32 @@ class FakeNode:
             for outpoint in outpoints
         ]
 
+    async def transaction_block(self, txid: Txid) -> BlockHash | None:
+        """The Bitcoin node's index."""
+        await trio.lowlevel.checkpoint()
+        return self.node_tip.hash if txid in self.indexed else None
+
+    async def block_header(self, block_hash: BlockHash) -> L1Header | None:
+        """The Bitcoin node's answer."""
+        await trio.lowlevel.checkpoint()
+        known = {block.hash: (block, confirmations) for block, confirmations in self.blocks.items()}
+        if block_hash not in known:
+            return None
+        block, confirmations = known[block_hash]
+        return L1Header(block.hash, block.height, confirmations, 1, bytes(32), 0, None)
+
+    async def block_hash(self, height: int) -> BlockHash | None:
+        """The Bitcoin node's answer."""
+        await trio.lowlevel.checkpoint()
+        active = [
+            block.hash for block, confirmations in self.blocks.items() if block.height == height and confirmations > 0
+        ]
+        return active[0] if active else None
+
+    async def block_headers(self, block_hashes: Sequence[BlockHash]) -> list[L1Header | None]:
+        """The Bitcoin node's answer."""
+        return [await self.block_header(block_hash) for block_hash in block_hashes]
+
     async def tip_of_node(self) -> tuple[int, BlockHash]:
         """The Bitcoin node's answer."""
         await trio.lowlevel.checkpoint()
@@ -64,6 +93,10 @@ class _Client:
     def __init__(self, node: FakeNode) -> None:
         self.txouts = node.txouts
         self.tip = node.tip_of_node
+        self.transaction_block = node.transaction_block
+        self.block_header = node.block_header
+        self.block_headers = node.block_headers
+        self.block_hash = node.block_hash
 
 
 def questions(node: FakeNode) -> L1Questions:
@@ -133,3 +166,43 @@ async def test_signature_is_asked_for_with_the_payouts_that_blocks_hold() -> Non
     facts = await questions(node).reserve_facts(ledger, halted=True)
     assert (facts.l1_height, facts.halted, facts.confirmed) == (START_HEIGHT + 1, True, frozenset(node.payouts))
     assert [outpoint for outpoint, found in facts.unspent.items() if found is None] == list(node.spent)
+
+
+async def test_payout_that_the_watcher_never_read_is_found_by_the_index() -> None:
+    ledger = batched_ledger()
+    node = FakeNode(ledger)
+    node.indexed, node.payouts = node.payouts, set()
+    node.mine()
+    node.watch()
+    reserve = await questions(node).reserve(ledger)
+    assert (reserve.paid_out_sats, reserve.missing) == (1_000_000, ())
+    [payout] = node.indexed
+    assert await questions(node).block_of(payout) == node.node_tip
+
+
+async def test_index_that_names_a_stale_block_is_no_confirmation() -> None:
+    ledger = batched_ledger()
+    node = FakeNode(ledger)
+    node.indexed, node.payouts = node.payouts, set()
+    node.mine()
+    node.watch()
+    node.blocks[node.node_tip] = -1
+    [payout] = node.indexed
+    assert await questions(node).block_of(payout) is None
+
+
+@pytest.mark.parametrize(
+    ("parent_confirmations", "expected"),
+    [(1, AnchorStatus.ON_CHAIN), (-1, AnchorStatus.CONTRADICTED), (None, AnchorStatus.UNKNOWN)],
+)
+async def test_new_anchor_is_judged_with_the_one_it_should_descend_from(
+    parent_confirmations: int | None, expected: AnchorStatus
+) -> None:
+    node = FakeNode(batched_ledger())
+    parent, new = anchor(START_HEIGHT), anchor(START_HEIGHT + 1)
+    if parent_confirmations is None:
+        del node.blocks[parent]
+    else:
+        node.blocks[parent] = parent_confirmations
+    facts = await questions(node).facts_for_evidence(parent, new, ())
+    assert facts.anchor is expected
