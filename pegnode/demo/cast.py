@@ -13,7 +13,7 @@ from pegnode.genesis import Genesis
 from pegnode.local_federation import LocalFederation
 from pegnode.rpc.client import RpcClientError
 from pegnode.rpc.results import PegInfoReply, StatusReply
-from pegnode.wallet.wallet import Balance, HistoryItem, Wallet, WalletChain
+from pegnode.wallet.wallet import Balance, Wallet, WalletChain
 
 DEADLINE_S: Final = 60.0
 """For what takes a second or two on an idle machine."""
@@ -40,6 +40,7 @@ class Members:
         self.federation = federation
         self.names = federation.member_names
         self.killed: set[str] = set()
+        self._started: set[str] = set()
         self._clients = {name: federation.client(name) for name in self.names}
         self._turn = 0
 
@@ -85,11 +86,21 @@ class Members:
         await until(answered_or_ended, f"{name} answers")
         # One that ended instead is reported with its last words.
         await trio.to_thread.run_sync(self.federation.wait_until_answering, name)
+        self._started.add(name)
 
     async def kill(self, name: str) -> None:
         """End a member's process as a power failure would."""
         self.killed.add(name)
+        self._started.discard(name)
         await trio.to_thread.run_sync(self.federation.kill_member, name)
+
+    def check_alive(self) -> None:
+        """Raise DemoFailed (ENDED) when a process has ended that nobody killed: a member's, or the Bitcoin node's."""
+        ended = [name for name in self.names if name in self._started and not self.is_running(name)]
+        if self.federation.bitcoind.pid is None:
+            ended.append("the Bitcoin node")
+        if ended:
+            raise DemoFailed(DemoReason.ENDED, f"{', '.join(ended)} ended unasked")
 
     def close(self) -> None:
         """Give the connections back."""
@@ -98,7 +109,7 @@ class Members:
 
 
 class User:
-    """A person with a wallet, who asks one member. Raises WalletError. balance_sats: as of the last `sync`."""
+    """A person with a wallet, who asks one member. Raises WalletError. balance_sats: as of the last look or payment."""
 
     def __init__(self, name: str, member: str, url: str, wallet: Wallet) -> None:
         self.name = name
@@ -127,23 +138,26 @@ class User:
     async def sync(self) -> Balance:
         """Learn what happened, and return what the wallet has."""
         await trio.to_thread.run_sync(self._wallet.sync, self._url)
-        balance = self._wallet.balance()
-        self.balance_sats = balance.confirmed_sats + balance.pending_sats
-        return balance
+        return self._balance()
 
     async def pay(self, address: str, amount_sats: int) -> Txid:
         """Pay a sidechain address."""
-        return await trio.to_thread.run_sync(self._wallet.send, self._url, address, amount_sats)
+        txid = await trio.to_thread.run_sync(self._wallet.send, self._url, address, amount_sats)
+        self._balance()
+        return txid
 
     async def withdraw(self, l1_address: str, amount_sats: int, max_fee_sats: int) -> OutPoint:
         """Burn an amount for an L1 address; the burn's outpoint."""
         withdraw = partial(self._wallet.withdraw, self._url, l1_address, amount_sats, max_fee_sats)
-        return await trio.to_thread.run_sync(withdraw)
-
-    def history(self) -> list[HistoryItem]:
-        """Every transaction of the wallet, as of the last `sync`."""
-        return self._wallet.history()
+        burn = await trio.to_thread.run_sync(withdraw)
+        self._balance()
+        return burn
 
     def leave(self) -> None:
         """Close the wallet."""
         self._wallet.close()
+
+    def _balance(self) -> Balance:
+        balance = self._wallet.balance()
+        self.balance_sats = balance.confirmed_sats + balance.pending_sats
+        return balance

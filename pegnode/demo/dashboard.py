@@ -5,7 +5,6 @@ from typing import Final
 from rich import box
 from rich.console import Group, RenderableType
 from rich.panel import Panel
-from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
@@ -45,11 +44,6 @@ def dashboard(scene: Scene | None, title: str, now: RenderableType, elapsed_s: f
         padding=(0, 1),
         width=min(width, MAX_WIDTH),
     )
-
-
-def idle_spinner() -> Spinner:
-    """What turns while something is waited for; its text says what."""
-    return Spinner("dots", style="cyan")
 
 
 def _peg(scene: Scene) -> Table:

@@ -12,18 +12,20 @@ from rich.console import Console
 from rich.live import Live
 from rich.padding import Padding
 from rich.panel import Panel
+from rich.spinner import Spinner
 from rich.text import Text
 
-from pegnode.demo.dashboard import dashboard, idle_spinner
+from pegnode.demo.dashboard import MAX_WIDTH, dashboard
 from pegnode.demo.lines import INDENT, THEME, line, listing
 from pegnode.demo.narration import Awaited, Chapter, Display, Event, Held, Listed, Told
 from pegnode.demo.scene import MemberState, Scene
 
-PICTURE_WIDTH: Final = 100
+PICTURE_WIDTH: Final = MAX_WIDTH
 PLAIN_WIDTH: Final = 120
 REFRESHES_PER_SECOND: Final = 8
 
 _WEB_FONT = re.compile(r"\s*@font-face \{[^}]*\}")
+_MATRIX: Final = '<g class="demo-matrix">'
 
 
 def standard_display() -> Display:
@@ -83,15 +85,16 @@ class LiveDisplay:
         self._console = console
         self._scene: Scene | None = None
         self._title = "demo"
-        self._spinner = idle_spinner()
-        self._live = Live(console=console, get_renderable=self._panel, refresh_per_second=REFRESHES_PER_SECOND)
+        self._awaited = ""
+        self._spinner = Spinner("dots", style="cyan")
         self._elapsed_s = 0.0
+        self._live = Live(console=console, get_renderable=self._panel, refresh_per_second=REFRESHES_PER_SECOND)
 
     def hear(self, event: Event, elapsed_s: float) -> None:
         """Print the event above the panel, or note in it what is awaited."""
         self._elapsed_s = elapsed_s
         if isinstance(event, Awaited):
-            self._spinner.update(text=Text(event.what, "dim"))
+            self._awaited = event.what
             return
         if isinstance(event, Chapter):
             self._title = event.title
@@ -111,7 +114,9 @@ class LiveDisplay:
         self._live.stop()
 
     def _panel(self) -> Panel:
-        return dashboard(self._scene, self._title, self._spinner, self._elapsed_s, self._console.width)
+        self._spinner.update(text=Text(self._awaited, "dim"))
+        now = self._spinner if self._awaited else Text()
+        return dashboard(self._scene, self._title, now, self._elapsed_s, self._console.width)
 
 
 class Picture:
@@ -152,8 +157,9 @@ class Picture:
 
     def save(self, path: Path) -> None:
         """Write the file, once the story has ended."""
-        panel = dashboard(self._scene, "demo", Text("✓ everything held", "green"), self._elapsed_s, PICTURE_WIDTH)
+        panel = dashboard(self._scene, "everything held", Text(), self._elapsed_s, PICTURE_WIDTH)
         self._console.print()
         self._console.print(panel)
         svg = _WEB_FONT.sub("", self._console.export_svg(title="peg demo", unique_id="demo"))
+        svg = svg.replace(_MATRIX, f'{_MATRIX[:-1]} xml:space="preserve">')  # not every viewer keeps a leading blank
         path.write_text("\n".join(text.rstrip() for text in svg.splitlines()) + "\n", encoding="utf-8")

@@ -19,8 +19,11 @@ class DemoReason(Reason):
     """Members have different blocks at one height."""
     AUDIT = "demo-audit"
     """A member's recount found something."""
+    ENDED = "demo-ended"
+    """A process has ended that nobody ended."""
     LOGGED_ERROR = "demo-logged-error"
     """A member's log holds an error."""
+    NO_DIRECTORY = "demo-no-directory"
     NOT_CLEARED = "demo-not-cleared"
     """A process or the directory is still there."""
 

@@ -107,7 +107,8 @@ def equation(terms: Terms, sign: str) -> str:
 
 
 async def watch(narrator: Narrator, members: Members, users: Sequence[User], client: L1Client) -> None:
-    """Show how things stand, again and again, until cancelled."""
+    """Show how things stand, again and again, until cancelled. Raises DemoFailed (ENDED)."""
     while True:
+        members.check_alive()
         narrator.show(await look(members, users, client))
         await trio.sleep(LOOK_S)

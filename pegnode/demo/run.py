@@ -47,7 +47,7 @@ def perform(displays: Sequence[Display], *, keep: bool) -> Outcome:
     try:
         trio.run(performance.run, strict_exception_groups=True)
     except* (BridgeError, FederationError, PegnodeError) as group:
-        complaint = f"{_first(group)}; {performance.where_logs_are}"
+        complaint = "; ".join([str(_first(group)), *performance.where_logs_are])
     except* SystemExit:
         complaint = "nobody reads the output any more"  # rich's answer to a closed pipe
     if performance.signal is not None:
@@ -72,9 +72,9 @@ class _Performance:
         self.signal: int | None = None
 
     @property
-    def where_logs_are(self) -> str:
-        """For people."""
-        return f"logs: {self._logs}" if self._logs else "no process has written a log"
+    def where_logs_are(self) -> list[str]:
+        """For people; empty when there are none."""
+        return [f"logs: {self._logs}"] if self._logs else []
 
     async def run(self) -> None:
         """Tell the story and clear up."""
@@ -89,21 +89,29 @@ class _Performance:
                 nursery.cancel_scope.cancel()
 
     async def _tell(self, narrator: Narrator, stage: Stage, story: trio.CancelScope) -> None:
+        """Tell the story until it ends or is cancelled, and end what it started."""
         seconds: list[tuple[str, float]] = []
-        held = False
         try:
             with story:
                 seconds = await tell(stage, narrator)
-                held = True
-        finally:
-            with trio.CancelScope(shield=True):
-                narrator.wait("the processes end")
-                await trio.to_thread.run_sync(self._clear, stage, held)
-                narrator.wait("")
-        if held:
+        except BaseException as error:
+            await self._end(narrator, stage, held=False)
+            for note in self.where_logs_are:
+                error.add_note(note)
+            raise
+        await self._end(narrator, stage, held=not story.cancelled_caught)
+        if self.signal is None:
             _say_that_all_held(narrator, seconds)
         else:
-            narrator.tell("interrupted: every process has ended")
+            narrator.tell("interrupted; every process has ended")
+
+    async def _end(self, narrator: Narrator, stage: Stage, *, held: bool) -> None:
+        try:
+            narrator.wait("the processes end")
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self._clear, stage, held)
+        narrator.wait("")
 
     def _clear(self, stage: Stage, held: bool) -> None:
         """End the processes, look through what they wrote, and remove it. Raises DemoFailed."""

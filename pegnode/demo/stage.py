@@ -26,8 +26,12 @@ class Stage:
 
     @classmethod
     def open(cls) -> Self:
-        """Make a new directory below the system's one for temporary files."""
-        return cls(Path(tempfile.mkdtemp(prefix=PREFIX)))
+        """Make a new directory below the system's one for temporary files. Raises DemoFailed (NO_DIRECTORY)."""
+        try:
+            return cls(Path(tempfile.mkdtemp(prefix=PREFIX)))
+        except OSError as error:
+            detail = f"no temporary directory can be made: {error.strerror}; TMPDIR names the place for it"
+            raise DemoFailed(DemoReason.NO_DIRECTORY, detail) from error
 
     def end_processes(self) -> None:
         """End every process, in order where that works and by force where not. Raises DemoFailed (NOT_CLEARED)."""
@@ -54,16 +58,16 @@ class Stage:
         except OSError as error:
             raise DemoFailed(DemoReason.NOT_CLEARED, f"{self.directory} can't be removed: {error.strerror}") from error
 
-    def save_logs(self) -> Path:
-        """Copy what the processes wrote to a directory that stays."""
+    def save_logs(self) -> Path | None:
+        """Copy what the processes wrote to a directory that stays; None when they wrote nothing."""
+        bitcoind = self.directory / "bitcoind"
+        candidates = (*self.member_logs(), bitcoind / "bitcoind.out", bitcoind / "regtest" / "debug.log")
+        logs = [log for log in candidates if log.is_file()]
+        if not logs:
+            return None
         saved = Path(tempfile.mkdtemp(prefix=LOGS_PREFIX))
-        for log in (
-            *self.member_logs(),
-            self.directory / "bitcoind" / "bitcoind.out",
-            self.directory / "bitcoind" / "regtest" / "debug.log",
-        ):
-            if log.is_file():
-                shutil.copy(log, saved)
+        for log in logs:
+            shutil.copy(log, saved)
         return saved
 
     def member_logs(self) -> list[Path]:

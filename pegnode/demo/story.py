@@ -17,11 +17,12 @@ from bridge.bitcoin.script import ScriptType
 from bridge.l1.client import L1Client
 from bridge.l1.regtest import RegtestMiner
 from pegnode.demo.bitcoin import fresh_address, funded_miner
-from pegnode.demo.cast import Members, User
+from pegnode.demo.cast import Members, User, until
 from pegnode.demo.errors import DemoFailed, DemoReason
 from pegnode.demo.narration import Narrator
 from pegnode.demo.play import Play, watch
 from pegnode.demo.proof import Burned, PayoutOnL1, payout_on_l1, prove_payouts, txid_hex
+from pegnode.demo.scene import look
 from pegnode.demo.stage import Stage
 from pegnode.local_federation import LocalFederation
 from pegnode.rpc.results import (
@@ -69,6 +70,7 @@ async def tell(stage: Stage, narrator: Narrator) -> list[tuple[str, float]]:
                 narrator.chapter(number, title)
                 await chapter(play)
                 seconds.append((title, narrator.elapsed_s - began_s))
+            narrator.show(await look(members, users, client))
         finally:
             for user in users:
                 user.leave()
@@ -91,16 +93,29 @@ async def set_up(narrator: Narrator, members: Members, users: list[User], client
         for name in members.names:
             nursery.start_soon(members.start, name)
         nursery.start_soon(mine)
-    narrator.wait("")
+    await _connected(narrator, members)
     peg = await members.peg(members.names[0])
     quorum = len(members.names) - (len(members.names) - 1) // 3
-    narrator.tell(f"{', '.join(members.names)} run; {quorum} of {len(members.names)} make blocks and sign")
+    narrator.tell(f"{', '.join(members.names)} are connected; {quorum} of {len(members.names)} make blocks and sign")
     for name, host in HOSTS.items():
         users.append(await User.arrive(name, host, members.federation))
     narrator.tell("; ".join(f"{user.name} has a wallet and asks {user.member}" for user in users))
     play = Play(narrator, members, tuple(users), client, miners[0], peg.confirmations, peg.claim_fee_sats)
     await play.check_equality()
     return play
+
+
+async def _connected(narrator: Narrator, members: Members) -> None:
+    """Wait until every member has a connection to every other one."""
+
+    async def all_see_all() -> bool | None:
+        statuses = [await members.status(name) for name in members.names]
+        see_all = [status is not None and all(peer.connected for peer in status.members) for status in statuses]
+        return True if all(see_all) else None
+
+    narrator.wait("the members find each other")
+    await until(all_see_all, "the members are connected to each other")
+    narrator.wait("")
 
 
 async def deposit(play: Play) -> None:
@@ -204,12 +219,14 @@ async def _all_burns_are(play: Play, stages: Sequence[str]) -> list[WithdrawalRe
 
 async def pay_out(play: Play) -> None:
     """Make the last burn, kill a member in the same moment, and see the others pay all five in one transaction."""
+    on_l1 = ("broadcast", "confirmed", "settled")
     name, kind, sats = WITHDRAWALS_SATS[-1]
     await _burn(play, play.user(name), kind, sats)
     burned_s = time.monotonic()
     await play.members.kill(LOST)
-    play.narrator.tell(f"{LOST} is killed (SIGKILL), with five burns made and none paid")
-    on_l1 = ("broadcast", "confirmed", "settled")
+    replies = await _withdrawals(play, play.members.running()[0])
+    paid = sum(reply.stage in on_l1 for reply in replies)
+    play.narrator.tell(f"{LOST} is killed (SIGKILL), with five burns made and {paid or 'none'} paid")
     replies = await play.until(partial(_all_burns_are, play, on_l1), "the payout is signed and broadcast")
     txids = {reply.payouts[-1].txid for reply in replies}
     if len(txids) != 1:
