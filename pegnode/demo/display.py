@@ -2,7 +2,6 @@
 
 import io
 import re
-import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -38,8 +37,9 @@ def standard_display() -> Display:
 class PlainDisplay:
     """Lines of plain ASCII, each at once: for pipes, files and terminals that can't do better."""
 
-    def __init__(self) -> None:
-        self._console = Console(file=sys.stdout, width=PLAIN_WIDTH, color_system=None, highlight=False)
+    def __init__(self, console: Console | None = None) -> None:
+        """Print to standard output, or to another console."""
+        self._console = console or Console(width=PLAIN_WIDTH, color_system=None)
         self._states: dict[str, MemberState] = {}
 
     def hear(self, event: Event, elapsed_s: float) -> None:
@@ -55,7 +55,7 @@ class PlainDisplay:
                 self._console.print(Padding(listing(event, box.ASCII2), (0, 0, 0, INDENT + 2), expand=False))
             case Awaited():
                 return
-        sys.stdout.flush()
+        self._console.file.flush()
 
     def show(self, scene: Scene, elapsed_s: float) -> None:
         """Tell what became of a member that ran."""
@@ -75,7 +75,7 @@ class PlainDisplay:
         return
 
     def _print(self, text: str) -> None:
-        self._console.print(text, markup=False, soft_wrap=True)
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 class LiveDisplay:

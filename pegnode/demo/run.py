@@ -118,7 +118,7 @@ class _Performance:
         try:
             stage.end_processes()
             if held:
-                _check_logs(stage)
+                check_logs(stage)
         except DemoFailed:
             held = False
             raise
@@ -139,7 +139,7 @@ class _Performance:
                 await trio.to_thread.run_sync(stage.kill)
 
 
-def _check_logs(stage: Stage) -> None:
+def check_logs(stage: Stage) -> None:
     """No member may have logged an error, the killed one included. Raises DemoFailed (LOGGED_ERROR)."""
     for log in stage.member_logs():
         for number, text in enumerate(log.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):

@@ -135,7 +135,7 @@ async def deposit(play: Play) -> None:
             await play.until(seen, f"{user.name} sees Bitcoin block {height}")
         narrator.tell(f"Bitcoin block {height}: {count} of {play.confirmations} confirmations")
     for user in play.users:
-        await _check_credited(play, user)
+        await check_credited(play, user)
     await play.check_equality()
     await play.check_supply()
 
@@ -147,7 +147,7 @@ async def _seen(play: Play, user: User, claim_address: str, count: int) -> bool 
     return True if [item.confirmations >= count for item in deposits] == [True] * expected else None
 
 
-async def _check_credited(play: Play, user: User) -> None:
+async def check_credited(play: Play, user: User) -> None:
     """The wallet finds what was paid, less the claim fees, by doing nothing but looking. Raises DemoFailed (CREDIT)."""
     paid = [sats for name, sats in DEPOSITS_SATS if name == user.name]
     expected_sats = sum(paid) - len(paid) * play.claim_fee_sats
