@@ -8,6 +8,7 @@ from bridge.batch import Batch
 from bridge.bitcoin.hashes import tagged_list
 from bridge.bitcoin.identifiers import BlockHash
 from bridge.codec import Reader, Writer, decode_whole
+from bridge.errors import MalformedError
 from bridge.evidence import Evidence
 from pegnode.chain.header import HEADER_SIZE, Header
 
@@ -118,3 +119,14 @@ class Block:
     def decode(cls, data: bytes) -> Self:
         """The block of exactly these bytes; raises MalformedError."""
         return cls(Header.decode(data[:HEADER_SIZE]), Body.decode(data[HEADER_SIZE:]))
+
+    @classmethod
+    def decode_whole(cls, data: bytes) -> Self:
+        """The block of exactly these bytes; raises MalformedError also when the body is not the header's.
+
+        For what peers send: another body under a good header must not be judged, or it would condemn the header.
+        """
+        block = cls.decode(data)
+        if block.body.root != block.header.body_root:
+            raise MalformedError("the body is not the one that the header commits to")
+        return block

@@ -11,6 +11,8 @@ import msgspec
 from bridge.errors import MalformedError
 
 MAX_BLOCKS_PER_ANSWER: Final = 64
+MAX_PROOF_HEADERS: Final = 512
+"""Headers from the last block of an answer up to a block with a finalization of its own."""
 MAX_JUSTIFICATION: Final = 4_096
 """Certificates a proposal may carry: one for each view since its parent's."""
 MAX_VOTES: Final = 4_096
@@ -72,17 +74,23 @@ class FinalBlocksRequest(Message, frozen=True, tag=6):
 
 
 class FinalBlock(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """One final block; `certificate` is its encoded finalization, empty when a descendant's finalizes it."""
+    """One final block; `certificate` is its encoded finalization, empty when only a descendant has one."""
 
     block: Encoded
     certificate: bytes
 
 
 class FinalBlocksAnswer(Message, frozen=True, tag=7):
-    """Consecutive final blocks, of which the last carries its finalization. Empty: the peer has none from there on."""
+    """Consecutive final blocks, and the proof of those at the end. Empty: the peer has none from there on.
+
+    headers: encoded headers of the blocks that follow the last one, up to a block with a finalization.
+    certificate: that finalization. Both are empty when the last block has its own.
+    """
 
     first_height: Height
     blocks: Annotated[tuple[FinalBlock, ...], msgspec.Meta(max_length=MAX_BLOCKS_PER_ANSWER)]
+    headers: Annotated[tuple[Encoded, ...], msgspec.Meta(max_length=MAX_PROOF_HEADERS)]
+    certificate: bytes
 
 
 class TipMessage(Message, frozen=True, tag=8):

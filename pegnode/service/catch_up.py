@@ -1,23 +1,30 @@
 """Fetching final blocks from peers: how a node that was away, or has no keys, follows the chain.
 
-One request is out at a time. An answer is a run of blocks whose last one carries a finalization, so its certificate is
-checked before any block is applied. A peer whose answer breaks a rule is dropped, and another one asked.
+Theory of operation. One request is out at a time, for what follows the newest block that is known to be final. An
+answer holds consecutive blocks. Those up to one with a finalization of its own are checked against that certificate,
+then applied by all rules, then committed. Those at the end whose finalization is a descendant's come with the headers
+up to that descendant, are applied on the word of its certificate, and are committed when the descendant is.
+
+Who answers what proves false is dropped. Who brings nothing new is asked last from then on.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final
 
 import structlog
 import trio
 
+from bridge.bitcoin.identifiers import BlockHash
 from bridge.errors import MalformedError
-from bridge.l1.errors import L1Unavailable
+from bridge.l1.errors import L1Error
 from federation.certificate import Certificate, VoteKind, VoteRejected, verify_certificate
 from pegnode.chain.block import Block
-from pegnode.chain.rules import apply_block
+from pegnode.chain.header import Header
 from pegnode.chain.verdicts import BlockRejected, L1Contradicted, L1Waiting
 from pegnode.net.messages import (
     MAX_BLOCKS_PER_ANSWER,
+    MAX_PROOF_HEADERS,
     FinalBlock,
     FinalBlocksAnswer,
     FinalBlocksRequest,
@@ -27,13 +34,19 @@ from pegnode.net.transport import DropReason, PeerId
 from pegnode.service.core import NodeCore
 from pegnode.service.peers import Peers
 from pegnode.service.unfinal import UnfinalBlock
+from pegnode.service.validation import validate
 
 log = structlog.get_logger()
 
+Body = tuple[Block, bytes]
+"""A block with its encoding."""
+
 ANSWER_TIMEOUT_S: Final = 10.0
 L1_RETRY_S: Final = 1.0
+MEMBER_GRACE_S: Final = 1.0
+"""How long a member waits before it asks: what consensus is about to decide comes without asking."""
 MAX_ANSWER_BYTES: Final = 2_000_000
-"""Blocks are added to an answer while it is below this; the last may exceed it."""
+"""Blocks are added to an answer as long as it stays below this; a single one may be larger."""
 
 
 class CatchUp:
@@ -42,22 +55,24 @@ class CatchUp:
     def __init__(self, core: NodeCore, peers: Peers) -> None:
         self._core = core
         self._peers = peers
+        self._is_member = peers.member_of(peers.transport.peer_id) is not None
         self._tips: dict[PeerId, int] = {}
         self._failures: dict[PeerId, int] = {}
         self._asked: PeerId | None = None
+        self._proven: BlockHash | None = None
         self._answers_out, self._answers = trio.open_memory_channel[tuple[PeerId, FinalBlocksAnswer]](4)
         self._wanted = trio.Event()
         peers.on_message(TipMessage, self._receive_tip, from_guests=True)
         peers.on_message(FinalBlocksRequest, self._answer, from_guests=True)
-        peers.on_message(FinalBlocksAnswer, self._receive_answer, from_guests=True)
+        peers.on_message(FinalBlocksAnswer, self._receive_answer, from_guests=True, is_free=True)
         peers.on_connected(self._tell_tip)
         peers.on_disconnected(self._forget)
         core.on_final(self._announce)
 
     @property
     def best_known_height(self) -> int:
-        """The highest final height that a connected peer or this node has."""
-        return max([*self._tips.values(), self._core.store.tip.header.height])
+        """The highest final height that a connected member, or this node, has."""
+        return max([*self._member_heights(), self._core.store.tip.header.height])
 
     @property
     def is_current(self) -> bool:
@@ -67,8 +82,8 @@ class CatchUp:
         """
         own = self._core.store.tip.header.height
         membership = self._core.rules.membership
-        heights = [height for peer, height in self._tips.items() if self._peers.member_of(peer) is not None]
-        if self._peers.member_of(self._peers.transport.peer_id) is not None:
+        heights = self._member_heights()
+        if self._is_member:
             heights.append(own)
         heights.sort(reverse=True)
         return len(heights) >= membership.quorum and own >= heights[membership.fault_tolerance]
@@ -77,11 +92,15 @@ class CatchUp:
         """The final height that a peer has told of."""
         return self._tips.get(peer)
 
+    def _member_heights(self) -> list[int]:
+        return [height for peer, height in self._tips.items() if self._peers.member_of(peer) is not None]
+
     def _tell_tip(self, peer: PeerId) -> None:
         self._peers.send(peer, self._own_tip())
 
-    def _announce(self, _: UnfinalBlock) -> None:
-        self._peers.to_all(self._own_tip())
+    def _announce(self, unfinal: UnfinalBlock) -> None:
+        if unfinal.block.header == self._core.store.tip.header:
+            self._peers.to_all(self._own_tip())
 
     def _own_tip(self) -> TipMessage:
         tip = self._core.store.tip
@@ -97,116 +116,151 @@ class CatchUp:
         if message.height > self._core.store.tip.header.height:
             self._wanted.set()
 
+    # What others miss
+
+    def _answer(self, peer: PeerId, message: FinalBlocksRequest) -> None:
+        """Serve consecutive blocks and their proof, all of which fits one message."""
+        store = self._core.store
+        blocks: list[FinalBlock] = []
+        size, height = 0, message.first_height
+        while height > 0 and len(blocks) < MAX_BLOCKS_PER_ANSWER:
+            block = store.block_at(height)
+            if block is None or (blocks and size + len(block) > MAX_ANSWER_BYTES):
+                break
+            blocks.append(FinalBlock(block, store.certificate_at(height) or b""))
+            size += len(block)
+            height += 1
+        headers, certificate = self._proof(height) if blocks and not blocks[-1].certificate else ((), b"")
+        self._peers.send(peer, FinalBlocksAnswer(message.first_height, tuple(blocks), headers, certificate))
+
+    def _proof(self, height: int) -> tuple[tuple[bytes, ...], bytes]:
+        """The headers from `height` up to one with a finalization, and that; nothing when they are too many."""
+        store = self._core.store
+        certified = store.certified_height_from(height)
+        if certified is None or certified - height >= MAX_PROOF_HEADERS:
+            return (), b""
+        headers = [store.header_at(between) for between in range(height, certified + 1)]
+        return tuple(header.encode() for header in headers if header), store.certificate_at(certified) or b""
+
+    # What is missing here
+
     def _receive_answer(self, peer: PeerId, message: FinalBlocksAnswer) -> None:
         if peer == self._asked:
             self._asked = None
             self._answers_out.send_nowait((peer, message))
-
-    def _answer(self, peer: PeerId, message: FinalBlocksRequest) -> None:
-        """Serve a run of blocks that ends with a certified one."""
-        store = self._core.store
-        blocks: list[FinalBlock] = []
-        certified = 0
-        size = 0
-        for height in range(message.first_height, message.first_height + MAX_BLOCKS_PER_ANSWER):
-            block = store.block_at(height) if height else None
-            if block is None:
-                break
-            certificate = store.certificate_at(height) or b""
-            blocks.append(FinalBlock(block, certificate))
-            size += len(block)
-            if certificate:
-                certified = len(blocks)
-                if size >= MAX_ANSWER_BYTES:
-                    break
-        self._peers.send(peer, FinalBlocksAnswer(message.first_height, tuple(blocks[:certified])))
+        else:
+            self._peers.charge(peer, sum(len(item.block) for item in message.blocks))
 
     async def run(self) -> None:
         """Catch up whenever a peer is ahead, for ever."""
         while True:
             await self._wanted.wait()
+            if self._is_member:
+                await trio.sleep(MEMBER_GRACE_S)
             self._wanted = trio.Event()
             while (peer := self._best_peer()) is not None:
                 if not await self._ask(peer):
                     self._tips.pop(peer, None)
                     self._failures[peer] = self._failures.get(peer, 0) + 1
 
+    def _next_height(self) -> int:
+        """What to ask for: the height after the newest block that is known to be final."""
+        unfinal = self._core.unfinal
+        if self._proven is not None and not unfinal.reaches_tip(self._proven):
+            self._proven = None
+        proven = None if self._proven is None else unfinal.get(self._proven)
+        newest = self._core.store.tip.header if proven is None else proven.block.header
+        return newest.height + 1
+
     def _best_peer(self) -> PeerId | None:
         """A connected peer that says it is ahead: of those that failed least, a member, and the highest.
 
         So whoever boasts of blocks that it doesn't send is asked last, however often it boasts.
         """
-        own = self._core.store.tip.header.height
+        wanted = self._next_height()
         ahead = [
             (-self._failures.get(peer, 0), self._peers.member_of(peer) is not None, height, peer)
             for peer, height in self._tips.items()
-            if height > own
+            if height >= wanted
         ]
         return max(ahead)[-1] if ahead else None
 
     async def _ask(self, peer: PeerId) -> bool:
         """One request to `peer`; whether it brought this node forward."""
-        before = self._core.store.tip.header.height
+        wanted = self._next_height()
         self._asked = peer
-        self._peers.send(peer, FinalBlocksRequest(before + 1))
+        self._peers.send(peer, FinalBlocksRequest(wanted))
         with trio.move_on_after(ANSWER_TIMEOUT_S) as waiting:
             sender, answer = await self._answers.receive()
         self._asked = None
         if waiting.cancelled_caught:
-            log.info("no answer to a request for blocks", peer=peer, first_height=before + 1)
+            log.info("no answer to a request for blocks", peer=peer, first_height=wanted)
         else:
             await self._apply(sender, answer)
-        return self._core.store.tip.header.height > before
+        return self._next_height() > wanted
 
     async def _apply(self, peer: PeerId, answer: FinalBlocksAnswer) -> None:
-        """Apply the parts of an answer, each up to a block with a finalization."""
-        part: list[Block] = []
+        """Apply the parts of an answer, each as far as one certificate proves it."""
+        part: list[Body] = []
         try:
             for item in answer.blocks:
-                part.append(Block.decode(item.block))
+                part.append((Block.decode_whole(item.block), item.block))
                 if item.certificate:
-                    certificate = Certificate.decode(item.certificate)
-                    self._check_part(part, certificate)
-                    await self._apply_part(part, item.certificate)
+                    self._check_proof([block.header for block, _ in part], item.certificate)
+                    if not await self._commit(part, item.certificate):
+                        return
                     part = []
-        except (MalformedError, VoteRejected, BlockRejected) as fault:
+            if part:
+                following = [Header.decode(data) for data in answer.headers]
+                self._check_proof([*(block.header for block, _ in part), *following], answer.certificate)
+                if await self._keep_all(part):
+                    self._proven = part[-1][0].header.hash
+        except (MalformedError, VoteRejected) as fault:
             log.warning("peer sent bad final blocks", peer=peer, detail=str(fault))
-            self._peers.transport.drop(peer, DropReason.PROTOCOL_VIOLATION)
+            self._peers.drop(peer, DropReason.PROTOCOL_VIOLATION)
 
-    def _check_part(self, part: list[Block], certificate: Certificate) -> None:
-        """Raise unless the blocks are a chain and the certificate finalizes its last one."""
+    def _check_proof(self, headers: Sequence[Header], data: bytes) -> None:
+        """Raise unless the headers are a chain and the certificate finalizes the last of them."""
         rules = self._core.rules
+        certificate = Certificate.decode(data)
         verify_certificate(certificate, rules.membership, rules.chain_id)
-        last = part[-1].header
-        if certificate.kind is not VoteKind.FINALIZE or certificate.block_hash != last.hash:
+        if certificate.kind is not VoteKind.FINALIZE or certificate.block_hash != headers[-1].hash:
             raise MalformedError("the certificate does not finalize the last block")
-        for parent, child in pairwise(part):
-            if child.header.parent != parent.header.hash:
+        for parent, child in pairwise(headers):
+            if child.parent != parent.hash:
                 raise MalformedError("the blocks are no chain")
 
-    async def _apply_part(self, part: list[Block], certificate: bytes) -> None:
-        """Apply blocks that are certified to be final, waiting for L1 as long as it takes."""
-        for block in part:
-            if self._core.store.height_of(block.header.hash) is None:
-                await self._apply_one(block)
-        last = part[-1].header.hash
-        if self._core.unfinal.view(last) is not None:
+    async def _commit(self, part: list[Body], certificate: bytes) -> bool:
+        """Apply blocks and make them final; whether they are. The certificate is the last one's."""
+        last = part[-1][0].header.hash
+        if await self._keep_all(part) and self._core.unfinal.reaches_tip(last):
             self._core.finalize(last, certificate)
+        return self._core.store.height_of(last) is not None
 
-    async def _apply_one(self, block: Block) -> None:
+    async def _keep_all(self, part: list[Body]) -> bool:
+        """Apply blocks that are certified to be final, oldest first; whether all of them are kept here, or final."""
+        try:
+            for block, data in part:
+                await trio.lowlevel.checkpoint()
+                if not await self._keep(block, data):
+                    return False
+        except BlockRejected as rejected:
+            # A quorum made it final, so it is not the peer who is wrong.
+            self._core.halt(f"a final block breaks a rule here: {rejected}")
+            return False
+        finally:
+            self._core.waiting_for = None
+        return True
+
+    async def _keep(self, block: Block, data: bytes) -> bool:
+        """Apply a block, waiting for L1 as long as it takes; False when it stands on nothing. Raises BlockRejected."""
         core = self._core
-        while core.unfinal.get(block.header.hash) is None and core.store.height_of(block.header.hash) is None:
-            parent = core.unfinal.view(block.header.parent)
-            if parent is None:
-                raise MalformedError("the blocks do not continue this node's chain")
+        while core.store.height_of(block.header.hash) is None:
             try:
-                facts = await core.questions.facts(parent.tip.header, block)
-                state = apply_block(parent, block, facts, core.rules)
-                core.unfinal.add(UnfinalBlock(block, block.encode(), state))
-                return
+                return await validate(core, block, data)
             except L1Contradicted as contradiction:
                 core.halt(f"final block {block.header.height}: {contradiction}")
-            except (L1Waiting, L1Unavailable) as waiting:
+            except (L1Waiting, L1Error) as waiting:
                 core.waiting_for = f"L1 for block {block.header.height}: {waiting}"
             await trio.sleep(L1_RETRY_S)
-        core.waiting_for = None
+        return True

@@ -109,7 +109,7 @@ class ConsensusDriver:
     # What peers send
 
     def _receive_proposal(self, peer: PeerId, message: ProposalMessage) -> None:
-        block = _whole_block(message.block)
+        block = Block.decode_whole(message.block)
         vote = Vote.decode(message.vote)
         certificates = [Certificate.decode(data) for data in message.justification]
         if not self._is_signed(peer, vote) or not all(self._is_certified(peer, item) for item in certificates):
@@ -141,7 +141,7 @@ class ConsensusDriver:
     def _receive_block(self, _: PeerId, message: BlockAnswer) -> None:
         if not message.block:
             return
-        block = _whole_block(message.block)
+        block = Block.decode_whole(message.block)
         if block.header.hash != message.block_hash:
             raise MalformedError("the answer is another block than the one asked for")
         self._feed(ev.BlockReceived(self._info(block)), (block, message.block))
@@ -169,7 +169,7 @@ class ConsensusDriver:
 
     def _condemn(self, peer: PeerId, rejected: VoteRejected) -> None:
         log.warning("bad vote or certificate", peer=peer, reason=rejected.reason, detail=rejected.detail)
-        self._peers.transport.drop(peer, DropReason.PROTOCOL_VIOLATION)
+        self._peers.drop(peer, DropReason.PROTOCOL_VIOLATION)
 
     def _note_vote(self, vote: Vote) -> None:
         self._last_vote_views[vote.member] = max(vote.view, self._last_vote_views.get(vote.member, 0))
@@ -325,17 +325,6 @@ class ConsensusDriver:
                 await trio.sleep(JUDGE_AGAIN_S)
         finally:
             self._judging.discard(block_hash)
-
-
-def _whole_block(data: bytes) -> Block:
-    """The block of these bytes; raises MalformedError also when the body is not the header's.
-
-    Verdicts go by the header's hash: another body under it must not reach the judge, or it would condemn the header.
-    """
-    block = Block.decode(data)
-    if block.body.root != block.header.body_root:
-        raise MalformedError("the body is not the one that the header commits to")
-    return block
 
 
 def _certificates_message(certificates: tuple[Certificate, ...]) -> CertificatesMessage:

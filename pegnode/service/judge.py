@@ -6,12 +6,11 @@ from bridge.bitcoin.identifiers import hash_to_hex
 from bridge.l1.errors import L1Error
 from pegnode.chain.block import Block
 from pegnode.chain.conditions import VoteWithheld, check_vote_conditions
-from pegnode.chain.rules import apply_block
 from pegnode.chain.state import ChainView
 from pegnode.chain.verdicts import BlockRejected, L1Contradicted, L1Waiting
 from pegnode.consensus.events import Verdict
 from pegnode.service.core import NodeCore
-from pegnode.service.unfinal import UnfinalBlock
+from pegnode.service.validation import validate
 
 log = structlog.get_logger()
 
@@ -25,19 +24,17 @@ class Judge:
 
     async def judge(self, block: Block, data: bytes) -> Verdict:
         """The verdict on `block`, encoded as `data`. WAITING and WITHHELD may change when asked again."""
-        core, block_hash = self._core, block.header.hash
-        parent = core.unfinal.view(block.header.parent)
-        if parent is None:
-            return Verdict.WAITING
         try:
-            if core.unfinal.get(block_hash) is None:
-                facts = await core.questions.facts(parent.tip.header, block)
-                core.unfinal.add(UnfinalBlock(block, data, apply_block(parent, block, facts, core.rules)))
+            is_kept = await validate(self._core, block, data)
         except BlockRejected as rejected:
-            log.warning("block rejected", hash=hash_to_hex(block_hash), reason=rejected.reason, detail=rejected.detail)
+            block_hash = hash_to_hex(block.header.hash)
+            log.warning("block rejected", hash=block_hash, reason=rejected.reason, detail=rejected.detail)
             return Verdict.INVALID
         except (L1Waiting, L1Contradicted, L1Error) as waiting:
             self._explain(block, "block waits for L1", str(waiting))
+            return Verdict.WAITING
+        parent = self._core.unfinal.view(block.header.parent)
+        if not is_kept or parent is None:
             return Verdict.WAITING
         return await self._votable(block, parent)
 

@@ -26,7 +26,10 @@ class UnfinalBlocks:
         self._blocks: dict[BlockHash, UnfinalBlock] = {}
 
     def view(self, block_hash: BlockHash) -> ChainView | None:
-        """The state after a block: the final tip or a valid block above it; None for any other."""
+        """The state after a block: the final tip or a valid block above it; None for any other.
+
+        For use at once: when more becomes final, the view of an earlier moment is of no state that ever was.
+        """
         if block_hash == self._store.tip.hash:
             return self._store
         known = self._blocks.get(block_hash)
@@ -37,8 +40,25 @@ class UnfinalBlocks:
         return self._blocks.get(block_hash)
 
     def add(self, unfinal: UnfinalBlock) -> None:
-        """Keep a block that was found valid on a parent that `view` knows."""
+        """Keep a block that was found valid on a parent that `view` knows. Raises ValueError for any other."""
+        if self.view(unfinal.block.header.parent) is None:
+            raise ValueError(f"block {unfinal.block.header.height} stands on nothing")
         self._blocks[unfinal.state.tip.hash] = unfinal
+
+    def forget(self, block_hash: BlockHash) -> None:
+        """Drop a block that nobody needs; it need not be known. What stands on it stays, but can't become final."""
+        self._blocks.pop(block_hash, None)
+
+    def reaches_tip(self, block_hash: BlockHash) -> bool:
+        """Whether a block is kept, and so is every one between it and the final tip."""
+        while (unfinal := self._blocks.get(block_hash)) is not None:
+            block_hash = unfinal.block.header.parent
+            if block_hash == self._store.tip.hash:
+                return True
+        return False
+
+    def __len__(self) -> int:
+        return len(self._blocks)
 
     def __iter__(self) -> Iterator[UnfinalBlock]:
         return iter(self._blocks.values())
@@ -46,8 +66,8 @@ class UnfinalBlocks:
     def finalize(self, block_hash: BlockHash, certificate: bytes) -> list[UnfinalBlock]:
         """Commit a block and its ancestors, oldest first; returns those committed, none when it was final already.
 
-        What does not descend from the new tip is forgotten. Raises StorageError, and KeyError when the block was never
-        added: a caller finalizes only what it found valid.
+        What does not descend from the new tip is forgotten. Raises StorageError, and KeyError unless `reaches_tip`: a
+        caller finalizes only what it found valid.
         """
         path = self._path_to(block_hash)
         if path:

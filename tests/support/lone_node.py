@@ -68,6 +68,7 @@ class Wire:
 
     def drop(self, peer: PeerId, reason: DropReason) -> None:
         self.dropped.append((peer, reason))
+        self._incoming.send_nowait(PeerDisconnected(peer, reason))
 
     def round_trip_ms(self, peer: PeerId) -> float | None:
         return None

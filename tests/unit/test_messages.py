@@ -44,6 +44,8 @@ messages: st.SearchStrategy[Message] = st.one_of(
         FinalBlocksAnswer,
         heights,
         st.lists(st.builds(FinalBlock, encoded, st.binary(max_size=64)), max_size=3).map(tuple),
+        st.lists(encoded, max_size=3).map(tuple),
+        st.binary(max_size=64),
     ),
     st.builds(TipMessage, heights, hashes),
     st.builds(TransactionsMessage, items),
