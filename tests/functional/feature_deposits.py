@@ -4,9 +4,19 @@ from collections.abc import Iterator
 
 import pytest
 
+from bridge.bitcoin.addresses import decode_address, encode_address, l1_network
 from bridge.bitcoin.identifiers import hash_to_hex
-from pegnode.rpc.client import RpcRefused
-from tests.support.federation import FederationUnderTest, eventually, fresh_address, running_federation
+from bridge.custody import CoinKind, reserve_script
+from pegnode.genesis import Genesis
+from pegnode.rpc.client import RpcClient, RpcRefused
+from pegnode.rpc.results import ClaimReply
+from tests.support.federation import (
+    SIDECHAIN,
+    FederationUnderTest,
+    eventually,
+    fresh_address,
+    running_federation,
+)
 
 CONFIRMATIONS = 6
 CLAIM_FEE_SATS = 1_000
@@ -52,32 +62,42 @@ def test_outputs_of_one_transaction_and_of_one_block_are_each_credited(federatio
     assert federation.peg().supply_sats - before.supply_sats == 1_000_000 - 4 * CLAIM_FEE_SATS
 
 
-def test_deposit_to_an_unregistered_address_is_claimed_by_hand_from_another_node(
-    federation: FederationUnderTest,
-) -> None:
+def test_deposit_that_nobody_watches_is_claimed_by_hand_from_any_node(federation: FederationUnderTest) -> None:
     claim_address = fresh_address()
-    # Asked of bob while carol is the one who claims: nothing but the L1 txid, the index and the claim address is used.
-    deposit_address = federation.deposit_address(claim_address, "bob")
-    txid_hex = hash_to_hex(federation.pay({deposit_address: 700_000}))
-    vouts = range(2)
+    txid_hex = hash_to_hex(federation.pay({unregistered_deposit_address(federation, claim_address): 700_000}))
     with federation.client("carol") as carol:
-        with pytest.raises(RpcRefused) as refusal:
-            carol.call("claimdeposit", txid_hex, 0, claim_address)
-        assert refusal.value.refusal == "claim-transaction-unknown"
-        federation.mine(1)
-        reasons = {}
-        eventually(lambda: federation.status("carol").l1.height == federation.mine(0), "carol has seen the block")
-        for vout in vouts:
-            with pytest.raises(RpcRefused) as refusal:
-                carol.call("claimdeposit", txid_hex, vout, claim_address)
-            reasons[refusal.value.refusal] = vout
+        assert refusal(carol, txid_hex, 0, claim_address) == "claim-transaction-unknown"
+        height = federation.mine(1)
+        eventually(lambda: federation.status("carol").l1.height == height, "carol has seen the block")
+        reasons = {refusal(carol, txid_hex, vout, claim_address): vout for vout in range(2)}
         assert set(reasons) == {"claim-too-few-confirmations", "claim-wrong-script"}
+        assert refusal(carol, txid_hex, 2, claim_address) == "claim-no-such-output"
         vout = reasons["claim-too-few-confirmations"]
-        federation.mine(CONFIRMATIONS - 1)
-        federation.await_claimed([claim_address], 1, "carol")
-        with pytest.raises(RpcRefused) as refusal:
-            carol.call("claimdeposit", txid_hex, vout, claim_address)
-        assert refusal.value.refusal == "claim-already-entered"
+        height = federation.mine(CONFIRMATIONS - 1)
+        eventually(lambda: federation.status("carol").l1.height == height, "carol has seen the blocks")
+        assert [item.status for item in federation.deposits([claim_address], "carol")] == ["claimable"]
+        claim = carol.ask(ClaimReply, "claimdeposit", txid_hex, vout, claim_address)
+        assert claim.credited_sats == 700_000 - CLAIM_FEE_SATS
+        [claimed] = federation.await_claimed([claim_address], 1)
+        assert claimed.claim_txid == claim.claim_txid
+        eventually(
+            lambda: refusal(carol, txid_hex, vout, claim_address) == "claim-already-entered",
+            "carol has the final block",
+        )
+
+
+def unregistered_deposit_address(federation: FederationUnderTest, claim_address: str) -> str:
+    """The deposit address, worked out without telling any node."""
+    policy = Genesis.load(federation.local.genesis_path).rules().custody.newest
+    reserve = reserve_script(policy, CoinKind.DEPOSIT, decode_address(claim_address, SIDECHAIN))
+    return encode_address(reserve.script, l1_network("regtest"))
+
+
+def refusal(client: RpcClient, l1_txid: str, vout: int, claim_address: str) -> str:
+    """The reason for which a node refuses a claim by hand."""
+    with pytest.raises(RpcRefused) as caught:
+        client.call("claimdeposit", l1_txid, vout, claim_address)
+    return caught.value.refusal
 
 
 def test_every_member_has_the_same_chain_and_a_clean_audit(federation: FederationUnderTest) -> None:
