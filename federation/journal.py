@@ -33,6 +33,7 @@ class JournalReason(Reason):
     MISSING = "journal-missing"
     EXISTS = "journal-exists"
     DAMAGED = "journal-damaged"
+    LOCKED = "journal-locked"
     UNUSABLE = "journal-unusable"
     FOREIGN = "journal-foreign"
     NOT_OWN = "journal-not-own"

@@ -9,13 +9,14 @@ from rocksdict import Options, Rdict, WriteBatch, WriteOptions
 from federation.journal import Journal, JournalIdentity, JournalReason, JournalRefused
 
 _KEPT_LOGS = 2
+_LOCK_TEXTS = ("lock hold by current process", "While lock file", "No locks available")
 
 
 class RocksEntries:
     """JournalEntries in one directory. One process at a time may hold it."""
 
     def __init__(self, path: Path, *, create: bool) -> None:
-        """Open the directory. Raises JournalRefused: MISSING unless `create`, EXISTS, UNUSABLE."""
+        """Open the directory. Raises JournalRefused: MISSING unless `create`, EXISTS, LOCKED, UNUSABLE."""
         self._path = path
         self._closed = False
         begun = (path / "CURRENT").exists()
@@ -72,6 +73,9 @@ class RocksEntries:
         try:
             yield
         except Exception as error:  # rocksdict raises nothing narrower
+            if any(mark in str(error) for mark in _LOCK_TEXTS):
+                detail = f"another process uses {self._path}; stop it first"
+                raise JournalRefused(JournalReason.LOCKED, detail) from error
             raise JournalRefused(JournalReason.UNUSABLE, f"{self._path}: {error}") from error
 
 
@@ -86,7 +90,7 @@ def create_journal(path: Path, identity: JournalIdentity, floor_view: int = 0) -
 
 
 def open_journal(path: Path, identity: JournalIdentity) -> Journal:
-    """Go on with the journal in this directory. Raises JournalRefused: MISSING, DAMAGED, FOREIGN, UNUSABLE."""
+    """Go on with the journal in this directory. Raises JournalRefused: MISSING, DAMAGED, FOREIGN, LOCKED, UNUSABLE."""
     entries = RocksEntries(path, create=False)
     try:
         return Journal.open(entries, identity)

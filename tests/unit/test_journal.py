@@ -195,7 +195,7 @@ def test_create_refused_in_a_directory_in_use(tmp_path: Path) -> None:
 
 def test_open_refused_while_another_holds_it(tmp_path: Path) -> None:
     journal = create_journal(tmp_path / "journal", IDENTITY)
-    assert refusal(lambda: open_journal(tmp_path / "journal", IDENTITY)) is JournalReason.UNUSABLE
+    assert refusal(lambda: open_journal(tmp_path / "journal", IDENTITY)) is JournalReason.LOCKED
     journal.close()
 
 
