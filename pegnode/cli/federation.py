@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from bridge.bitcoin.identifiers import BlockHash, hash_from_hex
+from bridge.errors import MalformedError
 from bridge.state import Anchor
 from pegnode.cli.terminal import errors_as_one_line, out, print_fields
 from pegnode.clock import now_ms
@@ -17,6 +18,15 @@ from pegnode.local_federation import template_text
 federation_app = typer.Typer(no_args_is_help=True, help="Set up a federation.")
 
 
+def _hash_text(text: str) -> str:
+    """The text if it is a hash in hex; raises typer.BadParameter."""
+    try:
+        hash_from_hex(text)
+    except MalformedError as error:
+        raise typer.BadParameter(str(error)) from error
+    return text
+
+
 @federation_app.command("init")
 def init(
     directory: Annotated[Path, typer.Argument(help="Where to write; absent or empty.")],
@@ -25,7 +35,9 @@ def init(
     anchor_height: Annotated[
         int, typer.Option("--anchor-height", min=0, help="Height of the first L1 block referred to.")
     ],
-    anchor_hash: Annotated[str, typer.Option("--anchor-hash", help="Its hash: a block that is buried for good.")],
+    anchor_hash: Annotated[
+        str, typer.Option("--anchor-hash", help="Its hash: a block that is buried for good.", callback=_hash_text)
+    ],
     template: Annotated[
         Path | None,
         typer.Option(

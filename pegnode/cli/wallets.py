@@ -1,5 +1,6 @@
 """`peg wallet`: a user's wallet on the sidechain, and what other commands need of one."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -59,7 +60,7 @@ def create(
     """Make a wallet, and show the words from which it can be restored. Write them down."""
     with errors_as_one_line():
         home = Home(directory, node)
-        words = typer.prompt("words", hide_input=True) if restore else None
+        words = _ask_for_words() if restore else None
         path = wallet_directory(home, name)
         with Wallet.create(path, wallet_chain(home), words) as wallet:
             if restore:
@@ -72,6 +73,13 @@ def create(
         if shown:
             print_fields({"words": shown})
             out.print("Who has these words has the coins. Keep them on paper; they are not shown again.", markup=False)
+
+
+def _ask_for_words() -> str:
+    """The words of a wallet, typed unseen, or from a pipe."""
+    if sys.stdin.isatty():
+        return str(typer.prompt("words", hide_input=True))
+    return sys.stdin.readline().strip()
 
 
 @wallet_app.command("address")
