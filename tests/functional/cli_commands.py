@@ -1,0 +1,304 @@
+"""Every command of `peg`, as people and scripts run it: what it prints, how it refuses, and what it keeps to itself."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from bridge.bitcoin.addresses import decode_address, encode_address, l1_network
+from bridge.bitcoin.identifiers import Script
+from bridge.custody import CoinKind, reserve_script
+from pegnode.genesis import Genesis
+from pegnode.local_federation import LocalFederation
+from pegnode.rpc.results import AuditReply, DepositReply, PegInfoReply, StatusReply, WithdrawalReply
+from tests.support.federation import (
+    CONFIRMATIONS,
+    SIDECHAIN,
+    FederationUnderTest,
+    eventually,
+    fresh_address,
+)
+
+COMMAND_DEADLINE_S = 120.0
+L1_ADDRESS = encode_address(Script(b"\x00\x14" + bytes(19) + b"\x01"), l1_network("regtest"))
+UNKNOWN_TXID = "11" * 32
+OWNER_ONLY = stat.S_IRUSR | stat.S_IWUSR
+
+
+@dataclass(frozen=True)
+class Peg:
+    """The command line on one directory. said: everything it ever printed, but for the words of new wallets."""
+
+    directory: Path
+    said: list[str] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)
+
+    @property
+    def federation(self) -> FederationUnderTest:
+        """What runs in the directory."""
+        return FederationUnderTest(LocalFederation.open(self.directory))
+
+    def run(self, *arguments: str, typed: str = "") -> "subprocess.CompletedProcess[str]":
+        """One command, whatever comes of it."""
+        done = subprocess.run(
+            [sys.executable, "-m", "pegnode.cli.main", *arguments],
+            input=typed,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_DEADLINE_S,
+            check=False,
+            start_new_session=True,
+            env={**os.environ, "PEGNODE_DIR": str(self.directory), "COLUMNS": "200"},
+        )
+        assert "Traceback" not in done.stderr + done.stdout, done.stderr
+        if arguments[:2] != ("wallet", "create"):
+            self.said.append(done.stdout)
+        self.said.append(done.stderr)
+        return done
+
+    def ok(self, *arguments: str, typed: str = "") -> str:
+        """What a command prints that must succeed, without a word on standard error."""
+        done = self.run(*arguments, typed=typed)
+        assert (done.returncode, done.stderr) == (0, ""), arguments
+        return done.stdout
+
+    def json(self, *arguments: str) -> Any:
+        """What it prints with --json."""
+        return json.loads(self.ok(*arguments, "--json"))
+
+    def refused(self, *arguments: str) -> str:
+        """The one line that it says when it can't, with exit status 1."""
+        done = self.run(*arguments)
+        assert (done.returncode, done.stdout) == (1, ""), arguments
+        [line] = done.stderr.splitlines()
+        assert line.startswith("error: ")
+        return line
+
+    def misused(self, *arguments: str) -> str:
+        """What it says when the command itself is wrong, with exit status 2."""
+        done = self.run(*arguments)
+        assert (done.returncode, done.stdout) == (2, ""), arguments
+        return done.stderr
+
+    def new_wallet(self, name: str) -> None:
+        """Make a wallet."""
+        self.words.append(self.json("wallet", "create", "-w", name)["words"])
+
+
+@pytest.fixture(scope="module")
+def peg(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peg]:
+    """A federation of four that `peg up` made, with a wallet that has coins."""
+    peg = Peg(tmp_path_factory.mktemp("cli") / "federation")
+    try:
+        made = peg.ok("up")
+        assert "made a federation of 4 members" in made
+        assert "3 of 4 members are needed" in made
+        peg.new_wallet("default")
+        address = peg.json("deposit", "address")["address"]
+        peg.ok("l1", "fund", address, "0.5")
+        peg.ok("l1", "mine", str(CONFIRMATIONS))
+        eventually(lambda: peg.json("deposit", "list")[0]["status"] == "claimed", "the deposit is claimed")
+        yield peg
+    finally:
+        LocalFederation.open(peg.directory).down()
+
+
+def test_up_starts_only_what_does_not_run(peg: Peg) -> None:
+    before = [peg.federation.local.process(name) for name in peg.federation.local.member_names]
+    assert "running: bitcoind, alice, bob, carol, dave" in peg.ok("up")
+    assert [peg.federation.local.process(name) for name in peg.federation.local.member_names] == before
+
+
+def test_status_shows_every_member_and_the_equality(peg: Peg) -> None:
+    lines = peg.ok("status").splitlines()
+    assert [line.split()[:2] for line in lines[1:5]] == [
+        [name, "running"] for name in ("alice", "bob", "carol", "dave")
+    ]
+    assert lines[-1] == "reserves + deficit = supply + unsettled + fund"
+    shown = peg.json("status")
+    members = msgspec.convert(shown["members"], dict[str, StatusReply])
+    assert [reply.member for reply in members.values()] == [0, 1, 2, 3]
+    assert msgspec.convert(shown["peg"], PegInfoReply).equality
+
+
+def test_deposit_commands_show_where_to_pay_and_what_came(peg: Peg) -> None:
+    words = peg.ok("deposit", "address")
+    assert words.startswith("bcrt1p")
+    assert "after         6 confirmations" in words
+    assert peg.ok("deposit", "list").startswith("0.50000000  claimed\n")
+    [deposit] = msgspec.convert(peg.json("deposit", "list"), list[DepositReply])
+    assert (deposit.value_sats, deposit.status) == (50_000_000, "claimed")
+    chosen = fresh_address()
+    assert peg.json("deposit", "address", "--to", chosen)["claim_address"] == chosen
+
+
+def test_deposit_is_claimed_by_hand(peg: Peg) -> None:
+    policy = Genesis.load(peg.federation.local.genesis_path).rules().custody.newest
+    claim_address = fresh_address()
+    claim_script = decode_address(claim_address, SIDECHAIN)
+    script = reserve_script(policy, CoinKind.DEPOSIT, claim_script).script
+    txid_hex = peg.json("l1", "fund", encode_address(script, l1_network("regtest")), "0.01")["txid"]
+    height = peg.json("l1", "mine", "6")["height"]
+    eventually(lambda: peg.federation.status("alice").l1.height == height, "alice saw the blocks")
+    [seen] = peg.federation.deposits([claim_address])
+    vout = seen.outpoint.partition(":")[2]
+    claim = peg.json("deposit", "claim", txid_hex, vout, claim_script.hex())
+    assert claim == {"claim_txid": seen.claim_txid, "credited_sats": 999_000}
+    peg.federation.await_claimed([claim_address], 1)
+    assert "claimed already" in peg.refused("deposit", "claim", txid_hex, vout, claim_address)
+
+
+def test_wallet_pays_another_and_keeps_a_history(peg: Peg) -> None:
+    peg.new_wallet("other")
+    assert peg.ok("wallet", "balance").splitlines()[0] == "final    0.49999000"
+    before_sats = peg.json("wallet", "balance")["confirmed_sats"]
+    address = peg.ok("wallet", "address", "-w", "other").strip()
+    txid_hex = peg.ok("wallet", "send", address, "0.1").strip()
+    peg.federation.await_final(txid_hex, peg.federation.local.member_names)
+    assert peg.json("wallet", "balance", "-w", "other") == {"confirmed_sats": 10_000_000, "pending_sats": 0}
+    assert 0 < before_sats - 10_000_000 - peg.json("wallet", "balance", "--node", "dave")["confirmed_sats"] < 1_000
+    items = peg.json("wallet", "history")
+    assert [(item["kind"], item["txid"] == txid_hex) for item in items] == [("payment", True), ("deposit", False)]
+    assert txid_hex in peg.ok("wallet", "history", "-w", "other")
+
+
+def test_wallet_is_restored_from_its_words(peg: Peg) -> None:
+    shown = peg.ok("wallet", "create", "-w", "restored", "--restore", typed=peg.words[0] + "\n")
+    assert not any(word in shown.split() for word in peg.words[0].split())
+    assert peg.json("wallet", "balance", "-w", "restored") == peg.json("wallet", "balance")
+
+
+def test_withdrawal_is_burned_and_listed(peg: Peg) -> None:
+    burn = peg.json("withdraw", L1_ADDRESS, "0.02")
+    eventually(lambda: peg.json("withdraw", "list") != [], "the burn is final")
+    listed = msgspec.convert(peg.json("withdraw", "list"), list[WithdrawalReply])
+    assert [(item.burn, item.value_sats, item.l1_address) for item in listed] == [(burn["burn"], 2_000_000, L1_ADDRESS)]
+    assert "waiting: 0.02000000 burned" in peg.ok("withdraw", "list")
+    assert f"to {L1_ADDRESS}, with the next batch" in peg.ok("withdraw", L1_ADDRESS, "0.01", "--max-fee", "5000")
+
+
+def test_audit_recounts_every_term(peg: Peg) -> None:
+    assert peg.ok("audit").endswith("no findings: every satoshi is explained\n")
+    reply = msgspec.convert(peg.json("audit"), AuditReply)
+    assert (reply.ok, reply.l1_held_sats) == (True, reply.reserves_sats)
+
+
+def test_logs_of_a_member_are_printed(peg: Peg) -> None:
+    assert len(peg.ok("logs", "alice", "-n", "3").splitlines()) == 3
+    assert str(peg.federation.local.log_path("dave")) in peg.ok("logs")
+
+
+def test_program_says_what_it_is_and_which_bitcoind_it_uses(peg: Peg) -> None:
+    assert peg.ok("version").strip() == peg.json("status")["members"]["alice"]["version"]
+    assert Path(peg.json("bitcoind", "show")["path"]).is_file()
+    assert peg.json("bitcoind", "show")["version"] in peg.ok("bitcoind", "install")
+
+
+REFUSED = [
+    ("not a federation", ("status", "--dir", "/nonexistent"), "no local federation in /nonexistent"),
+    ("no such member", ("wallet", "balance", "--node", "zoe"), "no member 'zoe'; there are alice, bob, carol, dave"),
+    ("no such file", ("audit", "--node", "absent.toml"), "absent.toml"),
+    ("no such log", ("logs", "zoe"), "no member 'zoe'"),
+    ("wallet exists", ("wallet", "create"), "already holds a wallet"),
+    ("no such wallet", ("wallet", "balance", "-w", "absent"), "there is no wallet in"),
+    ("no address", ("wallet", "send", "nowhere", "0.1"), "wallet-bad-address"),
+    ("an L1 address", ("wallet", "send", L1_ADDRESS, "0.1"), "Bitcoin regtest"),
+    ("no amount", ("wallet", "send", "SIDECHAIN", "much"), "an amount is written in digits"),
+    ("nothing", ("wallet", "send", "SIDECHAIN", "0"), "0 sats"),
+    ("too much", ("wallet", "send", "SIDECHAIN", "1000"), "can be spent now"),
+    ("credit to L1", ("deposit", "address", "--to", L1_ADDRESS), "Bitcoin regtest"),
+    ("no txid", ("deposit", "claim", "zz", "0", "SIDECHAIN"), "txid"),
+    ("unknown deposit", ("deposit", "claim", UNKNOWN_TXID, "0", "SIDECHAIN"), "is in no known L1 block"),
+    ("withdraw to the sidechain", ("withdraw", "SIDECHAIN", "0.01"), "sidechain"),
+    ("withdraw too little", ("withdraw", L1_ADDRESS, "0.00000700"), "too little"),
+    ("withdraw too much", ("withdraw", L1_ADDRESS, "5"), "can be spent now"),
+    ("withdraw how much", ("withdraw", L1_ADDRESS), "how much?"),
+    ("fund the sidechain", ("l1", "fund", "SIDECHAIN", "0.5"), "sidechain"),
+    ("configuration is none", ("node", "run", "--config", "GENESIS"), "config-not-toml"),
+    ("configuration of another", ("node", "run", "--config", "FUNCTIONARY"), "config-unknown-option: "),
+    ("runs already", ("functionary", "run", "--config", "FUNCTIONARY"), "another process uses"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED])
+def test_bad_input_is_refused_in_one_line(peg: Peg, arguments: tuple[str, ...], words: str) -> None:
+    local = peg.federation.local
+    known = {
+        "SIDECHAIN": fresh_address(),
+        "GENESIS": str(local.genesis_path),
+        "FUNCTIONARY": str(local.member_config_path("alice")),
+    }
+    assert words in peg.refused(*(known.get(argument, argument) for argument in arguments))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("wallet", "balance", "-w", "../other"), "letters, digits"),
+        (("l1", "mine", "0"), "greater than or equal to 1"),
+        (("up", "--members", "16"), "less than or equal to 15"),
+        (("node", "run", "--config", "/nonexistent"), "does not exist"),
+        (("no-such-command",), "No such command"),
+    ],
+)
+def test_wrong_command_is_explained(peg: Peg, arguments: tuple[str, ...], words: str) -> None:
+    assert words in peg.misused(*arguments)
+
+
+def test_federation_is_set_up_with_secrets_for_their_owner_alone(peg: Peg, tmp_path: Path) -> None:
+    bitcoind = peg.federation.local.bitcoind
+    l1 = ("--l1-url", bitcoind.url, "--l1-cookie", str(bitcoind.cookie_path))
+    anchor = (
+        "--anchor-height",
+        "0",
+        "--anchor-hash",
+        "0f9188f13cb7b2c71f2a335e3a4fc328bf5beb436012afca590b1a11466e2206",
+    )
+    new = tmp_path / "federation"
+    said = peg.ok("federation", "init", str(new), *l1, *anchor)
+    assert "each member must make its own keys" in said
+    keys = sorted(new.rglob("*.key"))
+    assert len(keys) == 4 * 3 + 3
+    assert {stat.S_IMODE(path.stat().st_mode) for path in keys} == {OWNER_ONLY}
+    assert "name a new directory" in peg.refused("federation", "init", str(new), *l1, *anchor)
+    other = str(tmp_path / "other")
+    said = peg.misused("federation", "init", other, *l1, "--anchor-height", "0", "--anchor-hash", "zz")
+    assert "'--anchor-hash': not hexadecimal" in said
+    assert not Path(other).exists()
+
+
+def secrets_of(peg: Peg) -> Iterator[str]:
+    """Every secret below the directory: the keys in hex, and the wallets' words."""
+    for path in (peg.directory / "federation").rglob("*.key"):
+        yield json.loads(path.read_text())["secret"]
+    yield from peg.words
+
+
+def test_secrets_are_the_owners_alone_and_nowhere_told(peg: Peg) -> None:
+    secrets = list(secrets_of(peg))
+    assert len(secrets) == 4 * 3 + 3 + 2
+    files = [*peg.directory.rglob("*.key"), *peg.directory.rglob("seed.json"), *peg.directory.rglob(".cookie")]
+    assert len(files) == 15 + 3 + 4 + 1
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {OWNER_ONLY}
+    logs = [path for path in (peg.directory / "run").iterdir() if path.suffix == ".log"]
+    assert len(logs) == 4
+    told = "".join([*peg.said, *(path.read_text() for path in logs)])
+    assert not any(secret in told for secret in secrets)
+
+
+def test_down_stops_everything(peg: Peg) -> None:
+    assert peg.ok("down") == "stopped\n"
+    assert list(peg.federation.local.running()) == []
+    assert peg.federation.local.bitcoind.pid is None
+    assert peg.ok("down") == "stopped\n"
+    assert "no member runs in" in peg.refused("audit")
+    assert "stopped" in peg.ok("status")
+    assert not list(peg.directory.rglob(".cookie"))
