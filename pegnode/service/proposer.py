@@ -1,6 +1,7 @@
 """A leader's block: what waits, put together on a parent, and judged by the leader's own prudence before it leaves."""
 
 from collections.abc import Mapping
+from typing import Final
 
 import structlog
 
@@ -20,6 +21,9 @@ from pegnode.service.unfinal import UnfinalBlock
 
 log = structlog.get_logger()
 
+PAYOUT_WORK: Final = b"payout"
+"""Stands for a payout that is due, among the txids of evidence."""
+
 
 class Proposer:
     """Builds blocks. reports: by member, the L1 block that it reports buried; kept up to date by their receiver."""
@@ -33,21 +37,23 @@ class Proposer:
 
         What this member would not vote for itself is left out, and so is L1 while its Bitcoin node can't be asked.
         """
-        parent = self._core.unfinal.view(parent_hash)
-        if parent is None:
-            return None
+        core = self._core
         built = None
-        if include_l1 and not self._core.halted:
+        if include_l1 and not core.halted:
             try:
-                built = await self._build_with_l1(parent, view)
+                built = await self._build_with_l1(parent_hash, view)
             except (L1Error, VoteWithheld) as obstacle:
                 log.info("proposing without L1", view=view, detail=str(obstacle))
+        # The chain may have moved on meanwhile, and left the parent, or the block's state, behind.
+        parent = core.unfinal.view(parent_hash)
+        if parent is None:
+            return None
         if built is None:
             built = self._build_without_l1(parent, view)
-        if parent is self._core.store:
+        if parent is core.store:
             self._drop_rejected(built)
         unfinal = UnfinalBlock(built.block, built.block.encode(), built.state)
-        self._core.unfinal.add(unfinal)
+        core.unfinal.add(unfinal)
         return unfinal
 
     async def best_anchor(self, parent: Anchor) -> Anchor:
@@ -58,26 +64,32 @@ class Proposer:
             parent, self._reports, rules.membership.quorum, step, self._core.questions.active_block
         )
 
-    async def has_l1_work(self) -> bool:
-        """Whether evidence or a payout could enter a block on the final tip now. Raises L1Unavailable."""
-        core = self._core
-        anchor = await self.best_anchor(core.store.tip.header.anchor)
-        if core.evidence.select(anchor.height, core.rules.params.max_evidence_bytes):
-            return True
-        floor = core.rules.params.feerate_floor_sat_kvb
-        return (
-            build_batch(core.store.ledger, BatchKind.PAYOUT, None, floor, core.rules.custody, core.rules.params)
-            is not None
-        )
-
-    async def _build_with_l1(self, parent: ChainView, view: int) -> BuiltBlock:
+    async def l1_work(self) -> frozenset[bytes]:
+        """What of L1 a block on the final tip might hold: evidence, by L1 txid, and PAYOUT_WORK. Raises L1Error."""
         core, params = self._core, self._core.rules.params
+        anchor = await self.best_anchor(core.store.tip.header.anchor)
+        evidence = core.evidence.select(anchor.height, params.max_evidence_bytes)
+        work = {sha256d(item.transaction) for item in evidence}
+        floor = params.feerate_floor_sat_kvb
+        if build_batch(core.store.ledger, BatchKind.PAYOUT, None, floor, core.rules.custody, params) is not None:
+            work.add(PAYOUT_WORK)
+        return frozenset(work)
+
+    async def _build_with_l1(self, parent_hash: BlockHash, view: int) -> BuiltBlock | None:
+        """The block with all that can enter; None when the parent's state is gone. Raises L1Error, VoteWithheld."""
+        core, params = self._core, self._core.rules.params
+        parent = core.unfinal.view(parent_hash)
+        if parent is None:
+            return None
         header = parent.tip.header
         anchor = await self.best_anchor(header.anchor)
         evidence = core.evidence.select(anchor.height, params.max_evidence_bytes)
         facts = await core.questions.facts_for_evidence(header.anchor, anchor, evidence)
         feerate = await core.questions.feerate_sat_kvb() or params.feerate_floor_sat_kvb
         slot = Slot(view, core.now_ms(), anchor, feerate, include_l1=True)
+        parent = core.unfinal.view(parent_hash)
+        if parent is None:
+            return None
         built = build_block(parent, slot, Candidates(evidence, self._transactions(parent)), facts, core.rules)
         prudence = await core.questions.vote_facts(
             header, built.block, parent.ledger, now_ms=core.now_ms(), halted=core.halted

@@ -1,9 +1,10 @@
 """Whether there is anything that a block could include: what makes members expect a block before the heartbeat."""
 
+from typing import Final
+
 import structlog
 import trio
 
-from bridge.bitcoin.identifiers import Txid
 from bridge.l1.errors import L1Error
 from bridge.state import Anchor
 from pegnode.service.consensus_driver import ConsensusDriver
@@ -13,19 +14,24 @@ from pegnode.service.unfinal import UnfinalBlock
 
 log = structlog.get_logger()
 
+PATIENCE_MS: Final = 2_000
+"""How long after a piece of work came up here every leader should have it too."""
+
 
 class WorkWatch:
     """Tells the driver when work appears and when it is done.
 
-    A transaction that a block without any transactions has passed over can't enter for now: it counts as work again
-    when another transaction enters or the anchor moves, for nothing else can change the reason.
+    What f+1 leaders in a row passed over with empty blocks, one of them honest, can't enter for now. It counts as work
+    again when a block holds anything or moves the anchor, for little else can change the reason; and every heartbeat's
+    leader tries. Otherwise a single such piece would make members build empty blocks without a pause.
     """
 
     def __init__(self, core: NodeCore, proposer: Proposer, driver: ConsensusDriver) -> None:
         self._core = core
         self._proposer = proposer
         self._driver = driver
-        self._passed_over: frozenset[Txid] = frozenset()
+        self._l1_since_ms: dict[bytes, int] = {}
+        self._passes: dict[bytes, int] = {}
         self._anchor: Anchor = core.store.tip.header.anchor
         self._poked = trio.Event()
         core.on_work(self._poke)
@@ -35,14 +41,20 @@ class WorkWatch:
         self._poked.set()
 
     def _after_final(self, unfinal: UnfinalBlock) -> None:
-        moved, self._anchor = unfinal.block.header.anchor != self._anchor, unfinal.block.header.anchor
-        if unfinal.block.body.transactions or moved:
-            self._passed_over = frozenset()
-        else:
-            self._passed_over = self._waiting()
+        header, body = unfinal.block.header, unfinal.block.body
+        moved, self._anchor = header.anchor != self._anchor, header.anchor
+        if moved or body.evidence or body.transactions or body.batches:
+            self._passes = {}
+            return
+        since_ms = {**self._transactions(), **self._l1_since_ms}
+        latest_ms = header.time_ms - PATIENCE_MS
+        self._passes = {
+            key: self._passes.get(key, 0) + 1 for key, known_ms in since_ms.items() if known_ms <= latest_ms
+        }
 
-    def _waiting(self) -> frozenset[Txid]:
-        return frozenset(entry.transaction.txid for entry in self._core.mempool.entries())
+    def _transactions(self) -> dict[bytes, int]:
+        """Since when each transaction waits."""
+        return {entry.transaction.txid: entry.arrived_ms for entry in self._core.mempool.entries()}
 
     async def run(self) -> None:
         """Look after each change, for ever."""
@@ -52,10 +64,16 @@ class WorkWatch:
             self._driver.work_known(await self._is_known())
 
     async def _is_known(self) -> bool:
-        if self._waiting() - self._passed_over:
+        if any(map(self._may_enter, self._transactions())):
             return True
         try:
-            return await self._proposer.has_l1_work()
+            l1_work = await self._proposer.l1_work()
         except L1Error as outage:
             log.debug("L1 can't be asked for work", detail=str(outage))
             return False
+        now_ms = self._core.now_ms()
+        self._l1_since_ms = {key: self._l1_since_ms.get(key, now_ms) for key in l1_work}
+        return any(map(self._may_enter, l1_work))
+
+    def _may_enter(self, key: bytes) -> bool:
+        return self._passes.get(key, 0) <= self._core.rules.membership.fault_tolerance
