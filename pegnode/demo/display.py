@@ -55,7 +55,6 @@ class PlainDisplay:
                 self._console.print(Padding(listing(event, box.ASCII2), (0, 0, 0, INDENT + 2), expand=False))
             case Awaited():
                 return
-        self._console.file.flush()
 
     def show(self, scene: Scene, elapsed_s: float) -> None:
         """Tell what became of a member that ran."""

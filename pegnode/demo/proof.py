@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from bridge.bitcoin.addresses import decode_address
 from bridge.bitcoin.identifiers import OutPoint, Script, Txid, hash_to_hex, outpoint_from_text
-from bridge.bitcoin.script import ScriptType
+from bridge.bitcoin.script import ScriptType, classify
 from bridge.bitcoin.transaction import Transaction
 from bridge.l1.client import L1Client
 from pegnode.demo.bitcoin import NETWORK
@@ -110,6 +110,7 @@ async def _prove(client: L1Client, payout: PayoutOnL1, burned: Burned, reply: Wi
         raise DemoFailed(DemoReason.PAYOUT, f"{whose}: {outpoint} is not unspent")
     share_sats = burned.amount_sats - txout.value_sats
     _require(txout.script == burned.l1_script, f"{whose}: {outpoint} pays another script")
+    _require(classify(txout.script) is burned.kind, f"{whose}: {outpoint} is of another kind")
     _require(0 < share_sats <= burned.max_fee_sats, f"{whose} pays {share_sats} sats of fee")
     _require(reply.paid_sats == txout.value_sats, f"{whose}: the sidechain says {reply.paid_sats} sats")
     _require(txout.confirmations == payout.confirmations, f"{whose} has {txout.confirmations} confirmations")

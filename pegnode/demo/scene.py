@@ -8,7 +8,7 @@ from typing import Self
 import trio
 
 from bridge.l1.client import L1Client
-from bridge.l1.errors import L1Unavailable
+from bridge.l1.errors import L1Error
 from pegnode.demo.cast import Members, User
 from pegnode.rpc.client import RpcClientError
 from pegnode.rpc.results import PegInfoReply, StatusReply
@@ -91,7 +91,7 @@ async def look(members: Members, users: Sequence[User], client: L1Client) -> Sce
     async def ask_l1() -> None:
         try:
             l1_heights.append((await client.tip())[0])
-        except L1Unavailable:
+        except L1Error:
             return  # it is busy mining; the next look will tell
 
     async with trio.open_nursery() as nursery:

@@ -124,7 +124,7 @@ async def deposit(play: Play) -> None:
     claims = {user.name: await user.new_address() for user in play.users}
     for user in play.users:
         reply = await play.members.ask(user.member, DepositAddressReply, "getdepositaddress", claims[user.name])
-        narrator.tell(f"{user.name} asks {user.member} for a deposit address: {reply.address}")
+        narrator.tell(f"{user.name} gets a deposit address of {user.member}: {reply.address}")
         for sats in (sats for name, sats in DEPOSITS_SATS if name == user.name):
             await play.miner.send_to_address(reply.address, sats)
             narrator.tell(f"{user.name} pays {format_btc(sats)} BTC to it")
@@ -161,8 +161,8 @@ async def check_credited(play: Play, user: User) -> None:
         detail = f"{user.name} has {found_sats} sats, and should have {expected_sats}"
         raise DemoFailed(DemoReason.CREDIT, detail)
     play.narrator.hold(
-        f"{user.name} has {format_btc(found_sats)} L-BTC without doing anything more"
-        f" ({' + '.join(map(format_btc, paid))} less {len(paid) * play.claim_fee_sats} sats for claiming)"
+        f"{user.name} has {format_btc(found_sats)} L-BTC without doing anything more:"
+        f" {' + '.join(map(format_btc, paid))} - {len(paid) * play.claim_fee_sats} sats"
     )
 
 
@@ -258,7 +258,7 @@ async def _settle(play: Play) -> None:
             replies = await _withdrawals(play, play.members.running()[0])
             return True if all(reply.payouts[-1].confirmations >= count for reply in replies) else None
 
-        await play.until(confirmed, f"the members see L1 block {height}")
+        await play.until(confirmed, f"the members see Bitcoin block {height}")
         play.narrator.tell(f"Bitcoin block {height}: the payout has {count} of {play.confirmations} confirmations")
     began_s = time.monotonic()
     await play.until(partial(_all_burns_are, play, ("settled",)), "the sidechain settles the withdrawals")
@@ -277,15 +277,17 @@ async def return_lost_member(play: Play) -> None:
     )
 
     async def same_block() -> tuple[int, str] | None:
-        tips = {(status.height, status.block_hash) for name in members.names if (status := await members.status(name))}
-        return tips.pop() if len(tips) == 1 and len(members.running()) == len(members.names) else None
+        statuses = [await members.status(name) for name in members.names]
+        tips = {None if status is None else (status.height, status.block_hash) for status in statuses}
+        return tips.pop() if len(tips) == 1 else None
 
     height, block_hash = await play.until(same_block, f"{LOST} catches up")
     for name in members.names:
         found = await members.ask(name, str, "getblockhash", height)
         if found != block_hash:
             raise DemoFailed(DemoReason.DIVERGED, f"{name} has {found} at height {height}, not {block_hash}")
-    play.narrator.hold(f"{LOST} has caught up: block {height} is {block_hash} on all four")
+    play.narrator.tell(f"block {height} {block_hash}")
+    play.narrator.hold(f"{LOST} has caught up: all four members have this block")
     await play.check_equality()
 
 

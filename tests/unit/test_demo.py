@@ -2,9 +2,9 @@
 
 import io
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -12,29 +12,21 @@ import trio
 import trio.testing
 from rich.console import Console
 
-from bridge.bitcoin.addresses import encode_address, l1_network
-from bridge.bitcoin.identifiers import BlockHash, OutPoint, Script, Txid
-from bridge.bitcoin.script import ScriptType
-from bridge.bitcoin.transaction import Transaction, TxIn, TxOut
-from bridge.l1.answers import L1Header, L1TxOut, ScannedOutput, TxOutSetScan
 from bridge.l1.client import L1Client
 from bridge.l1.regtest import RegtestMiner
 from pegnode.demo import story
 from pegnode.demo.cast import Members, User, until
-from pegnode.demo.dashboard import dashboard
-from pegnode.demo.display import LiveDisplay, PlainDisplay
+from pegnode.demo.display import PlainDisplay
 from pegnode.demo.errors import DemoFailed, DemoReason
-from pegnode.demo.lines import THEME
 from pegnode.demo.narration import Narrator
 from pegnode.demo.play import Play
-from pegnode.demo.proof import Burned, payout_on_l1, prove_payouts
 from pegnode.demo.run import check_logs
-from pegnode.demo.scene import MemberScene, MemberState, Scene, Terms, UserScene
+from pegnode.demo.scene import Terms
 from pegnode.demo.stage import Stage
-from pegnode.rpc.results import AnchorReply, AuditReply, PegInfoReply, StatusReply, WithdrawalReply
+from pegnode.local_federation import LocalFederation
+from pegnode.rpc.results import AnchorReply, AuditReply, PegInfoReply, StatusReply
 from pegnode.wallet.wallet import Balance
 
-REGTEST = l1_network("regtest")
 TERMS = Terms(reserves_sats=1_000, deficit_sats=0, supply_sats=700, unsettled_sats=250, fund_sats=50)
 NAMES = ("alice", "bob", "carol", "dave")
 
@@ -160,6 +152,53 @@ async def test_waiting_ends_at_the_deadline(autojump_clock: trio.testing.MockClo
     assert trio.current_time() - began == pytest.approx(5)
 
 
+@dataclass
+class FakeFederation:
+    """Members' processes that run or not, and a Bitcoin node's."""
+
+    alive: set[str]
+    bitcoind_pid: int | None = 1
+    member_names: tuple[str, ...] = NAMES
+
+    @property
+    def bitcoind(self) -> SimpleNamespace:
+        return SimpleNamespace(pid=self.bitcoind_pid)
+
+    def client(self, _: str) -> SimpleNamespace:
+        return SimpleNamespace(ask=lambda *_: status_reply(0, ""))
+
+    def is_running(self, name: str) -> bool:
+        return name in self.alive
+
+    def start_member(self, name: str) -> None:
+        self.alive.add(name)
+
+    def kill_member(self, name: str) -> None:
+        self.alive.discard(name)
+
+    def wait_until_answering(self, _: str) -> None:
+        return
+
+
+async def test_watch_refuses_a_process_that_ended_unasked() -> None:
+    federation = FakeFederation(set())
+    members = Members(cast(LocalFederation, federation))
+    members.check_alive()
+    for name in NAMES:
+        await members.start(name)
+    await members.kill("dave")
+    members.check_alive()
+    federation.alive.discard("carol")
+    with pytest.raises(DemoFailed) as failure:
+        members.check_alive()
+    assert (failure.value.reason, failure.value.detail) == (DemoReason.ENDED, "carol ended unasked")
+    federation.alive.add("carol")
+    federation.bitcoind_pid = None
+    with pytest.raises(DemoFailed) as failure:
+        members.check_alive()
+    assert failure.value.detail == "the Bitcoin node ended unasked"
+
+
 # The chapters' own checks
 
 
@@ -215,158 +254,6 @@ async def test_proofs_refuse_a_finding_of_an_audit() -> None:
     assert failure.value.detail == "carol: supply: counted 1, recorded 2"
 
 
-# The payouts on L1
-
-SCRIPTS = {
-    ScriptType.P2WPKH: Script(b"\x00\x14" + b"\x01" * 20),
-    ScriptType.P2TR: Script(b"\x51\x20" + b"\x02" * 32),
-}
-COIN = Transaction(2, (TxIn(OutPoint(Txid(b"\x07" * 32), 0)),), (TxOut(100_000, Script(b"\x51\x20" + b"\x03" * 32)),))
-SIGNED = (b"\x01" * 64, b"", b"\x02" * 64, b"\x03" * 64, b"script", b"\xc0" + b"\x04" * 32)
-PAYOUT = Transaction(
-    2,
-    (TxIn(COIN.outpoint(0), witness=SIGNED),),
-    (TxOut(29_900, SCRIPTS[ScriptType.P2WPKH]), TxOut(39_900, SCRIPTS[ScriptType.P2TR]), TxOut(30_000, Script(b"x"))),
-)
-BURNS = [
-    Burned("ann", kind, encode_address(script, REGTEST), sats, 150, OutPoint(Txid(bytes([index]) * 32), 0))
-    for index, (kind, script, sats) in enumerate(
-        [(ScriptType.P2WPKH, SCRIPTS[ScriptType.P2WPKH], 30_000), (ScriptType.P2TR, SCRIPTS[ScriptType.P2TR], 40_000)]
-    )
-]
-BLOCK = BlockHash(b"\x0b" * 32)
-
-
-def withdrawal_reply(index: int, **changed: object) -> WithdrawalReply:
-    """What the sidechain says of a burn."""
-    named: dict[str, Any] = dict.fromkeys(WithdrawalReply.__struct_fields__, 0)
-    told = {
-        "burn": str(BURNS[index].burn),
-        "status": "settled",
-        "payout": str(PAYOUT.outpoint(index)),
-        "paid_sats": PAYOUT.outputs[index].value_sats,
-    }
-    return WithdrawalReply(**named | told | changed)
-
-
-@dataclass
-class FakeNode:
-    """A Bitcoin node that has the payout in a block, and its outputs unspent."""
-
-    confirmations: int = 6
-    txouts: dict[OutPoint, TxOut] = field(
-        default_factory=lambda: {PAYOUT.outpoint(index): output for index, output in enumerate(PAYOUT.outputs[:2])}
-    )
-    extra: tuple[ScannedOutput, ...] = ()
-    known: tuple[Transaction, ...] = (COIN, PAYOUT)
-
-    async def raw_transaction(self, txid: Txid) -> bytes | None:
-        return next((item.serialize() for item in self.known if item.txid == txid), None)
-
-    async def transaction_block(self, _: Txid) -> BlockHash | None:
-        return BLOCK if self.confirmations else None
-
-    async def block_header(self, _: BlockHash) -> L1Header:
-        return L1Header(BLOCK, 108, self.confirmations, 2, bytes(32), 0, None)
-
-    async def txout(self, outpoint: OutPoint, include_mempool: bool) -> L1TxOut | None:
-        assert include_mempool
-        found = self.txouts.get(outpoint)
-        return None if found is None else L1TxOut(found.value_sats, found.script, self.confirmations, False, BLOCK)
-
-    async def scan_txoutset(self, _: Sequence[str]) -> TxOutSetScan:
-        outputs = [
-            ScannedOutput(outpoint, out.value_sats, out.script, 108, False) for outpoint, out in self.txouts.items()
-        ]
-        return TxOutSetScan(113, BLOCK, (*outputs, *self.extra))
-
-
-async def proven_on(node: FakeNode, replies: Sequence[WithdrawalReply] | None = None) -> list[int]:
-    """The fee shares that are proven."""
-    client = cast(L1Client, node)
-    payout = await payout_on_l1(client, PAYOUT.txid)
-    assert payout is not None
-    replies = [withdrawal_reply(0), withdrawal_reply(1)] if replies is None else replies
-    return [item.fee_share_sats for item in await prove_payouts(client, payout, BURNS, replies, 6)]
-
-
-async def test_payout_is_read_from_the_bitcoin_node() -> None:
-    payout = await payout_on_l1(cast(L1Client, FakeNode(confirmations=3)), PAYOUT.txid)
-    assert payout is not None
-    assert (payout.fee_sats, payout.confirmations, payout.signatures) == (200, 3, 3)
-    waiting = await payout_on_l1(cast(L1Client, FakeNode(confirmations=0)), PAYOUT.txid)
-    assert waiting is not None
-    assert waiting.confirmations == 0
-    assert await payout_on_l1(cast(L1Client, FakeNode(known=())), PAYOUT.txid) is None
-
-
-async def test_payouts_are_proven_with_their_fee_shares() -> None:
-    assert await proven_on(FakeNode()) == [100, 100]
-
-
-def txouts(first: TxOut, second: TxOut = PAYOUT.outputs[1]) -> dict[OutPoint, TxOut]:
-    """The payout's outputs, as a node that lies or errs has them."""
-    return {PAYOUT.outpoint(0): first, PAYOUT.outpoint(1): second}
-
-
-P2WPKH = SCRIPTS[ScriptType.P2WPKH]
-
-
-@pytest.mark.parametrize(
-    ("node", "words"),
-    [
-        (FakeNode(confirmations=5), "the payout has 5 confirmations"),
-        (FakeNode(known=(PAYOUT,)), "does not know what"),
-        (FakeNode(txouts={PAYOUT.outpoint(1): PAYOUT.outputs[1]}), "is not unspent"),
-        (FakeNode(txouts=txouts(TxOut(29_900, SCRIPTS[ScriptType.P2TR]))), "pays another script"),
-        (FakeNode(txouts=txouts(TxOut(30_000, P2WPKH))), "pays 0 sats of fee"),
-        (FakeNode(txouts=txouts(TxOut(29_849, P2WPKH))), "pays 151 sats of fee"),
-        (FakeNode(txouts=txouts(TxOut(29_901, P2WPKH))), "the sidechain says 29900 sats"),
-        (
-            FakeNode(extra=(ScannedOutput(COIN.outpoint(0), 1, P2WPKH, 100, False),)),
-            "a scan finds 3 outputs at the 2 addresses",
-        ),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-async def test_proof_refuses_what_the_bitcoin_node_does_not_show(node: FakeNode, words: str) -> None:
-    with pytest.raises(DemoFailed) as failure:
-        await proven_on(node)
-    assert failure.value.reason is DemoReason.PAYOUT
-    assert words in failure.value.detail
-
-
-@pytest.mark.parametrize(
-    ("replies", "words"),
-    [
-        ([withdrawal_reply(0)], "p2tr withdrawal is not settled"),
-        ([withdrawal_reply(0), withdrawal_reply(1, status="batched")], "p2tr withdrawal is not settled"),
-        ([withdrawal_reply(0), withdrawal_reply(1, payout=None)], "p2tr withdrawal is not settled"),
-        ([withdrawal_reply(0, payout=str(COIN.outpoint(0))), withdrawal_reply(1)], "is said to be paid by"),
-        ([withdrawal_reply(0, paid_sats=1), withdrawal_reply(1)], "the sidechain says 1 sats"),
-    ],
-)
-async def test_proof_refuses_what_the_sidechain_does_not_say(replies: list[WithdrawalReply], words: str) -> None:
-    with pytest.raises(DemoFailed) as failure:
-        await proven_on(FakeNode(), replies)
-    assert failure.value.reason is DemoReason.PAYOUT
-    assert words in failure.value.detail
-
-
-async def test_proof_refuses_unequal_shares() -> None:
-    uneven = txouts(TxOut(29_890, P2WPKH))
-    with pytest.raises(DemoFailed) as failure:
-        await proven_on(FakeNode(txouts=uneven), [withdrawal_reply(0, paid_sats=29_890), withdrawal_reply(1)])
-    assert failure.value.detail == "shares of [100, 110] sats are not equal"
-
-
-async def test_proof_refuses_shares_that_are_not_the_fee() -> None:
-    node = FakeNode(txouts=txouts(TxOut(29_890, P2WPKH), TxOut(39_890, SCRIPTS[ScriptType.P2TR])))
-    with pytest.raises(DemoFailed) as failure:
-        await proven_on(node, [withdrawal_reply(0, paid_sats=29_890), withdrawal_reply(1, paid_sats=39_890)])
-    assert failure.value.detail == "shares of 220 sats make a fee of 200"
-
-
 # The stage
 
 
@@ -413,90 +300,3 @@ def test_stage_saves_logs_only_when_there_are_any(tmp_path: Path, monkeypatch: p
     saved = stage.save_logs()
     assert saved is not None
     assert [(log.name, log.read_text()) for log in saved.iterdir()] == [("bob.log", "words\n")]
-
-
-# What is shown
-
-
-def scene(state: MemberState = MemberState.RUNNING, terms: Terms | None = TERMS) -> Scene:
-    """Four members, one of them in a state, and a user."""
-    members = tuple(MemberScene(name, MemberState.RUNNING, 11, 14) for name in NAMES[:3])
-    return Scene(107, 11, terms, (*members, MemberScene("dave", state)), (UserScene("ann", 123_456_789),))
-
-
-def printed(value: object, width: int) -> str:
-    """What a console without colours shows of it."""
-    console = Console(file=io.StringIO(), width=width, color_system=None)
-    console.print(value)
-    return cast(io.StringIO, console.file).getvalue()
-
-
-@pytest.mark.parametrize("width", [80, 120])
-@pytest.mark.parametrize("state", list(MemberState))
-def test_dashboard_shows_everything_within_its_width(width: int, state: MemberState) -> None:
-    text = printed(dashboard(scene(state), "Proofs", "waits", 12.3, width), width)
-    assert max(map(len, text.splitlines())) <= width
-    for word in (
-        *NAMES,
-        state.value,
-        "107",
-        "0.00001000",
-        "0.00000700",
-        "0.00000250",
-        "1.23456789 L-BTC",
-        "12 s",
-        "waits",
-    ):
-        assert word in text
-    assert "✓ equal" in text
-    assert "deficit" not in text
-
-
-def test_dashboard_shows_a_deficit_and_an_inequality() -> None:
-    text = printed(dashboard(scene(terms=replace(TERMS, deficit_sats=5)), "Proofs", "", 0, 80), 80)
-    assert "+ deficit" in text
-    assert "NOT EQUAL" in text
-    assert "Bitcoin block" in printed(dashboard(scene(terms=None), "Proofs", "", 0, 80), 80)
-    assert "0 s" in printed(dashboard(None, "Proofs", "", 0, 80), 80)
-
-
-@pytest.mark.parametrize("width", [80, 120])
-def test_live_display_scrolls_the_story_above_the_panel(width: int) -> None:
-    console = Console(file=io.StringIO(), width=width, height=50, force_terminal=True, color_system=None, theme=THEME)
-    display = LiveDisplay(console)
-    narrator = Narrator([display])
-    with display:
-        narrator.chapter(2, "Payments")
-        narrator.show(scene(MemberState.KILLED))
-        narrator.tell("ann pays ben 0.25000000 L-BTC: final in block 2 after 0.16 s")
-        narrator.hold(f"dave has caught up: block 9 is {'ab' * 32} on all four")
-        narrator.wait("the members see Bitcoin block 108")
-        narrator.table(("step", "seconds "), [("Payments", "1.5")])
-    text = cast(io.StringIO, console.file).getvalue()
-    assert "2  Payments ─" in text
-    assert "· ann pays ben 0.25000000 L-BTC: final in block 2 after 0.16 s" in text
-    assert "ab" * 32 in text
-    assert text.rindex("Payments       1.5") < text.rindex("the members see Bitcoin block 108")
-    assert text.rindex("╰─") > text.rindex("✖ killed")
-
-
-def test_plain_display_is_ascii_and_tells_what_became_of_members() -> None:
-    words = io.StringIO()
-    narrator = Narrator([PlainDisplay(Console(file=words, width=100))])
-    narrator.chapter(1, "A federation")
-    narrator.show(scene(MemberState.STARTING))
-    narrator.show(scene(MemberState.RUNNING))
-    narrator.show(scene(MemberState.KILLED))
-    narrator.hold("it holds")
-    narrator.wait("nothing to print")
-    narrator.table(("step", "seconds "), [("Payments", "1.5")])
-    text = words.getvalue()
-    assert text.isascii()
-    assert [line.strip() for line in text.splitlines()][:3] == [
-        "",
-        "1. A federation",
-        "0.0     dave: running -> killed",
-    ]
-    assert "ok  it holds" in text
-    assert "Payments |     1.5" in text
-    assert "nothing to print" not in text
