@@ -142,6 +142,7 @@ async def run_parts(
         await _refresh(parts)
         await _halt_if_contradicted(parts)
         on_l1_change()
+        parts.evidence_maker.poke()
         parts.core.work_changed()
 
     async with trio.open_nursery() as nursery:

@@ -215,7 +215,7 @@ class NodeApi(Protocol):
     async def register_deposit(self, claim_script: Script) -> None:
         """Remember a claim script, and tell the members, so that deposits to its address are claimed unasked.
 
-        Raises NodeUnavailable (BUSY) above the registry's rate or size.
+        Raises Refusal for a script that can't be claimed to; NodeUnavailable.
         """
 
     async def deposits(self, claim_scripts: tuple[Script, ...]) -> tuple[DepositInfo, ...]:

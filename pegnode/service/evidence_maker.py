@@ -1,18 +1,18 @@
 """From what the watcher saw on L1 to evidence for the sidechain: deposits nobody has to claim, and settled batches."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 
 import structlog
 import trio
 
 from bridge.bitcoin.identifiers import OutPoint, Script, Txid, hash_to_hex
 from bridge.bitcoin.transaction import Transaction
-from bridge.custody import CoinKind, reserve_script
+from bridge.custody import CoinKind
 from bridge.deposits import ReserveTerms, build_evidence, find_openings
 from bridge.errors import MalformedError, Reason, Rejected
 from bridge.evidence import Evidence
 from bridge.l1.client import L1Client
-from bridge.l1.errors import L1Error
+from bridge.l1.errors import L1RpcError, L1Unavailable
 from bridge.state import Anchor
 from pegnode.errors import Refusal
 from pegnode.mempool.evidence_pool import EvidencePoolReason
@@ -38,18 +38,24 @@ class ClaimRefused(Refusal):
 
 
 class EvidenceMaker:
-    """Makes evidence of every watched transaction that is deep enough, whenever L1 or the chain moved."""
+    """Makes evidence of every watched transaction that is deep enough, whenever L1, the chain or the registry moved."""
 
     def __init__(self, core: NodeCore, client: L1Client, relay: Relay) -> None:
         self._core = core
         self._client = client
         self._relay = relay
+        self._failed_at: dict[Txid, Anchor | None] = {}
         self._poked = trio.Event()
-        core.on_work(self.poke)
+        core.on_final(lambda _: self.poke())
+        core.registry.on_new(self._after_registration)
 
     def poke(self) -> None:
-        """Look again soon."""
+        """Look again soon; for whoever sees L1 move."""
         self._poked.set()
+
+    def _after_registration(self) -> None:
+        self._failed_at.clear()
+        self.poke()
 
     async def run(self) -> None:
         """Make evidence after each poke, for ever. An outage of L1 ends one attempt, not the task."""
@@ -58,27 +64,29 @@ class EvidenceMaker:
             self._poked = trio.Event()
             try:
                 await self._make_all()
-            except (L1Error, MalformedError) as error:
-                log.info("no evidence made", detail=str(error))
+            except L1Unavailable as outage:
+                log.info("no evidence made", detail=str(outage))
 
     async def _make_all(self) -> None:
-        candidates = self._candidates()
-        watched = dict(self._watched_payments(candidates))
+        """Of each transaction by itself: whoever pays an address must not keep the others' deposits out."""
+        watched = dict(self._watched_payments())
         watched.update(await self._confirmed_batches())
+        l1_tip = self._core.watcher.tip
+        self._failed_at = {txid: tip for txid, tip in self._failed_at.items() if tip == l1_tip and txid in watched}
         for txid, block in watched.items():
-            if txid in self._core.evidence:
+            if txid in self._core.evidence or txid in self._failed_at:
                 continue
-            evidence = await self._evidence(txid, block, candidates)
-            if evidence is not None:
-                await self._offer(evidence)
+            try:
+                await self._make(txid, block)
+            except (L1RpcError, MalformedError, Rejected) as error:
+                self._failed_at[txid] = l1_tip
+                log.warning("no evidence made of a transaction", l1_txid=hash_to_hex(txid), detail=str(error))
 
-    async def _offer(self, evidence: Evidence) -> None:
-        try:
-            txid = await self._relay.submit_evidence(evidence)
-        except Rejected as refused:
-            log.info("own evidence refused", reason=refused.reason, detail=refused.detail)
-            return
-        log.info("evidence made", l1_txid=hash_to_hex(txid), openings=len(evidence.openings))
+    async def _make(self, txid: Txid, block: Anchor) -> None:
+        evidence = await self._evidence(txid, block, self._core.registry.terms)
+        if evidence is not None:
+            await self._submit(evidence)
+            log.info("evidence made", l1_txid=hash_to_hex(txid), openings=len(evidence.openings))
 
     async def _confirmed_batches(self) -> dict[Txid, Anchor]:
         """The recorded versions of open batches that are deep enough. Raises L1Unavailable.
@@ -90,9 +98,9 @@ class EvidenceMaker:
         found = {txid: await core.questions.block_of(txid) for txid in txids}
         return {txid: block for txid, block in found.items() if block is not None and self._is_buried(block)}
 
-    def _watched_payments(self, candidates: Iterable[Script]) -> Iterator[tuple[Txid, Anchor]]:
+    def _watched_payments(self) -> Iterator[tuple[Txid, Anchor]]:
         """Transactions, deep enough, that pay a watched script and have not entered."""
-        for script in candidates:
+        for script in self._core.registry.terms:
             for payment in self._core.watcher.payments_to(script):
                 if self._is_buried(payment.l1_block) and self._is_new(payment.outpoint, payment.value_sats):
                     yield payment.outpoint.txid, payment.l1_block
@@ -106,18 +114,7 @@ class EvidenceMaker:
         settled = number is None or number in ledger.closed_lineages
         return settled and outpoint not in ledger.entered and value_sats >= self._core.rules.params.coin_floor_sats
 
-    def _candidates(self) -> dict[Script, ReserveTerms]:
-        """Every script that is watched: the deposit addresses handed out, and those of change and donations."""
-        policy = self._core.registry.policy
-        candidates = {
-            script: ReserveTerms(CoinKind.DEPOSIT, policy.epoch, claim_script)
-            for script, claim_script in self._core.registry.items()
-        }
-        for kind in (CoinKind.CHANGE, CoinKind.DONATION):
-            candidates[reserve_script(policy, kind, b"").script] = ReserveTerms(kind, policy.epoch, b"")
-        return candidates
-
-    async def _evidence(self, txid: Txid, block: Anchor, candidates: dict[Script, ReserveTerms]) -> Evidence | None:
+    async def _evidence(self, txid: Txid, block: Anchor, candidates: Mapping[Script, ReserveTerms]) -> Evidence | None:
         """Evidence of a transaction in an L1 block; None when it has nothing to show yet."""
         data = await self._client.raw_transaction(txid, block.hash)
         if data is None:
@@ -155,11 +152,11 @@ class EvidenceMaker:
         terms = ReserveTerms(CoinKind.DEPOSIT, self._core.registry.policy.epoch, claim_script)
         evidence = await self._evidence(outpoint.txid, block, {reserve.script: terms})
         if evidence is not None:
-            await self._submit_claim(evidence)
+            await self._submit(evidence)
         return value_sats
 
-    async def _submit_claim(self, evidence: Evidence) -> None:
-        """Offer evidence; that it waits already, for `run` may have been faster, is as good. Raises Rejected."""
+    async def _submit(self, evidence: Evidence) -> None:
+        """Offer evidence; that it waits already, for somebody may have been faster, is as good. Raises Rejected."""
         try:
             await self._relay.submit_evidence(evidence)
         except Rejected as refused:

@@ -32,7 +32,6 @@ from pegnode.service.deposit_report import report_deposits
 from pegnode.service.evidence_maker import EvidenceMaker
 from pegnode.service.payouts import Payouts
 from pegnode.service.peers import Peers
-from pegnode.service.registry import RegistrationRefused, RegistryReason
 from pegnode.service.relay import Relay
 from pegnode.storage.store import ChainStore
 
@@ -182,13 +181,8 @@ class LiveNode:
         return self._relay.submit_transaction(transaction)
 
     async def register_deposit(self, claim_script: Script) -> None:
-        """Remember a claim script, and tell the members. Raises NodeUnavailable (BUSY) or RegistrationRefused."""
-        try:
-            self._relay.register(claim_script)
-        except RegistrationRefused as refused:
-            if refused.reason is RegistryReason.FULL:
-                raise NodeUnavailable(UnavailableReason.BUSY, refused.detail) from refused
-            raise
+        """Remember a claim script, and tell the members. Raises RegistrationRefused."""
+        self._relay.register(claim_script)
 
     async def deposits(self, claim_scripts: tuple[Script, ...]) -> tuple[DepositInfo, ...]:
         """The deposits to the addresses of `claim_scripts`, oldest first."""

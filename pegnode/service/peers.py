@@ -102,9 +102,9 @@ class Peers:
         """Queue a message for a member; False when it is not connected."""
         return self.send(self.peer_of(member), message)
 
-    def to_members(self, message: Message) -> None:
-        """Queue a message for every connected member."""
-        self._fan_out(message, lambda peer: peer in self._members)
+    def to_members(self, message: Message, except_peer: PeerId | None = None) -> None:
+        """Queue a message for every connected member but one."""
+        self._fan_out(message, lambda peer: peer in self._members and peer != except_peer)
 
     def to_all(self, message: Message, except_peer: PeerId | None = None) -> None:
         """Queue a message for every connected peer but one."""

@@ -1,26 +1,28 @@
 """The claim scripts for which deposit addresses were handed out: where members look for deposits.
 
-The registry is a hint. Losing it loses nothing: a deposit can be claimed by hand from its outpoint and claim script.
+The registry is a hint. Losing an entry loses nothing: a deposit can be claimed by hand from its outpoint and claim
+script. So when there are too many, the oldest make room, and nobody can keep others out by filling it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 from bridge.bitcoin.identifiers import Script
 from bridge.bitcoin.script import classify
 from bridge.custody import CoinKind, Custody, CustodyPolicy, ReserveScript, reserve_script
+from bridge.deposits import ReserveTerms
 from bridge.errors import Reason
 from pegnode.errors import Refusal
 from pegnode.storage.store import ChainStore
 
-MAX_REGISTERED: Final = 100_000
-"""About 100 bytes each on disk, and a reserve script derived for each at start."""
+MAX_REGISTERED: Final = 20_000
+"""About 100 bytes each on disk, and a reserve script derived for each at start, in 0.2 ms."""
 
 
 class RegistryReason(Reason):
     """Why a claim script is not registered."""
 
-    FULL = "registry-full"
     CLAIM_SCRIPT_TYPE = "registry-claim-script-type"
 
 
@@ -29,37 +31,63 @@ class RegistrationRefused(Refusal):
 
 
 class DepositRegistry:
-    """Claim scripts by the reserve script that deposits to them pay. policy: of the epoch of new addresses."""
+    """Registered claim scripts, and every reserve script that members watch. policy: of the epoch of new addresses."""
 
     def __init__(self, store: ChainStore, custody: Custody, epoch: int, now_ms: Callable[[], int]) -> None:
         self._store = store
         self.policy: CustodyPolicy = custody.policy(epoch)
         self._now_ms = now_ms
-        self._claim_scripts: dict[Script, Script] = {
-            self.reserve(claim_script).script: claim_script for claim_script in store.deposit_scripts()
+        self._listeners: list[Callable[[], None]] = []
+        self._reserve_scripts: dict[Script, Script] = {}
+        self._terms: dict[Script, ReserveTerms] = {
+            reserve_script(self.policy, kind, b"").script: ReserveTerms(kind, epoch, b"")
+            for kind in (CoinKind.CHANGE, CoinKind.DONATION)
         }
+        stored = store.deposit_scripts()
+        for claim_script in sorted(stored, key=lambda script: stored[script]):
+            self._enter(claim_script)
+
+    def __contains__(self, claim_script: Script) -> bool:
+        return claim_script in self._reserve_scripts
+
+    def __len__(self) -> int:
+        return len(self._reserve_scripts)
+
+    @property
+    def terms(self) -> Mapping[Script, ReserveTerms]:
+        """Every watched script with what it stands for: registered deposits', change's and donations'."""
+        return MappingProxyType(self._terms)
 
     def reserve(self, claim_script: Script) -> ReserveScript:
         """What a deposit for `claim_script` pays."""
         return reserve_script(self.policy, CoinKind.DEPOSIT, claim_script)
 
-    def add(self, claim_script: Script) -> bool:
-        """Register a claim script; whether it was new. Raises RegistrationRefused."""
-        if classify(claim_script) is None:
-            raise RegistrationRefused(RegistryReason.CLAIM_SCRIPT_TYPE, "a claim script is one of the five types")
-        script = self.reserve(claim_script).script
-        if script in self._claim_scripts:
-            return False
-        if len(self._claim_scripts) >= MAX_REGISTERED:
-            raise RegistrationRefused(RegistryReason.FULL, f"{MAX_REGISTERED} addresses are registered")
-        self._store.keep_deposit_script(claim_script, self._now_ms())
-        self._claim_scripts[script] = claim_script
-        return True
+    def on_new(self, listener: Callable[[], None]) -> None:
+        """Call `listener` when claim scripts were registered."""
+        self._listeners.append(listener)
 
-    def items(self) -> Iterator[tuple[Script, Script]]:
-        """Each deposit's reserve script with its claim script."""
-        return iter(list(self._claim_scripts.items()))
+    def add(self, claim_scripts: Sequence[Script]) -> list[Script]:
+        """Register claim scripts; those that were new. Raises RegistrationRefused, with nothing registered."""
+        new = [script for script in dict.fromkeys(claim_scripts) if script not in self]
+        if any(classify(script) is None for script in new):
+            raise RegistrationRefused(RegistryReason.CLAIM_SCRIPT_TYPE, "a claim script is one of the five types")
+        if new:
+            too_many = len(self) + len(new) - MAX_REGISTERED
+            oldest = list(self._reserve_scripts)[: max(0, too_many)]
+            self._store.keep_deposit_scripts(new, self._now_ms(), forget=oldest)
+            for script in oldest:
+                del self._terms[self._reserve_scripts.pop(script)]
+            for script in new:
+                self._enter(script)
+            for listener in self._listeners:
+                listener()
+        return new
 
     def claim_scripts(self) -> tuple[Script, ...]:
-        """All registered claim scripts."""
-        return tuple(self._claim_scripts.values())
+        """All registered claim scripts, oldest first."""
+        return tuple(self._reserve_scripts)
+
+    def _enter(self, claim_script: Script) -> None:
+        script = self.reserve(claim_script).script
+        self._reserve_scripts[claim_script] = script
+        self._terms[script] = ReserveTerms(CoinKind.DEPOSIT, self.policy.epoch, claim_script)

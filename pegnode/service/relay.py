@@ -1,36 +1,80 @@
-"""Passing on what users hand in: transactions, evidence and registered claim scripts."""
+"""Passing on what users hand in: transactions, evidence and registered claim scripts.
 
+Theory of operation. What peers send waits in inboxes, bounded for each peer, from which two tasks take one item of each
+peer in turn. Judging rests as long as it works, so however much is handed in, consensus has the other half of the time.
+What is good goes on to the others. What can be wrong at no honest node, such as a failing script, drops its sender.
+"""
+
+import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import structlog
 import trio
 
+from bridge.bitcoin.hashes import sha256
 from bridge.bitcoin.identifiers import Script, Txid, hash_to_hex
-from bridge.bitcoin.transaction import Transaction
-from bridge.errors import Rejected
+from bridge.bitcoin.script import ScriptReason
+from bridge.bitcoin.transaction import Transaction, TransactionReason
+from bridge.errors import MalformedError, Rejected
 from bridge.evidence import Evidence, EvidenceReason
 from bridge.l1.errors import L1Error
 from pegnode.chain.transactions import TransactionRule
 from pegnode.mempool.evidence_pool import EvidencePoolReason
 from pegnode.mempool.pool import PoolReason
 from pegnode.net.messages import MAX_ITEMS, EvidenceMessage, RegistrationsMessage, TransactionsMessage
-from pegnode.net.transport import PeerId
+from pegnode.net.transport import DropReason, PeerId
+from pegnode.service.allowance import Allowance
 from pegnode.service.core import NodeCore
+from pegnode.service.inbox import Inbox
 from pegnode.service.peers import Peers
 from pegnode.service.registry import RegistrationRefused
 from pegnode.service.unfinal import UnfinalBlock
 
 log = structlog.get_logger()
 
+INBOX_TRANSACTIONS: Final = 4_096
+INBOX_TRANSACTION_BYTES: Final = 2_000_000
+INBOX_EVIDENCE: Final = 64
+INBOX_EVIDENCE_BYTES: Final = 2_500_000
+"""Of one peer. What does not fit is not taken, and comes again: transactions are sent again, evidence each makes."""
 MAX_ORPHANS: Final = 100
+MAX_ORPHAN_BYTES: Final = 2_000_000
 """Transactions kept whose inputs are not known yet: a peer may be a block ahead."""
-MAX_EVIDENCE_INBOX: Final = 256
-"""Pieces that wait for the Bitcoin node's word on their block; those beyond are dropped, and come again."""
+ORPHAN_TRIES: Final = 3
+"""After so many further blocks nobody waits for the inputs any more."""
+MAX_REMEMBERED: Final = 20_000
+"""Transactions that are recognized by their bytes when they come again."""
+GUEST_REGISTRATIONS_PER_S: Final = 1.0
+GUEST_REGISTRATIONS_BURST: Final = 1_000
+"""New claim scripts that all guests together may register; those beyond are not taken."""
 RELAY_AGAIN_S: Final = 3.0
 RELAY_AGAIN_BYTES: Final = 500_000
 """What still waits is sent again this often, oldest first and up to so much: a peer may have been away."""
+REST_AFTER_S: Final = 0.005
+"""Work of less than this goes on without a rest."""
+FALSE_EVERYWHERE: Final = frozenset(
+    {
+        EvidenceReason.MALFORMED,
+        EvidenceReason.NOT_STRIPPED,
+        EvidenceReason.TRANSACTION_SIZE_64,
+        EvidenceReason.BAD_PROOF,
+        EvidenceReason.PROOF_COUNT_MISMATCH,
+        EvidenceReason.DUPLICATED_HASHES,
+        EvidenceReason.PADDING_BITS,
+        EvidenceReason.WRONG_MERKLE_ROOT,
+        EvidenceReason.NOT_EXACTLY_ONE_MATCH,
+        EvidenceReason.WRONG_TRANSACTION,
+        EvidenceReason.OPENINGS_UNSORTED,
+        EvidenceReason.NO_SUCH_OUTPUT,
+        EvidenceReason.CLAIM_SCRIPT_TYPE,
+        EvidenceReason.WRONG_SCRIPT,
+        *TransactionReason,
+        *ScriptReason,
+    }
+)
+"""Why something is refused whatever the node's chains hold, so that no honest node passes it on."""
 
 
 class Relay:
@@ -39,22 +83,106 @@ class Relay:
     def __init__(self, core: NodeCore, peers: Peers) -> None:
         self._core = core
         self._peers = peers
-        self._orphans: OrderedDict[bytes, None] = OrderedDict()
-        self._inbox_in, self._inbox = trio.open_memory_channel[tuple[PeerId, Evidence]](MAX_EVIDENCE_INBOX)
+        self._transactions: Inbox[tuple[bytes, int]] = Inbox(INBOX_TRANSACTIONS, INBOX_TRANSACTION_BYTES)
+        self._evidence: Inbox[Evidence] = Inbox(INBOX_EVIDENCE, INBOX_EVIDENCE_BYTES)
+        self._orphans: OrderedDict[bytes, tuple[PeerId, int]] = OrderedDict()
+        self._remembered: OrderedDict[bytes, Txid] = OrderedDict()
+        self._guest_registrations = Allowance(GUEST_REGISTRATIONS_PER_S, GUEST_REGISTRATIONS_BURST, trio.current_time)
         peers.on_message(TransactionsMessage, self._receive_transactions, from_guests=True)
         peers.on_message(EvidenceMessage, self._receive_evidence, from_guests=True)
         peers.on_message(RegistrationsMessage, self._receive_registrations, from_guests=True)
         peers.on_connected(self._greet)
+        peers.on_disconnected(self._transactions.forget)
+        peers.on_disconnected(self._evidence.forget)
         core.on_final(self._retry_orphans)
+
+    async def run(self) -> None:
+        """Judge what comes in, and send again, from time to time, what still waits."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._judge_transactions)
+            nursery.start_soon(self._judge_evidence)
+            nursery.start_soon(self._send_again)
+
+    # Transactions
 
     def submit_transaction(self, data: bytes) -> Txid:
         """Take a user's transaction; one that waits already is passed on again. Raises Rejected."""
-        txid = self._take_transaction(data, None)
-        self._core.work_changed()
+        try:
+            return self._take_transaction(data, None)
+        except Rejected as rejected:
+            if rejected.reason is not PoolReason.ALREADY_WAITING:
+                raise
+        self._peers.to_all(TransactionsMessage((data,)))
+        return Transaction.parse(data).txid
+
+    def _take_transaction(self, data: bytes, sender: PeerId | None) -> Txid:
+        core = self._core
+        txid = core.mempool.add(data, core.store, core.rules, core.now_ms())
+        self._remembered[sha256(data)] = txid
+        if len(self._remembered) > MAX_REMEMBERED:
+            self._remembered.popitem(last=False)
+        self._peers.to_all(TransactionsMessage((data,)), sender)
+        core.work_changed()
         return txid
 
+    def _receive_transactions(self, peer: PeerId, message: TransactionsMessage) -> None:
+        for data in message.transactions:
+            if not self._waits(data) and not self._transactions.put(peer, (data, 0), len(data)):
+                log.info("more transactions than one peer may hand in at once", peer=peer)
+                return
+
+    def _waits(self, data: bytes) -> bool:
+        txid = self._remembered.get(sha256(data))
+        return txid is not None and txid in self._core.mempool
+
+    async def _judge_transactions(self) -> None:
+        worked_s = 0.0
+        while True:
+            peer, (data, tries) = await self._transactions.take()
+            started_s = time.perf_counter()
+            try:
+                self._take_transaction(data, peer)
+            except Rejected as rejected:
+                self._after_rejection(peer, data, tries, rejected)
+            worked_s += time.perf_counter() - started_s
+            if worked_s < REST_AFTER_S:
+                await trio.lowlevel.checkpoint()
+            else:
+                await trio.sleep(worked_s)
+                worked_s = 0.0
+
+    def _after_rejection(self, peer: PeerId, data: bytes, tries: int, rejected: Rejected) -> None:
+        if rejected.reason in FALSE_EVERYWHERE:
+            self._condemn(peer, rejected)
+        elif rejected.reason is TransactionRule.MISSING_INPUT:
+            self._keep_orphan(peer, data, tries)
+        elif rejected.reason is not PoolReason.ALREADY_WAITING:
+            log.debug("relayed transaction rejected", reason=rejected.reason, detail=rejected.detail)
+
+    def _keep_orphan(self, peer: PeerId, data: bytes, tries: int) -> None:
+        if tries < ORPHAN_TRIES:
+            self._orphans[data] = (peer, tries)
+            while len(self._orphans) > MAX_ORPHANS or sum(map(len, self._orphans)) > MAX_ORPHAN_BYTES:
+                self._orphans.popitem(last=False)
+
+    def _retry_orphans(self, _: UnfinalBlock) -> None:
+        orphans, self._orphans = self._orphans, OrderedDict()
+        for data, (peer, tries) in orphans.items():
+            self._transactions.put(peer, (data, tries + 1), len(data))
+
+    async def _send_again(self) -> None:
+        while True:
+            await trio.sleep(RELAY_AGAIN_S)
+            before_ms = self._core.now_ms() - int(RELAY_AGAIN_S * 1000)
+            entries = self._core.mempool.entries()
+            waiting = (entry.transaction.serialize() for entry in entries if entry.arrived_ms <= before_ms)
+            for part in _in_messages(waiting):
+                self._peers.to_members(TransactionsMessage(part))
+
+    # Evidence
+
     async def submit_evidence(self, evidence: Evidence) -> Txid:
-        """Take evidence, once one's own Bitcoin node has confirmed its block; raises Rejected or L1Unavailable."""
+        """Take evidence, once one's own Bitcoin node has confirmed its block; raises Rejected or L1Error."""
         return await self._take_evidence(evidence, None)
 
     async def _take_evidence(self, evidence: Evidence, sender: PeerId | None) -> Txid:
@@ -63,118 +191,82 @@ class Relay:
         if fact is None:
             raise Rejected(EvidenceReason.WRONG_BLOCK, "one's own Bitcoin node does not hold its block")
         txid = core.evidence.add(evidence, fact, core.store, core.rules, core.now_ms())
-        self._peers.to_all(EvidenceMessage((evidence.encode(),)), sender)
+        self._peers.to_members(EvidenceMessage((evidence.encode(),)), sender)
         core.work_changed()
         return txid
 
-    def register(self, claim_script: Script) -> None:
-        """Register a claim script everywhere; raises RegistrationRefused."""
-        if self._core.registry.add(claim_script):
-            self._peers.to_all(RegistrationsMessage((claim_script,)))
-            self._core.work_changed()
-
-    async def run(self) -> None:
-        """Judge what comes in, and send again, from time to time, what still waits."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._judge_inbox)
-            nursery.start_soon(self._send_again)
-
-    async def _send_again(self) -> None:
-        while True:
-            await trio.sleep(RELAY_AGAIN_S)
-            before_ms = self._core.now_ms() - int(RELAY_AGAIN_S * 1000)
-            waiting = [
-                entry.transaction.serialize() for entry in self._core.mempool.entries() if entry.arrived_ms <= before_ms
-            ]
-            for part in _in_messages(waiting):
-                self._peers.to_members(TransactionsMessage(part))
-
-    def _take_transaction(self, data: bytes, sender: PeerId | None) -> Txid:
-        try:
-            txid = self._core.mempool.add(data, self._core.store, self._core.rules, self._core.now_ms())
-        except Rejected as rejected:
-            if rejected.reason is not PoolReason.ALREADY_WAITING or sender is not None:
-                raise
-            txid = Transaction.parse(data).txid
-        self._peers.to_all(TransactionsMessage((data,)), sender)
-        return txid
-
-    def _receive_transactions(self, peer: PeerId, message: TransactionsMessage) -> None:
-        for data in message.transactions:
-            try:
-                self._take_transaction(data, peer)
-            except Rejected as rejected:
-                self._after_rejection(data, rejected)
-        self._core.work_changed()
-
-    def _after_rejection(self, data: bytes, rejected: Rejected) -> None:
-        if rejected.reason is TransactionRule.MISSING_INPUT:
-            self._orphans[data] = None
-            while len(self._orphans) > MAX_ORPHANS:
-                self._orphans.popitem(last=False)
-        elif rejected.reason is not PoolReason.ALREADY_WAITING:
-            log.debug("relayed transaction rejected", reason=rejected.reason, detail=rejected.detail)
-
-    def _retry_orphans(self, _: UnfinalBlock) -> None:
-        orphans, self._orphans = self._orphans, OrderedDict()
-        for data in orphans:
-            try:
-                self._take_transaction(data, None)
-            except Rejected as rejected:
-                log.debug("orphan rejected", reason=rejected.reason, detail=rejected.detail)
-
     def _receive_evidence(self, peer: PeerId, message: EvidenceMessage) -> None:
         for data in message.evidence:
-            try:
-                self._inbox_in.send_nowait((peer, Evidence.decode(data)))
-            except trio.WouldBlock:
-                log.warning("evidence inbox is full", peer=peer)
+            if not self._evidence.put(peer, Evidence.decode(data), len(data)):
+                log.info("more evidence than one peer may hand in at once", peer=peer)
                 return
 
-    async def _judge_inbox(self) -> None:
-        async for peer, evidence in self._inbox:
+    async def _judge_evidence(self) -> None:
+        while True:
+            peer, evidence = await self._evidence.take()
             try:
                 txid = await self._take_evidence(evidence, peer)
                 log.debug("evidence waits", l1_txid=hash_to_hex(txid))
             except Rejected as refused:
-                if refused.reason is not EvidencePoolReason.ALREADY_WAITING:
+                if refused.reason in FALSE_EVERYWHERE:
+                    self._condemn(peer, refused)
+                elif refused.reason is not EvidencePoolReason.ALREADY_WAITING:
                     log.debug("relayed evidence refused", reason=refused.reason, detail=refused.detail)
             except L1Error as outage:
                 log.info("evidence not taken: L1 can't be asked", detail=str(outage))
 
-    def _receive_registrations(self, peer: PeerId, message: RegistrationsMessage) -> None:
-        new = []
-        for data in message.claim_scripts:
-            try:
-                if self._core.registry.add(Script(data)):
-                    new.append(data)
-            except RegistrationRefused as refused:
-                log.warning("registration refused", peer=peer, reason=refused.reason)
+    # Registrations
+
+    def register(self, claim_script: Script) -> None:
+        """Register a claim script with every member; raises RegistrationRefused."""
+        new = self._core.registry.add([claim_script])
         if new:
-            self._peers.to_all(RegistrationsMessage(tuple(new)), peer)
-            self._core.work_changed()
+            self._peers.to_members(RegistrationsMessage(tuple(new)))
+
+    def _receive_registrations(self, peer: PeerId, message: RegistrationsMessage) -> None:
+        registry = self._core.registry
+        unknown = [Script(data) for data in message.claim_scripts if Script(data) not in registry]
+        if self._peers.member_of(peer) is None and not self._guest_registrations.take(len(unknown)):
+            log.info("more registrations than guests may hand in at once", peer=peer, count=len(unknown))
+            return
+        try:
+            new = registry.add(unknown)
+        except RegistrationRefused as refused:
+            raise MalformedError(str(refused)) from refused
+        if new:
+            self._peers.to_members(RegistrationsMessage(tuple(new)), peer)
+
+    # Peers
+
+    def _condemn(self, peer: PeerId, rejected: Rejected) -> None:
+        log.warning(
+            "peer passed on what is false everywhere", peer=peer, reason=rejected.reason, detail=rejected.detail
+        )
+        self._peers.drop(peer, DropReason.PROTOCOL_VIOLATION)
+        self._transactions.forget(peer)
+        self._evidence.forget(peer)
 
     def _greet(self, peer: PeerId) -> None:
-        """Tell a new peer what waits and what is registered: it may have been away."""
-        for part in _in_messages([entry.transaction.serialize() for entry in self._core.mempool.entries()]):
+        """Tell a new peer what waits, and a member what is registered: it may have been away."""
+        for part in _in_messages(entry.transaction.serialize() for entry in self._core.mempool.entries()):
             self._peers.send(peer, TransactionsMessage(part))
-        scripts = self._core.registry.claim_scripts()
-        for first in range(0, len(scripts), MAX_ITEMS):
-            self._peers.send(peer, RegistrationsMessage(scripts[first : first + MAX_ITEMS]))
+        if self._peers.member_of(peer) is not None:
+            scripts = self._core.registry.claim_scripts()
+            for first in range(0, len(scripts), MAX_ITEMS):
+                self._peers.send(peer, RegistrationsMessage(scripts[first : first + MAX_ITEMS]))
 
 
-def _in_messages(items: list[bytes]) -> Iterator[tuple[bytes, ...]]:
-    """The oldest items up to RELAY_AGAIN_BYTES together, in parts that fit one message."""
+def _in_messages(items: Iterable[bytes]) -> Iterator[tuple[bytes, ...]]:
+    """The first items up to RELAY_AGAIN_BYTES together, in parts that fit one message."""
     part: list[bytes] = []
-    size = total = 0
+    total = 0
     for item in items:
         total += len(item)
         if total > RELAY_AGAIN_BYTES:
             break
         if len(part) >= MAX_ITEMS:
             yield tuple(part)
-            part, size = [], 0
+            part = []
         part.append(item)
-        size += len(item)
     if part:
         yield tuple(part)

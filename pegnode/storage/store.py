@@ -171,16 +171,18 @@ class ChainStore:
             return height_from_key(key)
         return None
 
-    def keep_deposit_script(self, claim_script: Script, created_ms: int) -> None:
-        """Remember that an address was handed out for `claim_script`. created_ms: Unix time in milliseconds."""
-        changes = Changes()
-        changes.put(DEPOSIT_SCRIPTS, claim_script, height_key(created_ms))
-        self._database.write(changes)
+    def keep_deposit_scripts(
+        self, claim_scripts: Sequence[Script], created_ms: int, *, forget: Sequence[Script] = ()
+    ) -> None:
+        """Remember that addresses were handed out for these claim scripts, and forget others, in one write.
 
-    def forget_deposit_script(self, claim_script: Script) -> None:
-        """Forget it; it need not be known."""
+        created_ms: Unix time in milliseconds.  forget: they need not be known.
+        """
         changes = Changes()
-        changes.delete(DEPOSIT_SCRIPTS, claim_script)
+        for claim_script in forget:
+            changes.delete(DEPOSIT_SCRIPTS, claim_script)
+        for claim_script in claim_scripts:
+            changes.put(DEPOSIT_SCRIPTS, claim_script, height_key(created_ms))
         self._database.write(changes)
 
     def deposit_scripts(self) -> dict[Script, int]:

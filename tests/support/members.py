@@ -204,6 +204,7 @@ class Member:
         async def changed() -> None:
             if self.reports is not None:
                 self.reports.announce()
+            self.evidence_maker.poke()
             self.core.work_changed()
 
         await self.core.watcher.run(L1_POLL_S, changed)

@@ -94,7 +94,7 @@ class FakeNode:
 
     async def register_deposit(self, claim_script: Script) -> None:
         self._fail()
-        self.store.keep_deposit_script(claim_script, self.now_ms)
+        self.store.keep_deposit_scripts([claim_script], self.now_ms)
 
     async def deposits(self, claim_scripts: tuple[Script, ...]) -> tuple[DepositInfo, ...]:
         self._fail()

@@ -127,8 +127,7 @@ async def test_listdeposits_shows_each_state(node: FakeNode) -> None:
 
 
 async def test_listdeposits_without_addresses_asks_for_all_registered(node: FakeNode) -> None:
-    node.store.keep_deposit_script(BOB, 1)
-    node.store.keep_deposit_script(ALICE, 2)
+    node.store.keep_deposit_scripts([BOB, ALICE], 1)
     assert (await node.ask("listdeposits")).result == []
     assert set(node.asked_scripts) == {ALICE, BOB}
     assert (await node.ask("listdeposits", [])).result == []

@@ -489,14 +489,12 @@ def test_new_store_is_private(tmp_path: Path) -> None:
 
 def test_deposit_scripts_survive_a_restart(tmp_path: Path) -> None:
     store = open_store(tmp_path)
-    store.keep_deposit_script(ALICE, 1_000)
-    store.keep_deposit_script(BOB, 2_000)
-    store.keep_deposit_script(ALICE, 3_000)
-    store.forget_deposit_script(BOB)
-    store.forget_deposit_script(p2tr("nobody"))
+    carol = p2tr("carol")
+    store.keep_deposit_scripts([ALICE, BOB], 1_000)
+    store.keep_deposit_scripts([ALICE, carol], 3_000, forget=[BOB, p2tr("nobody")])
     store.close()
     store = open_store(tmp_path)
-    assert store.deposit_scripts() == {ALICE: 3_000}
+    assert store.deposit_scripts() == {ALICE: 3_000, carol: 3_000}
     store.close()
 
 
