@@ -96,12 +96,14 @@ class _Performance:
                 seconds = await tell(stage, narrator)
         except BaseException as error:
             await self._end(narrator, stage, held=False)
-            for note in self.where_logs_are:
-                error.add_note(note)
-            raise
-        await self._end(narrator, stage, held=not story.cancelled_caught)
+            if self.signal is None:
+                for note in self.where_logs_are:
+                    error.add_note(note)
+                raise
+        else:
+            await self._end(narrator, stage, held=not story.cancelled_caught)
         if self.signal is None:
-            _say_that_all_held(narrator, seconds)
+            self._say_that_all_held(narrator, seconds)
         else:
             narrator.tell("interrupted; every process has ended")
 
@@ -130,6 +132,12 @@ class _Performance:
                     self._logs = stage.save_logs()
                 stage.clear()
 
+    def _say_that_all_held(self, narrator: Narrator, seconds: Sequence[tuple[str, float]]) -> None:
+        narrator.chapter(len(CHAPTERS) + 2, f"Everything held: a round trip in {narrator.elapsed_s:.1f} s")
+        left = f"kept: {self._logs}" if self._keep else "nothing is left of it"
+        narrator.hold(f"no member has logged an error; every process has ended; {left}")
+        narrator.table(("chapter", "seconds "), [(title, f"{spent:.1f}") for title, spent in seconds])
+
     async def _obey(self, signals: AsyncIterator[int], story: trio.CancelScope, stage: Stage) -> None:
         async for number in signals:
             if self.signal is None:
@@ -145,9 +153,3 @@ def check_logs(stage: Stage) -> None:
         for number, text in enumerate(log.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
             if any(mark in text for mark in ERROR_MARKS):
                 raise DemoFailed(DemoReason.LOGGED_ERROR, f"line {number} of {log.name}: {text[:200]}")
-
-
-def _say_that_all_held(narrator: Narrator, seconds: Sequence[tuple[str, float]]) -> None:
-    narrator.chapter(len(CHAPTERS) + 2, f"Everything held: a round trip in {narrator.elapsed_s:.1f} s")
-    narrator.hold("no member has logged an error; every process has ended, and nothing is left of it")
-    narrator.table(("chapter", "seconds "), [(title, f"{spent:.1f}") for title, spent in seconds])
