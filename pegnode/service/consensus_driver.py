@@ -2,10 +2,12 @@
 
 Theory of operation. One task feeds the machine, so events are handled one by one and their actions in order. What takes
 time (building, judging) runs in tasks of its own and comes back as an event. A vote is signed, written to the journal
-with a sync, and only then sent; the machine hears of its own votes like of any other's.
+with a sync, and only then sent; the machine hears of its own votes like of any other's. All that is queued is handled
+before the network is read again, so the queue holds no more than one message of each peer brings.
 """
 
 import math
+from collections.abc import Iterator, Sequence
 from typing import Final, assert_never
 
 import structlog
@@ -13,7 +15,7 @@ import trio
 
 from bridge.bitcoin.identifiers import BlockHash, hash_to_hex
 from bridge.errors import MalformedError
-from federation.certificate import Certificate, Vote, VoteKind, VoteRejected, verify_certificate, verify_vote
+from federation.certificate import Certificate, Vote, VoteKind
 from federation.journal import Journal
 from federation.signer import Signer
 from pegnode.chain.block import Block
@@ -27,20 +29,21 @@ from pegnode.net.messages import (
     ProposalMessage,
     VotesMessage,
 )
-from pegnode.net.transport import DropReason, PeerId
+from pegnode.net.transport import PeerId
 from pegnode.service.core import NodeCore
 from pegnode.service.judge import Judge
 from pegnode.service.peers import Peers
 from pegnode.service.proposer import Proposer
+from pegnode.service.signature_checks import SignatureChecks
 from pegnode.service.unfinal import UnfinalBlock
 
 log = structlog.get_logger()
 
 JUDGE_AGAIN_S: Final = 0.25
-"""How soon a block is judged again that waits for L1 or for this member's own prudence."""
-MAX_REMEMBERED_CERTIFICATES: Final = 1_000
-"""Certificates whose signatures were checked once are recognized when they come again."""
-
+MAX_JUDGE_AGAIN_S: Final = 2.0
+"""How soon a block is judged again that waits for L1 or for this member's own prudence; each time later, up to this."""
+JUSTIFICATION_BYTES: Final = 150_000
+"""Certificates that fit one message beside the largest block."""
 
 Body = tuple[Block, bytes]
 """A block with its encoding."""
@@ -75,8 +78,8 @@ class ConsensusDriver:
         self._signer = signer
         self._proposer = proposer
         self._judge = judge
+        self._checks = SignatureChecks(core.rules, peers)
         self._bodies: dict[BlockHash, Body] = {}
-        self._verified: dict[bytes, None] = {}
         self._last_vote_views: dict[int, int] = {}
         self._own_notarize: dict[int, Vote] = {}
         self._judging: set[BlockHash] = set()
@@ -111,26 +114,27 @@ class ConsensusDriver:
     def _receive_proposal(self, peer: PeerId, message: ProposalMessage) -> None:
         block = Block.decode_whole(message.block)
         vote = Vote.decode(message.vote)
-        certificates = [Certificate.decode(data) for data in message.justification]
-        if not self._is_signed(peer, vote) or not all(self._is_certified(peer, item) for item in certificates):
-            return
+        justification = [Certificate.decode(data) for data in message.justification]
         if (vote.kind, vote.block_hash) != (VoteKind.NOTARIZE, block.header.hash):
             raise MalformedError("a proposal comes with its leader's vote for it")
+        if not self._checks.is_genuine(peer, vote):
+            return
+        certificates = self._checks.news(peer, justification)
+        if certificates is None:
+            return
         self._feed(ev.ProposalReceived(self._info(block), vote, tuple(certificates)), (block, message.block))
 
     def _receive_votes(self, peer: PeerId, message: VotesMessage) -> None:
         for data in message.votes:
             vote = Vote.decode(data)
-            if not self._is_signed(peer, vote):
+            if not self._checks.is_genuine(peer, vote):
                 return
             self._note_vote(vote)
             self._feed(ev.VoteReceived(vote))
 
     def _receive_certificates(self, peer: PeerId, message: CertificatesMessage) -> None:
-        for data in message.certificates:
-            certificate = Certificate.decode(data)
-            if not self._is_certified(peer, certificate):
-                return
+        news = self._checks.news(peer, map(Certificate.decode, message.certificates))
+        for certificate in news or ():
             self._feed(ev.CertificateReceived(certificate))
 
     def _answer_block_request(self, peer: PeerId, message: BlockRequest) -> None:
@@ -145,31 +149,6 @@ class ConsensusDriver:
         if block.header.hash != message.block_hash:
             raise MalformedError("the answer is another block than the one asked for")
         self._feed(ev.BlockReceived(self._info(block)), (block, message.block))
-
-    def _is_signed(self, peer: PeerId, vote: Vote) -> bool:
-        try:
-            verify_vote(vote, self._core.rules.membership, self._core.rules.chain_id)
-        except VoteRejected as rejected:
-            self._condemn(peer, rejected)
-            return False
-        return True
-
-    def _is_certified(self, peer: PeerId, certificate: Certificate) -> bool:
-        data = certificate.encode()
-        if data not in self._verified:
-            try:
-                verify_certificate(certificate, self._core.rules.membership, self._core.rules.chain_id)
-            except VoteRejected as rejected:
-                self._condemn(peer, rejected)
-                return False
-            self._verified[data] = None
-            if len(self._verified) > MAX_REMEMBERED_CERTIFICATES:
-                del self._verified[next(iter(self._verified))]
-        return True
-
-    def _condemn(self, peer: PeerId, rejected: VoteRejected) -> None:
-        log.warning("bad vote or certificate", peer=peer, reason=rejected.reason, detail=rejected.detail)
-        self._peers.drop(peer, DropReason.PROTOCOL_VIOLATION)
 
     def _note_vote(self, vote: Vote) -> None:
         self._last_vote_views[vote.member] = max(vote.view, self._last_vote_views.get(vote.member, 0))
@@ -191,7 +170,8 @@ class ConsensusDriver:
         """Tell the machine of what catching up, and not itself, made final."""
         header = unfinal.block.header
         certificate = self._core.store.certificate_at(header.height)
-        if certificate is not None and header.hash != self._machine.final_tip.hash:
+        is_news = self._machine.is_started and header.hash != self._machine.final_tip.hash
+        if certificate is not None and is_news:
             final = ev.FinalTip(header.hash, header.height, header.view)
             self._feed(ev.Synced(final, Certificate.decode(certificate)))
 
@@ -201,9 +181,13 @@ class ConsensusDriver:
         """Take part in consensus until cancelled."""
         async with trio.open_nursery() as nursery:
             self._handle(self._restored(), None, nursery)
+            for block_hash in list(self._bodies):
+                self._drop_unless_kept(block_hash)
             while True:
                 event, body = await self._next_event()
                 self._handle(event, body, nursery)
+                while self._events.statistics().current_buffer_used:
+                    self._handle(*self._events.receive_nowait(), nursery)
 
     def _restored(self) -> ev.Start:
         store = self._core.store
@@ -234,6 +218,14 @@ class ConsensusDriver:
             self._bodies.setdefault(body[0].header.hash, body)
         for action in self._machine.handle(event, _monotonic_ms()):
             self._perform(action, nursery)
+        if body is not None:
+            self._drop_unless_kept(body[0].header.hash)
+
+    def _drop_unless_kept(self, block_hash: BlockHash) -> None:
+        """Forget a block that the machine does not count on."""
+        if not self._machine.keeps(block_hash):
+            self._bodies.pop(block_hash, None)
+            self._core.unfinal.forget(block_hash)
 
     def _perform(self, action: act.Action, nursery: trio.Nursery) -> None:
         match action:
@@ -267,8 +259,7 @@ class ConsensusDriver:
                 self._wake_at_ms = at_ms
             case act.Forget(block_hashes):
                 for block_hash in block_hashes:
-                    if not self._machine.keeps(block_hash):
-                        self._bodies.pop(block_hash, None)
+                    self._drop_unless_kept(block_hash)
             case _:
                 _report(action)
 
@@ -292,11 +283,15 @@ class ConsensusDriver:
             self._peers.to_members(_certificates_message(certificates))
 
     def _send_proposal(self, action: act.SendProposal) -> None:
-        _, data = self._bodies[action.block_hash]
-        vote = self._own_notarize[action.view]
-        message = ProposalMessage(data, vote.encode(), tuple(item.encode() for item in action.certificates))
+        vote = self._own_notarize.get(action.view)
+        if vote is None:
+            return  # a vote under our key that our journal lacks: it was reported, and is not ours to send
+        *ahead, last = _in_messages([item.encode() for item in action.certificates])
+        proposal = ProposalMessage(self._bodies[action.block_hash][1], vote.encode(), last)
         for member in action.members:
-            self._peers.send_to_member(member, message)
+            for part in ahead:
+                self._peers.send_to_member(member, CertificatesMessage(part))
+            self._peers.send_to_member(member, proposal)
 
     async def _build(self, action: act.Build) -> None:
         unfinal = await self._proposer.build(action.view, action.parent_hash, include_l1=action.include_l1)
@@ -314,6 +309,7 @@ class ConsensusDriver:
         """Judge a block, and again while the verdict may change and anybody needs it."""
         try:
             last: ev.Verdict | None = None
+            again_s = JUDGE_AGAIN_S
             while block_hash in self._bodies:
                 block, data = self._bodies[block_hash]
                 verdict = await self._judge.judge(block, data)
@@ -322,9 +318,23 @@ class ConsensusDriver:
                 last = verdict
                 if verdict in (ev.Verdict.VOTABLE, ev.Verdict.INVALID):
                     return
-                await trio.sleep(JUDGE_AGAIN_S)
+                await trio.sleep(again_s)
+                again_s = min(2 * again_s, MAX_JUDGE_AGAIN_S)
         finally:
             self._judging.discard(block_hash)
+            if block_hash not in self._bodies:
+                self._core.unfinal.forget(block_hash)
+
+
+def _in_messages(certificates: Sequence[bytes]) -> Iterator[tuple[bytes, ...]]:
+    """Certificates in order, in parts that fit one message beside the largest block; at least one part."""
+    part: list[bytes] = []
+    for certificate in certificates:
+        if part and len(certificate) + sum(map(len, part)) > JUSTIFICATION_BYTES:
+            yield tuple(part)
+            part = []
+        part.append(certificate)
+    yield tuple(part)
 
 
 def _certificates_message(certificates: tuple[Certificate, ...]) -> CertificatesMessage:

@@ -65,7 +65,13 @@ class NodeCore:
             listener()
 
     def finalize(self, block_hash: BlockHash, certificate: bytes) -> None:
-        """Commit a valid block and its ancestors, clear the pools of what they hold, and tell the listeners."""
+        """Commit a valid block and its ancestors, clear the pools of what they hold, and tell the listeners.
+
+        A block that does not lead down to the tip by blocks kept here is left to be caught up with.
+        """
+        if self.store.height_of(block_hash) is None and not self.unfinal.reaches_tip(block_hash):
+            log.error("a final block stands on none that is kept here", hash=hash_to_hex(block_hash))
+            return
         for unfinal in self.unfinal.finalize(block_hash, certificate):
             header = unfinal.block.header
             dropped = self.mempool.remove_applied(unfinal.state.transactions)

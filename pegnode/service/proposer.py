@@ -5,7 +5,7 @@ from typing import Final
 
 import structlog
 
-from bridge.batch import build_batch
+from bridge.batch import build_batch, payout_due
 from bridge.bitcoin.hashes import sha256d
 from bridge.bitcoin.identifiers import BlockHash, Txid, hash_to_hex
 from bridge.bitcoin.transaction import Transaction
@@ -76,7 +76,10 @@ class Proposer:
         return frozenset(work)
 
     async def _build_with_l1(self, parent_hash: BlockHash, view: int) -> BuiltBlock | None:
-        """The block with all that can enter; None when the parent's state is gone. Raises L1Error, VoteWithheld."""
+        """The block with all that can enter; None when nothing of L1 can, or the parent's state is gone.
+
+        Raises L1Error, VoteWithheld.
+        """
         core, params = self._core, self._core.rules.params
         parent = core.unfinal.view(parent_hash)
         if parent is None:
@@ -84,6 +87,8 @@ class Proposer:
         header = parent.tip.header
         anchor = await self.best_anchor(header.anchor)
         evidence = core.evidence.select(anchor.height, params.max_evidence_bytes)
+        if anchor == header.anchor and not evidence and not payout_due(parent.ledger, params):
+            return None  # L1 has no news: the Bitcoin node need not be asked anything
         facts = await core.questions.facts_for_evidence(header.anchor, anchor, evidence)
         feerate = await core.questions.feerate_sat_kvb() or params.feerate_floor_sat_kvb
         slot = Slot(view, core.now_ms(), anchor, feerate, include_l1=True)

@@ -1,0 +1,81 @@
+"""Votes and certificates from members: which are genuine, which are news, and who sends too many.
+
+A signature costs 60 µs to check, and a member can make as many as it likes. So each member has an allowance of checks,
+and a certificate is checked only if it says what none before it said: a quorum's votes combine to many certificates of
+one statement, of which the first tells all.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+import structlog
+import trio
+
+from federation.certificate import Certificate, Vote, VoteKind, VoteRejected, verify_certificate, verify_vote
+from pegnode.chain.parameters import ChainRules
+from pegnode.net.transport import DropReason, PeerId
+from pegnode.service.allowance import Allowance
+from pegnode.service.peers import Peers
+
+log = structlog.get_logger()
+
+CHECKS_PER_S: Final = 1_000
+CHECKS_BURST: Final = 50_000
+"""A proposal after thousands of nullified views comes with a certificate of each; this is far more than ever needed."""
+MAX_STATEMENTS: Final = 8_192
+"""Certified statements that are recognized when they come again."""
+
+Statement = tuple[VoteKind, int, bytes]
+
+
+class SignatureChecks:
+    """Checks what members send, and drops those who send what is false or too much."""
+
+    def __init__(self, rules: ChainRules, peers: Peers) -> None:
+        self._rules = rules
+        self._peers = peers
+        self._allowances: dict[PeerId, Allowance] = {}
+        self._certified: dict[Statement, None] = {}
+
+    def is_genuine(self, peer: PeerId, vote: Vote) -> bool:
+        """Whether a vote bears its member's signature; if not, its sender is dropped."""
+        if not self._charge(peer, 1):
+            return False
+        try:
+            verify_vote(vote, self._rules.membership, self._rules.chain_id)
+        except VoteRejected as rejected:
+            self._condemn(peer, rejected)
+            return False
+        return True
+
+    def news(self, peer: PeerId, certificates: Iterable[Certificate]) -> list[Certificate] | None:
+        """The genuine ones of what was not certified before; None, and the sender dropped, when one is not genuine."""
+        new = []
+        for certificate in certificates:
+            statement = (certificate.kind, certificate.view, bytes(certificate.block_hash))
+            if statement in self._certified:
+                continue
+            if not self._charge(peer, self._rules.membership.quorum):
+                return None
+            try:
+                verify_certificate(certificate, self._rules.membership, self._rules.chain_id)
+            except VoteRejected as rejected:
+                self._condemn(peer, rejected)
+                return None
+            self._certified[statement] = None
+            if len(self._certified) > MAX_STATEMENTS:
+                del self._certified[next(iter(self._certified))]
+            new.append(certificate)
+        return new
+
+    def _charge(self, peer: PeerId, checks: int) -> bool:
+        allowance = self._allowances.setdefault(peer, Allowance(CHECKS_PER_S, CHECKS_BURST, trio.current_time))
+        if allowance.take(checks):
+            return True
+        log.warning("member floods with signatures", peer=peer, member=self._peers.member_of(peer))
+        self._peers.drop(peer, DropReason.FLOOD)
+        return False
+
+    def _condemn(self, peer: PeerId, rejected: VoteRejected) -> None:
+        log.warning("bad vote or certificate", peer=peer, reason=rejected.reason, detail=rejected.detail)
+        self._peers.drop(peer, DropReason.PROTOCOL_VIOLATION)
