@@ -9,7 +9,7 @@ from bridge.batch import build_batch, payout_due
 from bridge.bitcoin.hashes import sha256d
 from bridge.bitcoin.identifiers import BlockHash, Txid, hash_to_hex
 from bridge.bitcoin.transaction import Transaction
-from bridge.l1.errors import L1Error
+from bridge.l1.errors import L1Error, L1Reason, L1Unavailable
 from bridge.state import Anchor, BatchKind
 from pegnode.chain.builder import BuiltBlock, Candidates, Slot, build_block
 from pegnode.chain.conditions import VoteWithheld, check_vote_conditions
@@ -67,6 +67,8 @@ class Proposer:
     async def l1_work(self) -> frozenset[bytes]:
         """What of L1 a block on the final tip might hold: evidence, by L1 txid, and PAYOUT_WORK. Raises L1Error."""
         core, params = self._core, self._core.rules.params
+        if core.watcher.outage is not None:
+            raise L1Unavailable(L1Reason.UNREACHABLE, core.watcher.outage)
         anchor = await self.best_anchor(core.store.tip.header.anchor)
         evidence = core.evidence.select(anchor.height, params.max_evidence_bytes)
         work = {sha256d(item.transaction) for item in evidence}

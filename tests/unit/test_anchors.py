@@ -52,3 +52,12 @@ async def test_anchor_moves_by_at_most_the_step() -> None:
 
 async def test_anchor_stays_when_the_own_chain_does_not_hold_the_parents() -> None:
     assert await chosen(block(15, fork=1), block(20), block(20), block(20)) == block(15, fork=1)
+
+
+@pytest.mark.parametrize("reports", [(), (20, 20), (15, 15, 15, 15), (14, 15, 20, 20)])
+async def test_nothing_is_asked_while_too_few_report_news(reports: tuple[int, ...]) -> None:
+    async def active_block(height: int) -> BlockHash | None:
+        raise AssertionError(f"asked for block {height}")
+
+    told = {member: block(height) for member, height in enumerate(reports)}
+    assert await choose_anchor(block(15), told, QUORUM, MAX_STEP, active_block) == block(15)

@@ -35,3 +35,15 @@ async def test_members_pay_out_what_was_burned(autojump_clock: trio.abc.Clock) -
         await federation.until(lambda: len(federation.l1.mempool) == 1)
         [payout] = federation.l1.mempool.values()
         assert payout.outputs[0].script == PAYEE
+
+
+async def test_transfer_asks_the_bitcoin_nodes_for_nothing(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation(*ALL) as federation:
+        coin = await federation.fund(ALICE)
+        await federation.until(lambda: not any(len(member.core.evidence) for member in federation.members.values()))
+        for node in federation.nodes.values():
+            node.asked.clear()
+        payment = ALICE.pay(coin, BOB.script())
+        await federation.members[1].live.submit_transaction(payment.serialize())
+        await federation.settled(payment)
+        assert {method for node in federation.nodes.values() for method in node.asked} <= {"tip"}, "the watchers' polls"
