@@ -29,6 +29,8 @@ from bridge.l1.reply import Reply
 DEFAULT_TIMEOUT_S: Final = 15.0
 SCAN_TIMEOUT_S: Final = 1800.0
 """A scan reads the whole set of unspent outputs: minutes on the main chain."""
+MAX_HEIGHT: Final = 2**31 - 1
+"""The node keeps heights in signed 32 bits."""
 _BATCH_CALLS: Final = 100
 
 
@@ -68,6 +70,8 @@ class L1Client:
 
     async def block_hash(self, height: int) -> BlockHash | None:
         """Return the active chain's block at `height`; None above the tip."""
+        if height > MAX_HEIGHT:
+            return None  # the node would call this an error, and a peer may have made the number up
         reply = await self._ask_or_none(RpcCode.INVALID_PARAMETER, "getblockhash", height)
         return None if reply is None else reply.block_hash()
 

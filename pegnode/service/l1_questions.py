@@ -62,6 +62,8 @@ class L1Questions:
         wanted = list(block_hashes)
         if await self._descent(parent, anchor) is AnchorStatus.ON_CHAIN:
             headers = await self._client.block_headers(wanted)
+            if any(header is not None and _is_unread(header) for header in headers):
+                return L1Facts(AnchorStatus.UNKNOWN)
             blocks = {block_hash: _fact(header) for block_hash, header in zip(wanted, headers, strict=True)}
             if await self._descent(parent, anchor) is AnchorStatus.ON_CHAIN:
                 return L1Facts(AnchorStatus.ON_CHAIN, blocks)
@@ -187,5 +189,12 @@ def _versions_by_coin(ledger: LedgerView) -> dict[Coin, tuple[Txid, ...]]:
 
 
 def _fact(header: L1Header | None) -> L1BlockFact | None:
-    """What evidence needs of a block; None unless the active chain holds it."""
-    return L1BlockFact(header.height, header.n_tx) if header is not None and header.confirmations > 0 else None
+    """What evidence needs of a block; None unless the active chain holds it, and the node has read it."""
+    if header is None or header.confirmations < 1 or _is_unread(header):
+        return None
+    return L1BlockFact(header.height, header.n_tx)
+
+
+def _is_unread(header: L1Header) -> bool:
+    """Whether the node knows a block by its header alone, as below a snapshot of the UTXO set that it started from."""
+    return header.n_tx == 0

@@ -9,6 +9,7 @@ Nothing here decides anything: what may be paid is in the final ledger.
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -31,7 +32,8 @@ from pegnode.service.unfinal import UnfinalBlock
 
 log = structlog.get_logger()
 
-MAX_EARLY_SHARES: Final = 64
+MAX_EARLY_SHARES: Final = 8
+"""Shares of one member that are kept for versions this node has yet to see final; the oldest make room."""
 RETRY_S: Final = 3.0
 """Shares are sent again, refusals reconsidered and payouts broadcast again this often."""
 
@@ -46,8 +48,9 @@ class Payouts:
         self._signer = signer
         self._sessions: dict[Txid, CosignSession] = {}
         self._shares: dict[Txid, dict[int, CosignShare]] = {}
-        self._early: OrderedDict[tuple[Txid, int], tuple[PeerId, CosignShare]] = OrderedDict()
+        self._early: dict[int, OrderedDict[Txid, tuple[PeerId, CosignShare]]] = {}
         self._refusals: dict[Txid, str] = {}
+        self._complaints: dict[Txid, str] = {}
         self._broadcast: set[Txid] = set()
         self._poked = trio.Event()
         peers.on_message(SharesMessage, self._receive, from_guests=False)
@@ -81,9 +84,10 @@ class Payouts:
 
     def _after_final(self, unfinal: UnfinalBlock) -> None:
         if unfinal.block.body.batches:
-            early, self._early = self._early, OrderedDict()
-            for (_, sender), (peer, share) in early.items():
-                self._take(peer, sender, share)
+            early, self._early = self._early, {}
+            for sender, shares in early.items():
+                for peer, share in shares.values():
+                    self._take(peer, sender, share)
             self._poked.set()
 
     def _open_versions(self) -> Iterator[Txid]:
@@ -93,10 +97,9 @@ class Payouts:
 
     def _forget_closed(self) -> None:
         open_versions = set(self._open_versions())
-        for txid in set(self._sessions) - open_versions:
-            del self._sessions[txid]
-            self._shares.pop(txid, None)
-            self._refusals.pop(txid, None)
+        for kept in (self._sessions, self._shares, self._refusals, self._complaints):
+            for txid in kept.keys() - open_versions:
+                del kept[txid]
 
     async def _advance(self, txid: Txid) -> None:
         signed = self._core.store.signed_payout(txid)
@@ -115,6 +118,7 @@ class Payouts:
         if own is None:
             ledger, core = self._core.store.ledger, self._core
             facts = await core.questions.reserve_facts(ledger, halted=core.halted)
+            facts = replace(facts, halted=core.halted)  # which may have come about meanwhile
             try:
                 own = signer.cosign(approve_batch(ledger, txid, facts, core.rules.custody, core.rules.params))
             except SigningRefused as refused:
@@ -155,9 +159,10 @@ class Payouts:
     def _take(self, peer: PeerId, sender: int, share: CosignShare) -> None:
         """Take a member's share of an open version, or keep it until this node has seen the version final too."""
         if share.txid not in self._core.store.ledger.versions:
-            self._early[share.txid, sender] = (peer, share)
-            if len(self._early) > MAX_EARLY_SHARES:
-                self._early.popitem(last=False)
+            shares = self._early.setdefault(sender, OrderedDict())
+            shares[share.txid] = (peer, share)
+            if len(shares) > MAX_EARLY_SHARES:
+                shares.popitem(last=False)
             return
         session = self._session(share.txid)
         if session is None:
@@ -168,7 +173,8 @@ class Payouts:
             log.warning("faulty share", member=fault.member, reason=fault.reason, detail=fault.detail)
             self._peers.drop(peer, DropReason.PROTOCOL_VIOLATION)
             return
-        self._shares.setdefault(share.txid, {})[sender] = share
+        if is_new:
+            self._shares.setdefault(share.txid, {})[sender] = share
         signed = self._core.store.signed_payout(share.txid)
         if signed is not None:
             self._peers.send(peer, SignedPayoutMessage(signed))
@@ -218,7 +224,14 @@ class Payouts:
             await self._client.send_raw_transaction(signed)
         except L1RpcError as error:
             if error.code != RpcCode.ALREADY_IN_CHAIN:
-                log.warning("payout not taken by the Bitcoin node", txid=hash_to_hex(txid), detail=str(error))
+                self._complain(txid, str(error))
                 return
         self._broadcast.add(txid)
+        self._complaints.pop(txid, None)
         log.info("payout broadcast", txid=hash_to_hex(txid))
+
+    def _complain(self, txid: Txid, detail: str) -> None:
+        """Log once why a payout is not taken, for it is offered again and again."""
+        if self._complaints.get(txid) != detail:
+            self._complaints[txid] = detail
+            log.warning("payout not taken by the Bitcoin node", txid=hash_to_hex(txid), detail=detail)

@@ -46,6 +46,8 @@ async def test_chain_questions_agree_with_each_other(regtest: Regtest) -> None:
     assert await client.block_hash(0) == GENESIS
     assert await client.block_hash(101) == info.best_block_hash
     assert await client.block_hash(102) is None
+    assert await client.block_hash(2**31 - 1) is None
+    assert await client.block_hash(2**31) is None, "the node itself calls this number an error"
 
     tip = await client.block_header(info.best_block_hash)
     genesis = await client.block_header(GENESIS)
