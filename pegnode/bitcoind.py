@@ -24,6 +24,7 @@ from bridge.l1.credentials import CookieAuth
 from bridge.l1.errors import L1Error, L1Reason, L1Unavailable
 from bridge.l1.jsonrpc import Call, decode_result, encode_call
 from pegnode.errors import ReasonedError
+from pegnode.plain_http import no_authorities
 from pegnode.ports import free_ports
 
 MINIMUM_MAJOR: Final = 25
@@ -209,6 +210,7 @@ class RegtestBitcoind:
                 auth=httpx.BasicAuth(*CookieAuth(self.cookie_path).read()),
                 timeout=10.0,
                 trust_env=False,
+                verify=no_authorities(),
             )
         except httpx.TransportError as error:
             raise L1Unavailable(L1Reason.UNREACHABLE, type(error).__name__) from error

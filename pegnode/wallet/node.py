@@ -9,6 +9,7 @@ import bdkpython as bdk
 import httpx
 
 from bridge.bitcoin.identifiers import BlockHash, hash_to_hex
+from pegnode.plain_http import no_authorities
 from pegnode.wallet.errors import WalletError, WalletReason
 
 HELLO_TIMEOUT_SECONDS = 5.0
@@ -38,7 +39,9 @@ class NodeConnection:
         """Raise WalletError (NODE_UNREACHABLE, WRONG_CHAIN) unless the node answers and is on the chain."""
         timeout = min(HELLO_TIMEOUT_SECONDS, self._scan_timeout_seconds)
         try:
-            response = httpx.get(f"{self._url}/block-height/0", timeout=timeout, trust_env=False)
+            response = httpx.get(
+                f"{self._url}/block-height/0", timeout=timeout, trust_env=False, verify=no_authorities()
+            )
         except httpx.TimeoutException as error:
             raise self._silent() from error
         except httpx.HTTPError as error:
