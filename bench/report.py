@@ -23,8 +23,9 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 
 def milliseconds(seconds: float) -> str:
-    """Three significant digits."""
-    return f"{seconds * 1000:.3g} ms"
+    """At least three significant digits."""
+    value = seconds * 1000
+    return f"{value:,.0f} ms" if value >= 100 else f"{value:.3g} ms"
 
 
 def median_seconds(work: Callable[[], object], repetitions: int) -> float:
