@@ -5,7 +5,8 @@ answer holds consecutive blocks. Those up to one with a finalization of its own 
 then applied by all rules, then committed. Those at the end whose finalization is a descendant's come with the headers
 up to that descendant, are applied on the word of its certificate, and are committed when the descendant is.
 
-Who answers what proves false is dropped. Who brings nothing new is asked last from then on.
+Who answers what proves false is dropped. Who brings nothing new is asked last from then on, and not waited for when
+another one could be asked.
 """
 
 from collections.abc import Sequence
@@ -59,6 +60,7 @@ class CatchUp:
         self._tips: dict[PeerId, int] = {}
         self._failures: dict[PeerId, int] = {}
         self._asked: PeerId | None = None
+        self._waiting = trio.CancelScope()
         self._proven: BlockHash | None = None
         self._answers_out, self._answers = trio.open_memory_channel[tuple[PeerId, FinalBlocksAnswer]](4)
         self._wanted = trio.Event()
@@ -115,6 +117,9 @@ class CatchUp:
         self._tips[peer] = message.height
         if message.height > self._core.store.tip.header.height:
             self._wanted.set()
+        asked, best = self._asked, self._best_peer()
+        if asked is not None and best is not None and self._failures.get(best, 0) < self._failures.get(asked, 0):
+            self._waiting.cancel()
 
     # What others miss
 
@@ -190,10 +195,10 @@ class CatchUp:
         wanted = self._next_height()
         self._asked = peer
         self._peers.send(peer, FinalBlocksRequest(wanted))
-        with trio.move_on_after(ANSWER_TIMEOUT_S) as waiting:
+        with trio.move_on_after(ANSWER_TIMEOUT_S) as self._waiting:
             sender, answer = await self._answers.receive()
         self._asked = None
-        if waiting.cancelled_caught:
+        if self._waiting.cancelled_caught:
             log.info("no answer to a request for blocks", peer=peer, first_height=wanted)
         else:
             await self._apply(sender, answer)

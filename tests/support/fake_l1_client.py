@@ -39,7 +39,7 @@ class FakeL1Client:
     """One node. lag_blocks: how far it is behind.  outage: it can't be asked.
 
     refusals: an error by method, raised instead of an answer.  asked: the methods' names.
-    on_ask: called with each name before it is answered.
+    on_ask: called with each name before it is answered.  stale: blocks by hash that it knows off its active chain.
     """
 
     world: L1World
@@ -49,6 +49,7 @@ class FakeL1Client:
     refusals: dict[str, L1RpcError] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     on_ask: Callable[[str], None] | None = None
+    stale: dict[BlockHash, FakeBlock] = field(default_factory=dict)
 
     async def tip(self) -> tuple[int, BlockHash]:
         await self._ask("tip")
@@ -150,10 +151,10 @@ class FakeL1Client:
         return next((block for block in self._blocks if block.hash == block_hash), None)
 
     def _header(self, block_hash: BlockHash) -> L1Header | None:
-        block = self._block(block_hash)
+        block = self._block(block_hash) or self.stale.get(block_hash)
         if block is None:
             return None
-        depth = len(self._blocks) - block.height
+        depth = -1 if block_hash in self.stale else len(self._blocks) - block.height
         parent = BlockHash(block.header[4:36])
         root = block.header[36:68]
         return L1Header(block.hash, block.height, depth, len(block.transactions), root, 0, parent)

@@ -7,7 +7,7 @@ takes as long as its arithmetic. The wall clock of the members is trio's.
 import random
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -24,6 +24,10 @@ from federation.certificate import NO_BLOCK, Certificate, Vote, VoteKind, vote_d
 from federation.journal import Journal, JournalIdentity, MemoryEntries
 from federation.keystore import MemberSecrets
 from federation.signer import Signer
+from pegnode.chain.block import Block
+from pegnode.chain.builder import Candidates, Slot, build_block
+from pegnode.chain.facts import NO_FACTS
+from pegnode.chain.state import ChainView, Tip
 from pegnode.consensus.machine import Simplex
 from pegnode.mempool.evidence_pool import EvidencePool, EvidencePoolLimits
 from pegnode.mempool.pool import Mempool, PoolLimits
@@ -43,11 +47,11 @@ from pegnode.service.peers import Peers
 from pegnode.service.proposer import Proposer
 from pegnode.service.registry import DepositRegistry
 from pegnode.service.relay import Relay
-from pegnode.service.unfinal import UnfinalBlocks
+from pegnode.service.unfinal import UnfinalBlock, UnfinalBlocks
 from pegnode.service.work import WorkWatch
 from pegnode.storage import store as store_module
 from pegnode.storage.database import Changes, Database
-from pegnode.storage.store import ChainStore
+from pegnode.storage.store import ChainStore, FinalBlock
 from tests.support.chain import L1_START, START_MS, custody_secrets, local_genesis, secret, vote_secrets
 from tests.support.fake_l1_client import FakeL1Client, L1World
 from tests.support.mini_wallet import Coin, MiniWallet
@@ -342,6 +346,35 @@ class MemoryFederation:
         """A certificate of these signers."""
         votes = [self.vote(index, kind, view, block_hash) for index in signers]
         return Certificate(kind, 0, view, block_hash, tuple((vote.member, vote.signature64) for vote in votes))
+
+    # blocks made by hand
+
+    def next_block(self, parent: ChainView, *transactions: Transaction, **header_changes: object) -> UnfinalBlock:
+        """A block by the leader of the next view; valid unless its header is changed."""
+        header = parent.tip.header
+        slot = Slot(header.view + 1, header.time_ms + 1_000, header.anchor, None, include_l1=False)
+        built = build_block(parent, slot, Candidates((), transactions), NO_FACTS, self.rules)
+        block = Block(replace(built.block.header, **header_changes), built.block.body)  # type: ignore[arg-type]
+        built.state.tip = Tip(block.header)
+        return UnfinalBlock(block, block.encode(), built.state)
+
+    def run_of_blocks(self, parent: ChainView, count: int) -> list[UnfinalBlock]:
+        """Empty blocks, each on the one before."""
+        blocks: list[UnfinalBlock] = []
+        for _ in range(count):
+            blocks.append(self.next_block(blocks[-1].state if blocks else parent))
+        return blocks
+
+    def finalization(self, unfinal: UnfinalBlock, signers: Sequence[int] = (0, 1, 2)) -> bytes:
+        """What makes a block final."""
+        header = unfinal.block.header
+        return self.certificate(VoteKind.FINALIZE, header.view, header.hash, signers).encode()
+
+    def commit(self, store: ChainStore, blocks: Sequence[UnfinalBlock]) -> None:
+        """Make blocks final in a store; only the last one has a finalization."""
+        *ancestors, last = blocks
+        finals = [FinalBlock(unfinal.state, unfinal.data) for unfinal in ancestors]
+        store.commit([*finals, FinalBlock(last.state, last.data, self.finalization(last))])
 
     # money
 

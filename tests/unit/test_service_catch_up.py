@@ -1,0 +1,375 @@
+"""Following the final chain from peers, whatever they answer."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import trio
+
+from bridge.bitcoin.identifiers import BlockHash
+from bridge.l1.errors import L1RpcError
+from federation.certificate import VoteKind
+from pegnode.chain.block import MAX_BODY_BYTES, Block
+from pegnode.chain.header import HEADER_SIZE, Header
+from pegnode.net.messages import (
+    MAX_BLOCKS_PER_ANSWER,
+    MAX_PROOF_HEADERS,
+    FinalBlock,
+    FinalBlocksAnswer,
+    FinalBlocksRequest,
+    Message,
+    TipMessage,
+    encode_message,
+)
+from pegnode.net.session import LinkLimits
+from pegnode.net.transport import DropReason, PeerId, PeerRole
+from pegnode.service import catch_up as catch_up_module
+from pegnode.service.catch_up import CatchUp
+from pegnode.service.core import NodeCore
+from pegnode.service.peers import Peers
+from pegnode.service.unfinal import UnfinalBlock
+from pegnode.storage.store import ChainStore
+from tests.support.members import Member, MemoryFederation, Stranger, memory_federation
+
+ALL = (0, 1, 2, 3)
+LONG = 70
+"""Blocks of a chain that takes two answers."""
+
+
+class Library:
+    """A final chain of its own, served by a node that the test plays. node: who wants it."""
+
+    def __init__(self, federation: MemoryFederation, node: Member, server: Stranger, store: ChainStore) -> None:
+        self.federation = federation
+        self.node = node
+        self.server = server
+        self.store = store
+
+    def boast(self, height: int | None = None) -> None:
+        """Tell of a tip."""
+        tip = self.store.tip
+        self.server.say(self.node.transport.peer_id, TipMessage(height or tip.header.height, tip.hash))
+
+    async def requested(self) -> int:
+        """The next request's first height."""
+        await self.federation.until(lambda: self.server.told(FinalBlocksRequest))
+        request = self.server.told(FinalBlocksRequest)[0]
+        self.server.heard.clear()
+        return request.first_height
+
+    def answer(self, *blocks: FinalBlock, headers: tuple[bytes, ...] = (), certificate: bytes = b"") -> None:
+        """Answer a request."""
+        answer = FinalBlocksAnswer(1, blocks, headers, certificate)
+        self.server.say(self.node.transport.peer_id, answer)
+
+    def left(self) -> list[DropReason]:
+        """Why the node dropped the server."""
+        return [left.reason for left in self.server.left]
+
+
+@asynccontextmanager
+async def library(count: int, role: PeerRole = PeerRole.MEMBER) -> AsyncIterator[Library]:
+    """A node without blocks, and a server of `count` certified ones."""
+    async with memory_federation() as federation:
+        store = federation.disks[1].open_store(federation.rules)
+        for unfinal in federation.run_of_blocks(store, count):
+            federation.commit(store, [unfinal])
+        if role is PeerRole.MEMBER:
+            node = await federation.start_full_node()
+            server = await federation.join(federation.peer_id(1), PeerRole.MEMBER)
+        else:
+            await federation.start(0)
+            node = federation.members[0]
+            server = await federation.join(PeerId("a guest"))
+        await trio.sleep(0.5)
+        yield Library(federation, node, server, store)
+
+
+def certified(federation: MemoryFederation, unfinal: UnfinalBlock) -> FinalBlock:
+    return FinalBlock(unfinal.data, federation.finalization(unfinal))
+
+
+async def test_node_without_blocks_fetches_all_from_a_member(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation() as federation:
+        store = federation.disks[1].open_store(federation.rules)
+        for unfinal in federation.run_of_blocks(store, LONG):
+            federation.commit(store, [unfinal])
+        await federation.start(1)
+        node = await federation.start_full_node()
+        await federation.until(lambda: node.height == LONG, seconds=2)
+        assert node.store.block_at(LONG) == store.block_at(LONG)
+        assert all(node.store.certificate_at(height) == store.certificate_at(height) for height in range(1, LONG + 1))
+        assert len(node.core.unfinal) == 0
+
+
+@pytest.mark.parametrize("gap", [2, 63, 64, 65, 200])
+async def test_blocks_whose_finalization_is_a_descendants_are_fetched(gap: int, autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation() as federation:
+        store = federation.disks[1].open_store(federation.rules)
+        federation.commit(store, federation.run_of_blocks(store, gap))
+        federation.commit(store, federation.run_of_blocks(store, 3))
+        await federation.start(1)
+        node = await federation.start_full_node()
+        await federation.until(lambda: node.height == gap + 3, seconds=2)
+        assert [height for height in range(1, gap + 4) if node.store.certificate_at(height)] == [gap, gap + 3]
+        assert len(node.core.unfinal) == 0
+
+
+async def test_proven_blocks_that_were_forgotten_are_fetched_again(autojump_clock: trio.abc.Clock) -> None:
+    async with library(1) as books:
+        federation, node = books.federation, books.node
+        run = federation.run_of_blocks(books.store, 3)
+        first = certified(federation, federation_block(books, 1))
+        books.boast(4)
+        assert await books.requested() == 1
+        header = run[2].block.header.encode()
+        books.answer(first, FinalBlock(run[0].data, b""), headers=(run[1].block.header.encode(), header),
+                     certificate=federation.finalization(run[2]))  # fmt: skip
+        assert await books.requested() == 3
+        assert node.height == 1
+        node.core.unfinal.forget(run[0].block.hash)
+        books.answer(FinalBlock(run[1].data, b""), certified(federation, run[2]))
+        books.boast(4)
+        assert await books.requested() == 2, "what stood on it has to be proven again"
+        books.answer(FinalBlock(run[0].data, b""), FinalBlock(run[1].data, b""), certified(federation, run[2]))
+        await federation.until(lambda: node.height == 4)
+        assert books.left() == []
+
+
+def federation_block(books: Library, height: int) -> UnfinalBlock:
+    """A block of the library, without its state."""
+    data = books.store.block_at(height)
+    assert data is not None
+    return UnfinalBlock(Block.decode(data), data, cast(Any, None))
+
+
+def largest_core(store: object) -> NodeCore:
+    return cast(NodeCore, SimpleNamespace(store=store, on_final=lambda listener: None))
+
+
+class LargestStore:
+    """Every block has the largest body there can be; certificates are those of 255 members."""
+
+    def __init__(self, federation: MemoryFederation, gap: int) -> None:
+        self._header = federation.rules.genesis_header
+        self._gap = gap
+        self.tip = SimpleNamespace(header=self._header, hash=self._header.hash)
+
+    def block_at(self, height: int) -> bytes:
+        return bytes(HEADER_SIZE + MAX_BODY_BYTES)
+
+    def certificate_at(self, height: int) -> bytes | None:
+        return bytes(49 + 66 * 171) if height % self._gap == 0 else None
+
+    def certified_height_from(self, height: int) -> int:
+        return -(-height // self._gap) * self._gap
+
+    def header_at(self, height: int) -> Header:
+        return self._header
+
+
+@pytest.mark.parametrize("gap", [1, 2, MAX_PROOF_HEADERS, 10 * MAX_PROOF_HEADERS])
+async def test_every_answer_fits_one_frame(gap: int, autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation() as federation:
+        store = LargestStore(federation, gap)
+        transport = federation.network.transport(federation.peer_id(0))
+        sent: list[Message] = []
+        peers = Peers(transport, federation.rules.membership)
+
+        def note(peer: PeerId, message: Message) -> bool:
+            sent.append(message)
+            return True
+
+        peers.send = note  # type: ignore[method-assign]
+        answerer = CatchUp(largest_core(store), peers)
+        answerer._answer(PeerId("anybody"), FinalBlocksRequest(1))
+        assert len(encode_message(sent[0])) <= LinkLimits().max_payload_bytes
+        assert isinstance(sent[0], FinalBlocksAnswer)
+        assert len(sent[0].blocks) == 1
+        assert len(sent[0].headers) == (gap - 1 if gap <= MAX_PROOF_HEADERS else 0)
+
+
+async def test_answer_holds_no_more_blocks_than_its_limits(
+    autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with memory_federation() as federation:
+        store = federation.disks[1].open_store(federation.rules)
+        for unfinal in federation.run_of_blocks(store, LONG):
+            federation.commit(store, [unfinal])
+        await federation.start(1)
+        asker = await federation.join(PeerId("a guest"))
+        await trio.sleep(0.5)
+
+        async def answered(first_height: int) -> int:
+            asker.heard.clear()
+            asker.say(federation.peer_id(1), FinalBlocksRequest(first_height))
+            await federation.until(lambda: asker.told(FinalBlocksAnswer))
+            return len(asker.told(FinalBlocksAnswer)[0].blocks)
+
+        assert await answered(1) == MAX_BLOCKS_PER_ANSWER
+        assert await answered(LONG - 1) == 2
+        assert await answered(LONG + 1) == 0
+        assert await answered(0) == 0
+        assert await answered(2**63 - 1) == 0
+        size = len(store.block_at(1) or b"")
+        monkeypatch.setattr(catch_up_module, "MAX_ANSWER_BYTES", 3 * size + size // 2)
+        assert await answered(1) == 3
+
+
+async def test_peer_with_a_false_certificate_is_dropped(autojump_clock: trio.abc.Clock) -> None:
+    async with library(1) as books:
+        federation = books.federation
+        block = federation_block(books, 1)
+        header = block.block.header
+        false_ones = [
+            federation.certificate(VoteKind.NOTARIZE, header.view, header.hash).encode(),
+            federation.certificate(VoteKind.FINALIZE, header.view, BlockHash(b"\x07" * 32)).encode(),
+            federation.finalization(block, signers=(0, 1)),
+            federation.finalization(block)[:-1] + b"\x00",
+            b"no certificate",
+        ]
+        for certificate in false_ones:
+            books.server.left.clear()
+            books.boast()
+            assert await books.requested() == 1
+            books.answer(FinalBlock(block.data, certificate))
+            await federation.until(books.left)
+            assert books.left() == [DropReason.PROTOCOL_VIOLATION]
+            await trio.sleep(0.5)
+        assert books.node.height == 0
+        books.boast()
+        await books.requested()
+        books.answer(certified(federation, block))
+        await federation.until(lambda: books.node.height == 1)
+
+
+async def test_peer_with_a_false_block_is_dropped_and_the_block_is_not_condemned(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    async with library(2) as books:
+        federation = books.federation
+        first, second = federation_block(books, 1), federation_block(books, 2)
+        forged = Block(first.block.header, replace(first.block.body, records=(b"of somebody else",))).encode()
+        for blocks in (
+            (FinalBlock(forged, b""), certified(federation, second)),
+            (FinalBlock(second.data, b""), certified(federation, second)),  # no chain
+            (FinalBlock(b"no block", b""),),
+            (FinalBlock(first.data, b""),),  # nothing proves it
+        ):
+            books.server.left.clear()
+            books.boast()
+            await books.requested()
+            books.answer(*blocks)
+            await federation.until(books.left)
+            assert books.left() == [DropReason.PROTOCOL_VIOLATION]
+            await trio.sleep(0.5)
+        books.boast()
+        await books.requested()
+        books.answer(FinalBlock(first.data, b""), certified(federation, second))
+        await federation.until(lambda: books.node.height == 2)
+        assert books.node.core.halt_findings == []
+
+
+async def test_final_block_that_breaks_a_rule_here_halts_and_blames_nobody(autojump_clock: trio.abc.Clock) -> None:
+    async with library(1) as books:
+        federation = books.federation
+        early = federation.next_block(books.store, time_ms=1)
+        books.boast(2)
+        await books.requested()
+        books.answer(certified(federation, federation_block(books, 1)), certified(federation, early))
+        await federation.until(lambda: books.node.core.halted)
+        assert "header-time-not-above-parent" in books.node.core.halt_findings[0]
+        await trio.sleep(1)
+        assert books.node.height == 1
+        assert books.left() == []
+
+
+async def test_peer_that_does_not_answer_is_asked_last(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation() as federation:
+        store = federation.disks[1].open_store(federation.rules)
+        for unfinal in federation.run_of_blocks(store, 3):
+            federation.commit(store, [unfinal])
+        node = await federation.start_full_node()
+        silent = await federation.join(federation.peer_id(2), PeerRole.MEMBER)
+        await trio.sleep(0.5)
+        silent.say_all(TipMessage(9_000, bytes(32)))
+        await trio.sleep(0.1)
+        await federation.start(1)
+        await federation.until(lambda: node.height == 3, seconds=catch_up_module.ANSWER_TIMEOUT_S + 2)
+        member = federation.members[1]
+        federation.commit(member.store, federation.run_of_blocks(member.store, 1))
+        silent.say_all(TipMessage(9_000, bytes(32)))
+        member.peers.to_all(TipMessage(4, member.store.tip.hash))
+        await federation.until(lambda: node.height == 4, seconds=1)
+
+
+async def test_boastful_guests_do_not_keep_a_member_from_the_chain(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation(*ALL) as federation:
+        boasters = [await federation.join(PeerId(f"guest {number}")) for number in range(5)]
+        federation.isolate(3)
+        late = federation.members.pop(3)
+        await federation.until(lambda: federation.height >= 2)
+
+        async def boast() -> None:
+            while True:
+                for boaster in boasters:
+                    boaster.say_all(TipMessage(2**62, bytes(32)))
+                await trio.sleep(1)
+
+        federation.nursery.start_soon(boast)
+        await trio.sleep(5)
+        assert late.height < 2
+        federation.network.heal()
+        await federation.until(lambda: late.height >= 2, seconds=3 + catch_up_module.ANSWER_TIMEOUT_S)
+        assert late.live.status().best_known_height < 100, "what guests boast of is not believed"
+
+
+async def test_answer_that_nobody_asked_for_is_not_applied(autojump_clock: trio.abc.Clock) -> None:
+    async with library(1, PeerRole.GUEST) as books:
+        books.answer(certified(books.federation, federation_block(books, 1)))
+        await trio.sleep(1)
+        assert books.node.height == 0
+        large = FinalBlock(bytes(3_000_000), b"")
+        for _ in range(4):
+            books.answer(large)
+        await trio.sleep(1)
+        assert books.left() == [DropReason.FLOOD]
+
+
+async def test_node_that_its_bitcoin_node_refuses_waits_and_goes_on(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation(0, 1, 2) as federation:
+        federation.bury()  # so that blocks move the anchor
+        await federation.until(lambda: federation.members[0].store.tip.header.anchor.height > 10)
+        node = federation.nodes[3]
+        node.refusals = {
+            method: L1RpcError(method, -1, "the test says so") for method in ("block_hash", "block_headers", "tip")
+        }
+        await federation.start(3)
+        late = federation.members[3]
+        await federation.until(lambda: late.core.waiting_for is not None)
+        assert any(item.startswith("L1 for block ") for item in late.live.status().waiting_for)
+        node.refusals = {}
+        await federation.until(lambda: late.height >= federation.members[0].height)
+        assert late.core.waiting_for is None
+        assert late.core.halt_findings == []
+
+
+async def test_final_anchor_that_l1_contradicts_halts(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation(0, 1, 2) as federation:
+        federation.bury()
+        await federation.until(lambda: federation.members[0].store.tip.header.anchor.height > 10)
+        node = federation.nodes[3]
+        chain = federation.l1.chain
+        fork = type(federation.l1)(chain=type(chain)(list(chain.blocks[:11]), payments=1_000))
+        fork.chain.mine(fork.chain.payment(chain.blocks[0].transactions[0].outputs[0]))
+        fork.mine(20)
+        node.world = fork
+        node.stale = {block.hash: block for block in chain.blocks[11:]}
+        await federation.start(3)
+        late = federation.members[3]
+        await federation.until(lambda: late.core.halted)
+        assert "another L1 block is active" in late.core.halt_findings[0]
+        assert late.height < federation.members[0].height
