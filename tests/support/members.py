@@ -17,6 +17,7 @@ from bridge.bitcoin.curve import schnorr_sign
 from bridge.bitcoin.identifiers import BlockHash, OutPoint, Script, Txid
 from bridge.bitcoin.transaction import Transaction, TxOut
 from bridge.custody import CoinKind, reserve_script
+from bridge.evidence import Opening
 from bridge.l1.client import L1Client
 from bridge.l1.watcher import L1Watcher
 from bridge.withdrawals import Burn, encode_burn
@@ -375,6 +376,29 @@ class MemoryFederation:
         *ancestors, last = blocks
         finals = [FinalBlock(unfinal.state, unfinal.data) for unfinal in ancestors]
         store.commit([*finals, FinalBlock(last.state, last.data, self.finalization(last))])
+
+    def commit_block(self, member: Member, *transactions: Transaction) -> None:
+        """Make a block with these transactions final at one member."""
+        unfinal = self.next_block(member.store, *transactions)
+        assert len(unfinal.block.body.transactions) == len(transactions)
+        member.core.unfinal.add(unfinal)
+        member.core.finalize(unfinal.block.hash, self.finalization(unfinal))
+
+    def fund_by_hand(self, member: Member, wallet: MiniWallet, value_sats: int = 10_000_000) -> Coin:
+        """A deposit, claimed in a block that is made final at one member; the coin that the claim made."""
+        script, chain = wallet.script(), self.l1.chain
+        self.pay_deposit(script, value_sats)
+        evidence = chain.evidence(chain.blocks[-1].transactions[1], Opening(0, CoinKind.DEPOSIT, 0, script))
+        self.bury()
+        header = member.store.tip.header
+        anchor = chain.anchor(evidence.l1_height)
+        slot = Slot(header.view + 1, header.time_ms + 1_000, anchor, None, include_l1=True)
+        built = build_block(member.store, slot, Candidates((evidence,)), chain.facts(anchor, evidence), self.rules)
+        unfinal = UnfinalBlock(built.block, built.block.encode(), built.state)
+        member.core.unfinal.add(unfinal)
+        member.core.finalize(unfinal.block.hash, self.finalization(unfinal))
+        [claim] = built.state.transactions
+        return claim.transaction.outpoint(0), claim.transaction.outputs[0]
 
     # money
 

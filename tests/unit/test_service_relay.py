@@ -1,0 +1,397 @@
+"""What users hand in, on its way to every member: kept, passed on, refused, or held against its sender."""
+
+from dataclasses import replace
+from unittest.mock import Mock
+
+import pytest
+import trio
+import trio.testing
+
+from bridge.bitcoin.identifiers import Script
+from bridge.bitcoin.transaction import Transaction, TxOut
+from bridge.custody import CoinKind
+from bridge.errors import Rejected
+from bridge.evidence import Evidence, EvidenceReason, Opening
+from pegnode.mempool.pool import PoolReason
+from pegnode.net.messages import (
+    MAX_ITEMS,
+    EvidenceMessage,
+    RegistrationsMessage,
+    TransactionsMessage,
+)
+from pegnode.net.transport import DropReason, PeerId, PeerRole
+from pegnode.service import registry as registry_module
+from pegnode.service import relay as relay_module
+from pegnode.service.inbox import Inbox
+from pegnode.service.registry import RegistrationRefused, RegistryReason
+from tests.support.members import MemoryFederation, Stranger, memory_federation
+from tests.support.mini_wallet import Coin, MiniWallet
+from tests.support.peg import p2tr, p2wpkh
+
+ALL = (0, 1, 2, 3)
+ALICE = MiniWallet("alice")
+BOB = MiniWallet("bob")
+GUEST = PeerId("a guest")
+
+
+async def guest_of(federation: MemoryFederation) -> Stranger:
+    stranger = await federation.join(GUEST)
+    await trio.sleep(0.5)
+    return stranger
+
+
+def spend_again(payment: Transaction) -> Transaction:
+    """A payment of the first output of another."""
+    return ALICE.pay((payment.outpoint(0), payment.outputs[0]), ALICE.script())
+
+
+# Transactions
+
+
+async def test_transaction_goes_to_every_member_and_to_guests(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation(*ALL) as federation:
+        coin = await federation.fund(ALICE)
+        guest = await guest_of(federation)
+        payment = ALICE.pay(coin, BOB.script())
+        assert federation.members[3].relay.submit_transaction(payment.serialize()) == payment.txid
+        assert federation.members[3].relay.submit_transaction(payment.serialize()) == payment.txid, "again is no error"
+        await trio.sleep(0.03)
+        assert any(payment.serialize() in message.transactions for message in guest.told(TransactionsMessage))
+        conflict = ALICE.pay(coin, ALICE.script())
+        if len(federation.members[3].core.mempool):
+            with pytest.raises(Rejected) as caught:
+                federation.members[3].relay.submit_transaction(conflict.serialize())
+            assert caught.value.reason is PoolReason.CONFLICT
+        await federation.settled(payment)
+
+
+async def test_orphan_waits_for_its_parents_block(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation(0) as federation:  # alone, it makes no blocks
+        member = federation.members[0]
+        coin = funded_by_hand(federation)
+        parent = ALICE.pay(coin, ALICE.script())
+        child = spend_again(parent)
+        grandchild = spend_again(child)
+        guest = await guest_of(federation)
+        guest.say_all(TransactionsMessage((grandchild.serialize(), child.serialize())))
+        await trio.sleep(0.1)
+        assert len(member.core.mempool) == 0
+        federation.commit_block(member, parent)
+        await trio.sleep(0.1)
+        assert child.txid in member.core.mempool
+        federation.commit_block(member)
+        await trio.sleep(0.1)
+        assert [entry.transaction.txid for entry in member.core.mempool.entries()] == [child.txid, grandchild.txid]
+        assert guest.left == []
+
+
+async def test_orphans_are_few_small_and_given_up(
+    autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay_module, "MAX_ORPHANS", 3)
+    async with memory_federation(0) as federation:
+        member = federation.members[0]
+        coin = funded_by_hand(federation)
+        missing = ALICE.pay(coin, ALICE.script())
+        orphans = [
+            ALICE.pay((missing.outpoint(0), missing.outputs[0]), BOB.script(), fee_sats=1_000 + n) for n in range(5)
+        ]
+        guest = await guest_of(federation)
+        guest.say_all(TransactionsMessage(tuple(orphan.serialize() for orphan in orphans)))
+        await trio.sleep(0.1)
+        assert list(member.relay._orphans) == [orphan.serialize() for orphan in orphans[2:]]
+        for _ in range(relay_module.ORPHAN_TRIES):
+            assert len(member.relay._orphans) == 3
+            federation.commit_block(member)
+            await trio.sleep(0.1)
+        assert len(member.relay._orphans) == 0
+        monkeypatch.setattr(relay_module, "MAX_ORPHAN_BYTES", len(orphans[0].serialize()))
+        guest.say_all(TransactionsMessage(tuple(orphan.serialize() for orphan in orphans)))
+        await trio.sleep(0.1)
+        assert len(member.relay._orphans) <= 1
+
+
+async def test_transaction_that_is_false_everywhere_drops_its_sender(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation(0) as federation:
+        coin = funded_by_hand(federation)
+        payment = ALICE.pay(coin, BOB.script())
+        forged = replace(payment, outputs=(replace(payment.outputs[0], script=ALICE.script()),))
+        for data in (forged.serialize(), payment.serialize() + b"\x00", b"no transaction"):
+            guest = await federation.join(PeerId(f"guest {len(data)}"))
+            await trio.sleep(0.5)
+            guest.say_all(TransactionsMessage((data, payment.serialize())))
+            await trio.sleep(0.1)
+            assert [left.reason for left in guest.left] == [DropReason.PROTOCOL_VIOLATION]
+            assert len(federation.members[0].core.mempool) == 0, "what it sent besides is not looked at"
+
+
+async def test_transaction_refused_for_the_moment_does_not_drop_its_sender(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation(0) as federation:
+        coin = funded_by_hand(federation)
+        payment = ALICE.pay(coin, BOB.script())
+        cheap = ALICE.pay(coin, BOB.script(), fee_sats=1)
+        late = ALICE.spend([coin], [TxOut(1_000_000, BOB.script())], locktime=10_000, sequence=0)
+        guest = await guest_of(federation)
+        for transaction in (cheap, late, payment, ALICE.pay(coin, ALICE.script())):
+            guest.say_all(TransactionsMessage((transaction.serialize(),)))
+            await trio.sleep(0.1)
+        assert guest.left == []
+        assert [entry.transaction for entry in federation.members[0].core.mempool.entries()] == [payment]
+
+
+async def test_transaction_known_by_its_bytes_is_not_parsed_again(
+    autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with memory_federation(0) as federation:
+        member = federation.members[0]
+        payment = ALICE.pay(funded_by_hand(federation), BOB.script())
+        member.relay.submit_transaction(payment.serialize())
+        guest = await guest_of(federation)
+        monkeypatch.setattr(type(member.core.mempool), "add", Mock(side_effect=AssertionError("judged again")))
+        guest.say_all(TransactionsMessage((payment.serialize(),) * 50))
+        await trio.sleep(0.1)
+        monkeypatch.undo()
+        member.core.mempool.drop([payment.txid])
+        guest.say_all(TransactionsMessage((payment.serialize(),)))
+        await trio.sleep(0.1)
+        assert payment.txid in member.core.mempool, "what was dropped may come back"
+
+
+async def test_peer_that_comes_back_is_told_what_waits(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation(0) as federation:
+        member = federation.members[0]
+        payment = ALICE.pay(funded_by_hand(federation), BOB.script())
+        member.relay.submit_transaction(payment.serialize())
+        member.relay.register(BOB.script())
+        other = await federation.join(federation.peer_id(1), PeerRole.MEMBER)
+        guest = await federation.join(GUEST)
+        await trio.sleep(0.5)
+        assert other.told(TransactionsMessage)[0].transactions == (payment.serialize(),)
+        assert other.told(RegistrationsMessage)[0].claim_scripts == (BOB.script(),)
+        assert guest.told(TransactionsMessage)[0].transactions == (payment.serialize(),)
+        assert guest.told(RegistrationsMessage) == [], "who asked for an address is the members' business"
+        other.heard.clear()
+        guest.heard.clear()
+        await trio.sleep(relay_module.RELAY_AGAIN_S + 0.1)
+        assert other.told(TransactionsMessage)[0].transactions == (payment.serialize(),)
+        assert guest.told(TransactionsMessage) == []
+
+
+def test_what_waits_is_sent_in_parts_that_fit() -> None:
+    small = [b"%d" % number for number in range(2 * MAX_ITEMS + 5)]
+    parts = list(relay_module._in_messages(small))
+    assert [len(part) for part in parts] == [MAX_ITEMS, MAX_ITEMS, 5]
+    assert [item for part in parts for item in part] == small
+    large = [bytes(200_000)] * 5
+    assert [len(part) for part in relay_module._in_messages(large)] == [2]
+    assert list(relay_module._in_messages([])) == []
+
+
+# Evidence
+
+
+async def test_evidence_goes_to_every_member_and_not_to_guests(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation(*ALL) as federation:
+        guest = await guest_of(federation)
+        node = await federation.start_full_node()
+        await trio.sleep(0.5)
+        evidence = deposit_evidence(federation)
+        await node.relay.submit_evidence(evidence)
+        await federation.until(lambda: all(len(member.core.evidence) == 1 for member in federation.members.values()))
+        assert guest.told(EvidenceMessage) == []
+        with pytest.raises(Rejected) as caught:
+            await node.relay.submit_evidence(replace(evidence, proof=bytes(len(evidence.proof))))
+        assert caught.value.reason is EvidenceReason.WRONG_BLOCK
+
+
+async def test_evidence_that_is_false_everywhere_drops_its_sender(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation(0) as federation:
+        evidence = deposit_evidence(federation)
+        wrong_script = (Opening(0, CoinKind.DEPOSIT, 0, BOB.script()),)
+        for number, false in enumerate(
+            (
+                replace(evidence, openings=wrong_script),
+                replace(evidence, transaction=evidence.transaction[:-1] + b"\x01"),
+                replace(evidence, proof=evidence.proof[:-1] + b"\xff"),
+                replace(evidence, openings=(Opening(7, CoinKind.DEPOSIT, 0, ALICE.script()),)),
+            )
+        ):
+            guest = await federation.join(PeerId(f"guest {number}"))
+            await trio.sleep(0.5)
+            guest.say_all(EvidenceMessage((false.encode(), evidence.encode())))
+            await trio.sleep(0.1)
+            assert [left.reason for left in guest.left] == [DropReason.PROTOCOL_VIOLATION], number
+            assert len(federation.members[0].core.evidence) == 0
+        guest = await guest_of(federation)
+        guest.say_all(EvidenceMessage((b"no evidence",)))
+        await trio.sleep(0.1)
+        assert [left.reason for left in guest.left] == [DropReason.GARBLED_FRAME]
+
+
+async def test_evidence_of_an_unknown_block_does_not_drop_its_sender(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation(0) as federation:
+        evidence = deposit_evidence(federation)
+        federation.nodes[0].lag_blocks = 3
+        guest = await guest_of(federation)
+        guest.say_all(EvidenceMessage((evidence.encode(),)))
+        await trio.sleep(0.1)
+        assert (guest.left, len(federation.members[0].core.evidence)) == ([], 0)
+        federation.nodes[0].lag_blocks = 0
+        federation.nodes[0].outage = True
+        guest.say_all(EvidenceMessage((evidence.encode(),)))
+        await trio.sleep(0.1)
+        federation.nodes[0].outage = False
+        guest.say_all(EvidenceMessage((evidence.encode(),)))
+        await trio.sleep(0.1)
+        assert (guest.left, len(federation.members[0].core.evidence)) == ([], 1)
+
+
+async def test_evidence_beyond_the_inbox_is_not_taken_and_takes_nobodys_place(
+    autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with memory_federation(0) as federation:
+        member = federation.members[0]
+        evidence = deposit_evidence(federation)
+        unknown = replace(evidence, proof=b"\x01" * 80 + evidence.proof[80:])
+        flooder = await federation.join(PeerId("a flooder"))
+        guest = await guest_of(federation)
+        flooder.say_all(EvidenceMessage((unknown.encode(),) * 500))
+        guest.say_all(EvidenceMessage((evidence.encode(),)))
+        await trio.sleep(0.006)
+        assert len(member.relay._evidence) <= relay_module.INBOX_EVIDENCE + 1
+        await trio.sleep(0.05)
+        assert len(member.core.evidence) == 1, "judged in turn, not after all of the other's"
+        await trio.sleep(1)
+        assert len(member.relay._evidence) == 0
+        assert flooder.left == []
+
+
+# The inbox
+
+
+async def test_inbox_takes_from_each_peer_in_turn() -> None:
+    inbox: Inbox[int] = Inbox(max_items=3, max_bytes=100)
+    one, other = PeerId("one"), PeerId("other")
+    assert [inbox.put(one, number, 10) for number in (1, 2, 3, 4)] == [True, True, True, False]
+    assert inbox.put(other, 10, 100)
+    assert not inbox.put(other, 11, 1), "no byte left"
+    assert len(inbox) == 4
+    assert [await inbox.take() for _ in range(4)] == [(one, 1), (other, 10), (one, 2), (one, 3)]
+    assert inbox.put(one, 5, 101) is False
+    assert inbox.put(one, 5, 1)
+    assert inbox.put(other, 6, 1)
+    inbox.forget(one)
+    inbox.forget(one)
+    assert await inbox.take() == (other, 6)
+
+
+async def test_inbox_waits_for_an_item(autojump_clock: trio.abc.Clock) -> None:
+    inbox: Inbox[str] = Inbox(max_items=3, max_bytes=100)
+    taken: list[tuple[PeerId, str]] = []
+
+    async def take() -> None:
+        taken.append(await inbox.take())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(take)
+        await trio.testing.wait_all_tasks_blocked()
+        assert taken == []
+        inbox.put(GUEST, "an item", 1)
+    assert taken == [(GUEST, "an item")]
+
+
+# Registrations
+
+
+async def test_registration_reaches_every_member_and_survives_a_restart(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation(*ALL) as federation:
+        federation.members[1].relay.register(BOB.script())
+        await federation.until(
+            lambda: all(BOB.script() in member.core.registry for member in federation.members.values())
+        )
+        await federation.stop(2)
+        await federation.start(2)
+        registry = federation.members[2].core.registry
+        assert registry.claim_scripts() == (BOB.script(),)
+        assert registry.terms[federation.deposit_script(BOB.script())].claim_script == BOB.script()
+        assert {terms.kind for terms in registry.terms.values()} == set(CoinKind)
+
+
+async def test_script_that_no_claim_can_pay_is_refused_and_drops_who_relays_it(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation(0) as federation:
+        for script in (b"\x6a\x01x", b"\x00\x15" + bytes(21), b"x"):
+            with pytest.raises(RegistrationRefused) as caught:
+                federation.members[0].relay.register(Script(script))
+            assert caught.value.reason is RegistryReason.CLAIM_SCRIPT_TYPE
+        guest = await guest_of(federation)
+        guest.say_all(RegistrationsMessage((BOB.script(), b"x")))
+        await trio.sleep(0.1)
+        assert [left.reason for left in guest.left] == [DropReason.GARBLED_FRAME]
+        assert federation.members[0].core.registry.claim_scripts() == ()
+
+
+async def test_registrations_of_guests_are_rationed_and_written_at_once(
+    autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay_module, "GUEST_REGISTRATIONS_BURST", 50)
+    async with memory_federation(0, 1) as federation:
+        member = federation.members[0]
+        guest = await guest_of(federation)
+        scripts = tuple(p2wpkh(f"user {number}") for number in range(120))
+        writes: list[int] = []
+        write = type(federation.disks[0].database).write
+
+        def counting(database: object, changes: object) -> None:
+            writes.append(1)
+            write(database, changes)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(type(federation.disks[0].database), "write", counting)
+        guest.say(federation.peer_id(0), RegistrationsMessage(scripts[:50]))
+        guest.say(federation.peer_id(0), RegistrationsMessage(scripts[:50]))
+        guest.say(federation.peer_id(0), RegistrationsMessage(scripts[50:100]))
+        await trio.sleep(0.1)
+        assert member.core.registry.claim_scripts() == scripts[:50]
+        assert federation.members[1].core.registry.claim_scripts() == scripts[:50]
+        assert len(writes) == 2
+        await trio.sleep(25)
+        guest.say(federation.peer_id(0), RegistrationsMessage(scripts[100:]))
+        await trio.sleep(0.1)
+        assert len(member.core.registry) == 70
+        assert guest.left == []
+        member.relay.register(BOB.script())
+        assert BOB.script() in member.core.registry, "guests use up nothing of the node's own users"
+
+
+async def test_full_registry_lets_the_oldest_go(
+    autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry_module, "MAX_REGISTERED", 5)
+    async with memory_federation(0) as federation:
+        registry = federation.members[0].core.registry
+        told: list[int] = []
+        registry.on_new(lambda: told.append(1))
+        scripts = [p2tr(f"user {number}") for number in range(8)]
+        for script in scripts[:4]:
+            assert registry.add([script]) == [script]
+            await trio.sleep(1)
+        assert registry.add(scripts[3:7]) == scripts[4:7]
+        assert registry.add(scripts[3:7]) == []
+        assert registry.claim_scripts() == tuple(scripts[2:7])
+        assert set(federation.members[0].store.deposit_scripts()) == set(scripts[2:7])
+        assert federation.deposit_script(scripts[0]) not in registry.terms
+        assert len(registry.terms) == 5 + 2
+        assert len(told) == 5
+
+
+def deposit_evidence(federation: MemoryFederation) -> Evidence:
+    """Evidence of a deposit of Alice's, deep enough."""
+    federation.pay_deposit(ALICE.script(), 1_000_000)
+    [payment] = federation.l1.chain.blocks[-1].transactions[1:]
+    evidence = federation.l1.chain.evidence(payment, Opening(0, CoinKind.DEPOSIT, 0, ALICE.script()))
+    federation.bury()
+    return evidence
+
+
+def funded_by_hand(federation: MemoryFederation) -> Coin:
+    """A coin of Alice's in member 0's chain, to which nobody else has agreed."""
+    return federation.fund_by_hand(federation.members[0], ALICE)
