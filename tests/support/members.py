@@ -353,7 +353,7 @@ class MemoryFederation:
     def next_block(self, parent: ChainView, *transactions: Transaction, **header_changes: object) -> UnfinalBlock:
         """A block by the leader of the next view; valid unless its header is changed."""
         header = parent.tip.header
-        slot = Slot(header.view + 1, header.time_ms + 1_000, header.anchor, None, include_l1=False)
+        slot = Slot(header.view + 1, max(header.time_ms + 1, now_ms()), header.anchor, None, include_l1=False)
         built = build_block(parent, slot, Candidates((), transactions), NO_FACTS, self.rules)
         block = Block(replace(built.block.header, **header_changes), built.block.body)  # type: ignore[arg-type]
         built.state.tip = Tip(block.header)

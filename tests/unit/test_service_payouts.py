@@ -1,0 +1,282 @@
+"""Payouts from a final batch to a signed L1 transaction: shares that come early, late, false, or never."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+import trio
+
+from bridge.bitcoin.identifiers import Txid
+from bridge.bitcoin.transaction import Transaction, TxOut
+from bridge.l1.errors import L1RpcError, RpcCode
+from federation.approval import approve_batch
+from federation.cosign import CosignSession, CosignShare
+from pegnode.chain.builder import Candidates, Slot, build_block
+from pegnode.net.messages import Message, SharesMessage, SignedPayoutMessage
+from pegnode.net.transport import DropReason, PeerRole
+from pegnode.service import payouts as payouts_module
+from pegnode.service.unfinal import UnfinalBlock
+from tests.support.members import Member, MemoryFederation, Stranger, memory_federation
+from tests.support.mini_wallet import MiniWallet
+from tests.support.peg import p2tr
+from tests.support.signers import honest_facts
+
+ALL = (0, 1, 2, 3)
+HONEST = (0, 2, 3)
+FAULTY = 1
+ALICE = MiniWallet("alice")
+PAYEE = p2tr("payee")
+ONE_IS_ENOUGH = {"batch_min_payouts": 1}
+
+
+async def burn_some(federation: MemoryFederation, member: Member) -> Txid:
+    """A deposit and a burn, both final; the txid of the payout that follows."""
+    coin = await federation.fund(ALICE)
+    burn = federation.burn_output(1_000_000, PAYEE, ALICE.script())
+    change = TxOut(coin[1].value_sats - 1_001_000, ALICE.script())
+    member.relay.submit_transaction(ALICE.spend([coin], [burn, change]).serialize())
+    await federation.until(lambda: list(member.store.ledger.versions.items()))
+    [(txid, _)] = member.store.ledger.versions.items()
+    return txid
+
+
+class Lone:
+    """Member 0 alone with one payout that is about to become final, and what member 1 says of it."""
+
+    def __init__(self, federation: MemoryFederation, faulty: Stranger) -> None:
+        self.federation = federation
+        self.member = federation.members[0]
+        self.faulty = faulty
+        coin = federation.fund_by_hand(self.member, ALICE)
+        burn = federation.burn_output(1_000_000, PAYEE, ALICE.script())
+        change = TxOut(coin[1].value_sats - 1_001_000, ALICE.script())
+        federation.commit_block(self.member, ALICE.spend([coin], [burn, change]))
+        store = self.member.store
+        header = store.tip.header
+        anchor = federation.l1.chain.anchor(header.anchor.height + 1)
+        slot = Slot(header.view + 1, header.time_ms + 1_000, anchor, 2_000, include_l1=True)
+        built = build_block(store, slot, Candidates(), federation.l1.chain.facts(anchor), federation.rules)
+        self.block = UnfinalBlock(built.block, built.block.encode(), built.state)
+        [(self.txid, _)] = built.state.ledger.versions.items()
+
+    def finalize(self) -> None:
+        """The block with the payout becomes final."""
+        self.member.core.unfinal.add(self.block)
+        self.member.core.finalize(self.block.block.hash, self.federation.finalization(self.block))
+
+    def share(self, index: int) -> CosignShare:
+        """A member's signatures of the payout."""
+        rules, ledger = self.federation.rules, self.block.state.ledger
+        facts = honest_facts(ledger, rules.custody)
+        return self.federation.signer(index).cosign(
+            approve_batch(ledger, self.txid, facts, rules.custody, rules.params)
+        )
+
+    def signed(self) -> Transaction:
+        """The payout with signatures of members 1 to 3."""
+        rules, ledger = self.federation.rules, self.block.state.ledger
+        facts = honest_facts(ledger, rules.custody)
+        approved = approve_batch(ledger, self.txid, facts, rules.custody, rules.params)
+        session = CosignSession(approved.plan, rules.membership)
+        for index in (1, 2, 3):
+            session.add_share(self.share(index), index)
+        return session.combine()
+
+    async def say(self, message: Message) -> None:
+        """Member 1 says something, and it arrives."""
+        self.faulty.say(self.member.transport.peer_id, message)
+        await trio.sleep(0.05)
+
+    @property
+    def signatures(self) -> int:
+        return self.member.payouts.signatures(self.txid)
+
+
+@asynccontextmanager
+async def lone_member() -> AsyncIterator[Lone]:
+    async with memory_federation(0, peg=ONE_IS_ENOUGH) as federation:
+        faulty = await federation.join(federation.peer_id(FAULTY), PeerRole.MEMBER)
+        await trio.sleep(0.5)
+        yield Lone(federation, faulty)
+
+
+async def test_share_that_comes_before_its_batch_is_final_is_kept_and_used(autojump_clock: trio.abc.Clock) -> None:
+    async with lone_member() as lone:
+        await lone.say(SharesMessage((lone.share(1).encode(),)))
+        assert lone.signatures == 0
+        lone.finalize()
+        await trio.sleep(0.1)
+        assert lone.signatures == 2, "its own, and the early one"
+        assert lone.faulty.left == []
+
+
+async def test_early_share_that_is_false_drops_its_sender_when_it_can_be_judged(autojump_clock: trio.abc.Clock) -> None:
+    async with lone_member() as lone:
+        share = lone.share(1)
+        await lone.say(SharesMessage((replace(share, signatures=(bytes(64),) * len(share.signatures)).encode(),)))
+        assert lone.faulty.left == []
+        lone.finalize()
+        await trio.sleep(0.1)
+        assert [left.reason for left in lone.faulty.left] == [DropReason.PROTOCOL_VIOLATION]
+        assert lone.signatures == 1
+
+
+async def test_early_shares_of_one_member_push_out_only_its_own(autojump_clock: trio.abc.Clock) -> None:
+    async with lone_member() as lone:
+        other = await lone.federation.join(lone.federation.peer_id(2), PeerRole.MEMBER)
+        await trio.sleep(0.5)
+        other.say_all(SharesMessage((lone.share(2).encode(),)))
+        await trio.sleep(0.05)
+        share = lone.share(1)
+        made_up = [replace(share, txid=Txid(bytes([number]) * 32)).encode() for number in range(50)]
+        await lone.say(SharesMessage((share.encode(), *made_up)))
+        early = lone.member.payouts._early
+        assert len(early[1]) == payouts_module.MAX_EARLY_SHARES
+        lone.finalize()
+        await trio.sleep(0.1)
+        assert lone.signatures == 2, "its own and member 2's"
+
+
+@pytest.mark.parametrize("fault", ["signature", "count", "of another member"])
+async def test_false_share_drops_its_sender_and_spoils_nothing(fault: str, autojump_clock: trio.abc.Clock) -> None:
+    async with lone_member() as lone:
+        lone.finalize()
+        await trio.sleep(0.1)
+        share = lone.share(1)
+        false = {
+            "signature": replace(share, signatures=(bytes(64), *share.signatures[1:])),
+            "count": replace(share, signatures=(*share.signatures, share.signatures[0])),
+            "of another member": lone.share(2),
+        }[fault]
+        await lone.say(SharesMessage((false.encode(),)))
+        assert [left.reason for left in lone.faulty.left] == [DropReason.PROTOCOL_VIOLATION]
+        assert lone.signatures == 1
+        await trio.sleep(0.5)
+        await lone.say(SharesMessage((share.encode(),)))
+        assert lone.signatures == 2
+        await lone.say(SharesMessage((share.encode(),)))
+        assert lone.signatures == 2
+
+
+async def test_signed_payout_of_another_member_is_kept_and_broadcast(autojump_clock: trio.abc.Clock) -> None:
+    async with lone_member() as lone:
+        signed = lone.signed()
+        await lone.say(SignedPayoutMessage(signed.serialize()))
+        assert lone.member.store.signed_payout(lone.txid) is None, "it is not final here"
+        lone.finalize()
+        await lone.say(SignedPayoutMessage(signed.serialize()))
+        assert lone.member.store.signed_payout(lone.txid) == signed.serialize()
+        assert lone.txid in lone.federation.l1.mempool
+        progress = lone.member.live.payout_progress(lone.txid)
+        assert progress is not None
+        assert (progress.signed, progress.broadcast, progress.confirmations) == (True, True, 0)
+        assert lone.faulty.left == []
+
+
+async def test_false_payout_drops_its_sender(autojump_clock: trio.abc.Clock) -> None:
+    async with lone_member() as lone:
+        lone.finalize()
+        await trio.sleep(0.1)
+        signed = lone.signed()
+        witness = signed.inputs[0].witness
+        cases = [
+            (signed.with_witnesses([()] * len(signed.inputs)).serialize(), DropReason.PROTOCOL_VIOLATION),
+            (signed.with_witnesses([(bytes(64), *witness[1:])]).serialize(), DropReason.PROTOCOL_VIOLATION),
+            (b"no transaction", DropReason.GARBLED_FRAME),
+        ]
+        for data, reason in cases:
+            lone.faulty.left.clear()
+            await lone.say(SignedPayoutMessage(data))
+            assert [left.reason for left in lone.faulty.left] == [reason]
+            await trio.sleep(0.5)
+        assert lone.member.store.signed_payout(lone.txid) is None
+
+
+async def test_halt_that_comes_about_while_the_node_is_asked_forbids_the_signature(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    async with lone_member() as lone:
+        node = lone.federation.nodes[0]
+
+        def halt(method: str) -> None:
+            if method == "txouts":
+                lone.member.core.halt("the test says so")
+
+        node.on_ask = halt
+        lone.finalize()
+        await trio.sleep(0.1)
+        assert lone.signatures == 0
+        assert lone.member.payouts.refusal(lone.txid) == "refusal-halted"
+
+
+async def test_member_signs_nothing_of_a_reserve_that_its_node_misses(autojump_clock: trio.abc.Clock) -> None:
+    async with lone_member() as lone:
+        [coin] = [outpoint for outpoint, _ in lone.member.store.ledger.coins.items()]
+        theft = lone.federation.l1.chain.payment(TxOut(1, PAYEE))
+        spent = replace(theft, inputs=(replace(theft.inputs[0], outpoint=coin),))
+        lone.federation.l1.chain.mine(spent)
+        await trio.sleep(1)
+        lone.finalize()
+        await trio.sleep(1)
+        assert lone.signatures == 0
+        assert str(lone.member.payouts.refusal(lone.txid)).startswith("refusal-coin-missing")
+        reserve = await lone.member.core.questions.reserve(lone.member.store.ledger)
+        assert reserve.missing == (coin,)
+
+
+async def test_payout_that_the_node_refuses_is_offered_again(autojump_clock: trio.abc.Clock) -> None:
+    async with lone_member() as lone:
+        node = lone.federation.nodes[0]
+        node.refusals["send_raw_transaction"] = L1RpcError("sendrawtransaction", RpcCode.VERIFY_REJECTED, "full")
+        lone.finalize()
+        await lone.say(SignedPayoutMessage(lone.signed().serialize()))
+        await trio.sleep(5 * payouts_module.RETRY_S)
+        assert node.asked.count("send_raw_transaction") >= 4
+        assert not lone.member.payouts.is_broadcast(lone.txid)
+        assert lone.member.payouts._complaints == {lone.txid: "sendrawtransaction: full (-26)"}
+        node.refusals.clear()
+        await trio.sleep(payouts_module.RETRY_S + 1)
+        assert lone.member.payouts.is_broadcast(lone.txid)
+        assert lone.member.payouts._complaints == {}
+
+
+async def test_payout_completes_beside_a_member_that_sends_false_shares(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation(*HONEST, peg=ONE_IS_ENOUGH) as federation:
+        faulty = await federation.join(federation.peer_id(FAULTY), PeerRole.MEMBER)
+        txid = await burn_some(federation, federation.members[0])
+        faulty.say_all(SharesMessage((CosignShare(txid, FAULTY, (bytes(64),)).encode(),)))
+        await federation.until(lambda: txid in federation.l1.mempool)
+
+
+async def test_member_that_was_away_gets_what_others_have_signed(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation(*ALL, peg=ONE_IS_ENOUGH) as federation:
+        await federation.stop(3)
+        txid = await burn_some(federation, federation.members[0])
+        await federation.until(lambda: txid in federation.l1.mempool)
+        await trio.sleep(2 * payouts_module.RETRY_S)
+        await federation.start(3)
+        late = federation.members[3]
+        await federation.until(lambda: late.store.signed_payout(txid) is not None)
+        assert late.store.signed_payout(txid) == federation.members[0].store.signed_payout(txid)
+        assert late.dropped == []
+
+
+async def test_payout_is_broadcast_again_after_a_restart_and_forgotten_once_settled(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    async with memory_federation(*ALL, peg=ONE_IS_ENOUGH) as federation:
+        txid = await burn_some(federation, federation.members[0])
+        await federation.until(lambda: txid in federation.l1.mempool)
+        for index in ALL:
+            await federation.stop(index)
+        federation.l1.mempool.clear()  # as if the Bitcoin nodes had been restarted too
+        await federation.start(2)
+        await federation.until(lambda: txid in federation.l1.mempool)
+        await federation.start(0, 1, 3)
+        federation.bury()
+        member = federation.members[2]
+        await federation.until(lambda: not list(member.store.ledger.open_lineages.items()))
+        await trio.sleep(2 * payouts_module.RETRY_S)
+        payouts = member.payouts
+        assert (payouts._sessions, payouts._shares, payouts._refusals, payouts._complaints) == ({}, {}, {}, {})
