@@ -16,7 +16,7 @@ from tests.support.federation import CONFIRMATIONS, SIDECHAIN, FederationUnderTe
 from tests.support.mini_wallet import MiniWallet, coins_of
 
 TRANSFERS = 100
-STARTS = 3
+STARTS = 2
 POLL_S = 0.005
 MEBIBYTE = 1 << 20
 
