@@ -22,7 +22,8 @@ def address(
     node: NodeOption = None,
     name: WalletOption = DEFAULT_WALLET,
     to: Annotated[
-        str | None, typer.Option("--to", help="A sidechain address to credit. [default: a fresh one of the wallet]")
+        str | None,
+        typer.Option("--to", help="A sidechain address to credit.", show_default="a fresh one of the wallet"),
     ] = None,
     json: JsonOption = False,
 ) -> None:
@@ -63,14 +64,14 @@ def listing(
             return
         print_items(
             [(f"{coins(item.value_sats)}  {_state(item)}", _details(item)) for item in replies],
-            "no deposits yet; get an address with: peg deposit address",
+            "no deposits in L1 blocks yet; get an address with: peg deposit address",
         )
 
 
 def _details(deposit: DepositReply) -> dict[str, str]:
     details = {"paid by": deposit.outpoint, "to": deposit.claim_address or "-"}
     if deposit.claim_txid is not None:
-        details["credited by"] = deposit.claim_txid
+        details["credited by" if deposit.status == "claimed" else "will be credited by"] = deposit.claim_txid
     return details
 
 

@@ -10,11 +10,13 @@ from typing import Annotated
 import typer
 
 from bridge.bitcoin.addresses import Network, l1_network, sidechain_network
-from pegnode.config import NodeConfig
+from pegnode.config import ConfigReason, ConfigRefused, FunctionaryConfig, NodeConfig
 from pegnode.errors import PegnodeError
 from pegnode.genesis import Genesis
 from pegnode.local_federation import LocalFederation, client_of
 from pegnode.rpc.client import RpcClient
+
+DIRECTORY_VARIABLE = "PEGNODE_DIR"
 
 
 def default_directory() -> Path:
@@ -22,11 +24,17 @@ def default_directory() -> Path:
     return Path(os.environ.get("HOME", ".")) / ".pegnode"
 
 
+def command_on(directory: Path, words: str) -> str:
+    """`peg WORDS`, with --dir if it would go elsewhere without."""
+    usual = Path(os.environ.get(DIRECTORY_VARIABLE) or default_directory())
+    return f"peg {words}" if directory.absolute() == usual.absolute() else f"peg {words} --dir {directory}"
+
+
 DirectoryOption = Annotated[
     Path,
     typer.Option(
         "--dir",
-        envvar="PEGNODE_DIR",
+        envvar=DIRECTORY_VARIABLE,
         help="The local federation's directory.",
         default_factory=default_directory,
         show_default="~/.pegnode",
@@ -35,7 +43,10 @@ DirectoryOption = Annotated[
 NodeOption = Annotated[
     str | None,
     typer.Option(
-        "--node", envvar="PEGNODE_NODE", help="A member's name, or a node's .toml file. [default: any that runs]"
+        "--node",
+        envvar="PEGNODE_NODE",
+        help="A member's name, or the .toml file of a node or member.",
+        show_default="any member that runs",
     ),
 ]
 
@@ -59,14 +70,14 @@ class Home:
     def config(self) -> NodeConfig:
         """The configuration of the node to ask: the chosen one, else the first member that runs."""
         if self.node is not None and self.node.endswith(".toml"):
-            return NodeConfig.load(Path(self.node))
+            return _load_config(Path(self.node))
         federation = self.federation
         if self.node is not None:
             return federation.member_config(self.node)
         for name in federation.member_names:
             if federation.is_running(name):
                 return federation.member_config(name)
-        raise NoNode(f"no member runs in {self.directory}; start them with: peg up")
+        raise NoNode(f"no member runs in {self.directory}; start them with: {command_on(self.directory, 'up')}")
 
     @contextmanager
     def client(self) -> Iterator[RpcClient]:
@@ -82,6 +93,16 @@ class Home:
         """How addresses are written on the sidechain, and on L1."""
         name = self.genesis().l1.network
         return sidechain_network(name), l1_network(name)
+
+
+def _load_config(path: Path) -> NodeConfig:
+    """The configuration of a full node, or of a member: its file also says where keys are. Raises ConfigRefused."""
+    try:
+        return NodeConfig.load(path)
+    except ConfigRefused as error:
+        if error.reason is not ConfigReason.UNKNOWN_OPTION:
+            raise
+        return FunctionaryConfig.load(path)
 
 
 def rpc_url(config: NodeConfig) -> str:

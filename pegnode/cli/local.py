@@ -6,32 +6,46 @@ from typing import Annotated
 
 import typer
 
-from pegnode.cli.home import DirectoryOption
+from pegnode.cli.home import DirectoryOption, command_on
 from pegnode.cli.terminal import JsonOption, coins, errors_as_one_line, fail, out, print_fields, print_json, print_table
 from pegnode.errors import PegnodeError
 from pegnode.local_federation import LocalFederation
 from pegnode.rpc.client import RpcClientError
 from pegnode.rpc.results import PegInfoReply, StatusReply
 
+DEFAULT_MEMBERS = 4
 MemberCountOption = Annotated[
-    int, typer.Option("--members", min=1, max=15, help="How many members a new federation has.")
+    int | None,
+    typer.Option(
+        "--members", min=1, max=15, help="How many members a new federation has.", show_default=str(DEFAULT_MEMBERS)
+    ),
 ]
 
 
-def up(directory: DirectoryOption, members: MemberCountOption = 4) -> None:
+def up(directory: DirectoryOption, members: MemberCountOption = None) -> None:
     """Start a local federation with its own regtest Bitcoin node; make one first if there is none."""
     with errors_as_one_line():
         if not (directory / "federation").exists():
-            LocalFederation.create(directory, members)
-            out.print(f"made a federation of {members} members in {directory}", markup=False)
+            _make(directory, DEFAULT_MEMBERS if members is None else members)
         federation = LocalFederation.open(directory)
+        if members not in (None, len(federation.member_names)):
+            fail(f"the federation in {directory} has {len(federation.member_names)} members; use another --dir")
         federation.up()
         out.print(f"running: bitcoind, {', '.join(federation.running())}", markup=False)
         quorum = len(federation.member_names) - (len(federation.member_names) - 1) // 3
         out.print(
             f"{quorum} of {len(federation.member_names)} members are needed to make blocks and to sign", markup=False
         )
-        out.print("stop it with: peg down", markup=False)
+        out.print(f"stop it with: {command_on(directory, 'down')}", markup=False)
+
+
+def _make(directory: Path, members: int) -> None:
+    try:
+        (directory / "bitcoind").mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        fail(f"can't write to {directory}: {error.strerror}")
+    LocalFederation.create(directory, members)
+    out.print(f"made a federation of {members} members in {directory}", markup=False)
 
 
 def down(directory: DirectoryOption) -> None:
@@ -52,13 +66,13 @@ def status(directory: DirectoryOption, json: JsonOption = False) -> None:
             print_json({"members": replies, "peg": peg})
             return
         print_table(
-            ("member", "state", "height ", "view ", "anchor ", "L1 ", "peers ", "waiting "),
+            ("member", "state", "height ", "view ", "anchor ", "L1 ", "peers ", "mempool "),
             [_row(federation, name, reply) for name, reply in replies.items()],
             "no members",
         )
         out.print()
         if peg is None:
-            out.print("no member answers; start them with: peg up", markup=False)
+            out.print(f"no member answers; start them with: {command_on(directory, 'up')}", markup=False)
         else:
             _print_peg(peg)
 
@@ -128,7 +142,7 @@ def logs(
         federation.member_config_path(member)
         path = federation.log_path(member)
         if not path.exists():
-            fail(f"{member} has no log yet; start it with: peg up")
+            fail(f"{member} has no log yet; start it with: {command_on(directory, 'up')}")
         _tail(path, lines, follow)
 
 

@@ -19,13 +19,13 @@ def withdraw(
     amount: Annotated[str | None, typer.Argument(help="In bitcoin, such as 0.5; the L1 fee comes out of it.")] = None,
     max_fee_sats: Annotated[
         int | None,
-        typer.Option("--max-fee", min=0, help="Most that the payout may cost, in satoshis. [default: estimated]"),
+        typer.Option("--max-fee", min=0, help="Most that the payout may cost, in satoshis.", show_default="estimated"),
     ] = None,
     node: NodeOption = None,
     name: WalletOption = DEFAULT_WALLET,
     json: JsonOption = False,
 ) -> None:
-    """Burn coins of the wallet, and have the federation pay an L1 address. `peg withdraw list` shows withdrawals."""
+    """Burn coins of the wallet, and have the federation pay an L1 address. `peg withdraw list` shows everybody's."""
     with errors_as_one_line():
         home = Home(directory, node)
         if l1_address == "list" and amount is None:
@@ -54,9 +54,19 @@ def withdraw(
             {
                 "burn": burn,
                 "burned": coins(amount_sats),
-                "paid": f"at least {coins(estimate.received_sats)} to {l1_address}, with the next batch",
+                "paid": f"at least {coins(estimate.received_sats)} to {l1_address}, {_when(estimate)}",
             }
         )
+
+
+def _when(estimate: WithdrawalEstimateReply) -> str:
+    """When the payout comes: a batch leaves out whoever will not bear a share of its fee."""
+    if estimate.max_fee_sats >= estimate.suggested_max_fee_sats:
+        return "with the next batch"
+    return (
+        f"if a batch costs it {estimate.max_fee_sats} sats at most"
+        f" (suggested: {estimate.suggested_max_fee_sats}); until then the coins are locked"
+    )
 
 
 def _list(home: Home, json: bool) -> None:

@@ -191,6 +191,16 @@ def test_audit_recounts_every_term(peg: Peg) -> None:
     assert (reply.ok, reply.l1_held_sats) == (True, reply.reserves_sats)
 
 
+def test_node_is_chosen_by_name_or_by_file(peg: Peg) -> None:
+    member = peg.federation.local.member_config_path("bob")
+    assert peg.json("audit", "--node", str(member))["ok"]
+    assert peg.json("audit", "--node", "bob")["ok"]
+
+
+def test_withdrawal_with_a_small_fee_is_said_to_wait(peg: Peg) -> None:
+    assert "if a batch costs it 10 sats at most" in peg.ok("withdraw", L1_ADDRESS, "0.01", "--max-fee", "10")
+
+
 def test_logs_of_a_member_are_printed(peg: Peg) -> None:
     assert len(peg.ok("logs", "alice", "-n", "3").splitlines()) == 3
     assert str(peg.federation.local.log_path("dave")) in peg.ok("logs")
@@ -222,6 +232,8 @@ REFUSED = [
     ("withdraw too much", ("withdraw", L1_ADDRESS, "5"), "can be spent now"),
     ("withdraw how much", ("withdraw", L1_ADDRESS), "how much?"),
     ("fund the sidechain", ("l1", "fund", "SIDECHAIN", "0.5"), "sidechain"),
+    ("another size", ("up", "--members", "7"), "has 4 members; use another --dir"),
+    ("a file for a directory", ("up", "--dir", "GENESIS"), "can't write to"),
     ("configuration is none", ("node", "run", "--config", "GENESIS"), "config-not-toml"),
     ("configuration of another", ("node", "run", "--config", "FUNCTIONARY"), "config-unknown-option: "),
     ("runs already", ("functionary", "run", "--config", "FUNCTIONARY"), "another process uses"),
