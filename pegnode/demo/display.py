@@ -2,6 +2,7 @@
 
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -22,6 +23,9 @@ from pegnode.demo.scene import MemberState, Scene
 PICTURE_WIDTH: Final = MAX_WIDTH
 PLAIN_WIDTH: Final = 120
 REFRESHES_PER_SECOND: Final = 8
+ECHOED_INTERRUPT: Final = "^C"
+"""What terminals write where the cursor is, right of the panel. If that began a new line, the panel would be redrawn a
+line too low, and its top would be left behind."""
 
 _WEB_FONT = re.compile(r"\s*@font-face \{[^}]*\}")
 _MATRIX: Final = '<g class="demo-matrix">'
@@ -100,7 +104,9 @@ class LiveDisplay:
         self._console.print(line(event, elapsed_s, self._console.width))
 
     def show(self, scene: Scene, elapsed_s: float) -> None:
-        """Keep the scene for the next time the panel is drawn."""
+        """Keep the scene for the next time the panel is drawn; terms that nobody told this time stay as they were."""
+        if scene.terms is None and self._scene is not None:
+            scene = replace(scene, terms=self._scene.terms)
         self._scene = scene
         self._elapsed_s = elapsed_s
 
@@ -115,7 +121,7 @@ class LiveDisplay:
     def _panel(self) -> Panel:
         self._spinner.update(text=Text(self._awaited, "dim"))
         now = self._spinner if self._awaited else Text()
-        return dashboard(self._scene, self._title, now, self._elapsed_s, self._console.width)
+        return dashboard(self._scene, self._title, now, self._elapsed_s, self._console.width - len(ECHOED_INTERRUPT))
 
 
 class Picture:

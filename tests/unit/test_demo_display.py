@@ -79,6 +79,17 @@ def test_live_display_scrolls_the_story_above_the_panel(width: int) -> None:
     assert text.rindex("╰─") > text.rindex("✖ killed")
 
 
+def test_live_panel_leaves_room_for_an_echoed_interrupt_and_keeps_the_last_terms() -> None:
+    console = Console(file=io.StringIO(), width=80, height=50, force_terminal=True, color_system=None, theme=THEME)
+    display = LiveDisplay(console)
+    with display:
+        display.show(scene(), 1.0)
+        display.show(scene(terms=None), 2.0)
+    lines = cast(io.StringIO, console.file).getvalue().splitlines()
+    assert max(len(text.rstrip()) for text in lines if "╰─" in text) == 78
+    assert any("✓ equal" in text for text in lines[lines.index(next(text for text in lines if "2 s" in text)) - 9 :])
+
+
 def test_plain_display_is_ascii_and_tells_what_became_of_members() -> None:
     words = io.StringIO()
     narrator = Narrator([PlainDisplay(Console(file=words, width=100))])
