@@ -11,7 +11,7 @@ from bridge.bitcoin.amounts import parse_btc
 from bridge.bitcoin.identifiers import hash_to_hex
 from bridge.l1.client import L1Client
 from bridge.l1.errors import L1RpcError
-from bridge.l1.regtest import RegtestMiner
+from bridge.l1.regtest import AddressType, RegtestMiner
 from pegnode.cli.home import DirectoryOption, Home
 from pegnode.cli.terminal import JsonOption, errors_as_one_line, out, print_json
 from pegnode.errors import PegnodeError
@@ -21,7 +21,8 @@ MAX_BLOCKS_AT_ONCE = 10_000
 MATURITY_BLOCKS = 101
 
 l1_app = typer.Typer(
-    no_args_is_help=True, help="The regtest Bitcoin node: mine blocks, and pay addresses. Refused on any other chain."
+    no_args_is_help=True,
+    help="The regtest Bitcoin node: mine blocks, pay addresses, and make some. Refused on any other chain.",
 )
 
 
@@ -94,3 +95,22 @@ def fund(
             print_json({"txid": txid_hex, "value_sats": value_sats})
         else:
             out.print(txid_hex, markup=False)
+
+
+@l1_app.command("address")
+def address(
+    directory: DirectoryOption,
+    kind: Annotated[AddressType, typer.Option("--type", help="In bitcoind's words.")] = AddressType.P2WPKH,
+    json: JsonOption = False,
+) -> None:
+    """Show a fresh L1 address of the miner: somewhere to withdraw to."""
+    with errors_as_one_line():
+
+        async def work(_: L1Client, miner: RegtestMiner) -> str:
+            return await miner.new_address(kind)
+
+        fresh = on_regtest(Home(directory), work)
+        if json:
+            print_json({"address": fresh})
+        else:
+            out.print(fresh, markup=False)

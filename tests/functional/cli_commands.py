@@ -197,6 +197,12 @@ def test_node_is_chosen_by_name_or_by_file(peg: Peg) -> None:
     assert peg.json("audit", "--node", "bob")["ok"]
 
 
+def test_l1_address_is_of_the_type_asked_for(peg: Peg) -> None:
+    assert peg.ok("l1", "address").startswith("bcrt1q")
+    assert peg.json("l1", "address", "--type", "bech32m")["address"].startswith("bcrt1p")
+    assert peg.ok("l1", "address", "--type", "legacy")[0] in "mn"
+
+
 def test_withdrawal_with_a_small_fee_is_said_to_wait(peg: Peg) -> None:
     assert "if a batch costs it 10 sats at most" in peg.ok("withdraw", L1_ADDRESS, "0.01", "--max-fee", "10")
 
