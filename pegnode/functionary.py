@@ -40,7 +40,7 @@ async def run_functionary(config: FunctionaryConfig) -> None:
     try:
         payouts = Payouts(core, parts.client, peers, signer)
         reports = L1Reports(core, peers, member.index)
-        proposer = Proposer(core, reports.by_member)
+        proposer = Proposer(core, reports.by_member, genesis.consensus.view_timeout_ms / 4_000)
         machine = Simplex(member.index, rules.membership, genesis.consensus)
         driver = ConsensusDriver(core, peers, machine, journal, signer, proposer, Judge(core))
         work = WorkWatch(core, proposer, driver)

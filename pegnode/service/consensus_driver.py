@@ -119,10 +119,9 @@ class ConsensusDriver:
             raise MalformedError("a proposal comes with its leader's vote for it")
         if not self._checks.is_genuine(peer, vote):
             return
-        certificates = self._checks.news(peer, justification)
-        if certificates is None:
-            return
-        self._feed(ev.ProposalReceived(self._info(block), vote, tuple(certificates)), (block, message.block))
+        # By themselves, since a proposal that is refused would take them with it.
+        if self._take_certificates(peer, justification):
+            self._feed(ev.ProposalReceived(self._info(block), vote), (block, message.block))
 
     def _receive_votes(self, peer: PeerId, message: VotesMessage) -> None:
         for data in message.votes:
@@ -133,9 +132,14 @@ class ConsensusDriver:
             self._feed(ev.VoteReceived(vote))
 
     def _receive_certificates(self, peer: PeerId, message: CertificatesMessage) -> None:
-        news = self._checks.news(peer, map(Certificate.decode, message.certificates))
+        self._take_certificates(peer, [Certificate.decode(data) for data in message.certificates])
+
+    def _take_certificates(self, peer: PeerId, certificates: list[Certificate]) -> bool:
+        """Tell the machine of what is news; False, and the sender dropped, when one is not genuine."""
+        news = self._checks.news(peer, certificates)
         for certificate in news or ():
             self._feed(ev.CertificateReceived(certificate))
+        return news is not None
 
     def _answer_block_request(self, peer: PeerId, message: BlockRequest) -> None:
         block_hash = BlockHash(message.block_hash)

@@ -12,7 +12,7 @@ from bridge.deposits import ReserveTerms, build_evidence, find_openings
 from bridge.errors import MalformedError, Reason, Rejected
 from bridge.evidence import Evidence
 from bridge.l1.client import L1Client
-from bridge.l1.errors import L1RpcError, L1Unavailable
+from bridge.l1.errors import L1Error, L1RpcError
 from bridge.state import Anchor
 from pegnode.errors import Refusal
 from pegnode.mempool.evidence_pool import EvidencePoolReason
@@ -64,13 +64,13 @@ class EvidenceMaker:
             self._poked = trio.Event()
             try:
                 await self._make_all()
-            except L1Unavailable as outage:
+            except L1Error as outage:
                 log.info("no evidence made", detail=str(outage))
 
     async def _make_all(self) -> None:
         """Of each transaction by itself: whoever pays an address must not keep the others' deposits out."""
-        watched = dict(self._watched_payments())
-        watched.update(await self._confirmed_batches())
+        watched: dict[Txid, Anchor | None] = dict.fromkeys(self._open_versions())
+        watched.update(self._watched_payments())
         l1_tip = self._core.watcher.tip
         self._failed_at = {txid: tip for txid, tip in self._failed_at.items() if tip == l1_tip and txid in watched}
         for txid, block in watched.items():
@@ -82,21 +82,22 @@ class EvidenceMaker:
                 self._failed_at[txid] = l1_tip
                 log.warning("no evidence made of a transaction", l1_txid=hash_to_hex(txid), detail=str(error))
 
-    async def _make(self, txid: Txid, block: Anchor) -> None:
+    async def _make(self, txid: Txid, block: Anchor | None) -> None:
+        """Make evidence of one transaction. block: where it is, if that is known."""
+        # A payout is looked for however long ago it confirmed: one that nobody found would lock its coins for good.
+        block = block or await self._core.questions.block_of(txid)
+        if block is None or not self._is_buried(block):
+            return
         evidence = await self._evidence(txid, block, self._core.registry.terms)
         if evidence is not None:
             await self._submit(evidence)
             log.info("evidence made", l1_txid=hash_to_hex(txid), openings=len(evidence.openings))
 
-    async def _confirmed_batches(self) -> dict[Txid, Anchor]:
-        """The recorded versions of open batches that are deep enough. Raises L1Unavailable.
-
-        However long ago: a settlement that nobody found would lock its coins for good.
-        """
-        core = self._core
-        txids = [version.txid for _, lineage in core.store.ledger.open_lineages.items() for version in lineage.versions]
-        found = {txid: await core.questions.block_of(txid) for txid in txids}
-        return {txid: block for txid, block in found.items() if block is not None and self._is_buried(block)}
+    def _open_versions(self) -> Iterator[Txid]:
+        """The recorded versions of open batches."""
+        for _, lineage in self._core.store.ledger.open_lineages.items():
+            for version in lineage.versions:
+                yield version.txid
 
     def _watched_payments(self) -> Iterator[tuple[Txid, Anchor]]:
         """Transactions, deep enough, that pay a watched script and have not entered."""

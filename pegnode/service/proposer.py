@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 import structlog
+import trio
 
 from bridge.batch import build_batch, payout_due
 from bridge.bitcoin.hashes import sha256d
@@ -26,11 +27,16 @@ PAYOUT_WORK: Final = b"payout"
 
 
 class Proposer:
-    """Builds blocks. reports: by member, the L1 block that it reports buried; kept up to date by their receiver."""
+    """Builds blocks.
 
-    def __init__(self, core: NodeCore, reports: Mapping[int, Anchor]) -> None:
+    reports: by member, the L1 block that it reports buried; kept up to date by their receiver.
+    patience_s: how long the Bitcoin node may take before a block is built, and again before it is proposed.
+    """
+
+    def __init__(self, core: NodeCore, reports: Mapping[int, Anchor], patience_s: float) -> None:
         self._core = core
         self._reports = reports
+        self._patience_s = patience_s
 
     async def build(self, view: int, parent_hash: BlockHash, *, include_l1: bool) -> UnfinalBlock | None:
         """The block for `view` on `parent_hash`, kept among the unfinal ones; None when the parent's state is gone.
@@ -42,8 +48,8 @@ class Proposer:
         if include_l1 and not core.halted:
             try:
                 built = await self._build_with_l1(parent_hash, view)
-            except (L1Error, VoteWithheld) as obstacle:
-                log.info("proposing without L1", view=view, detail=str(obstacle))
+            except (L1Error, VoteWithheld, trio.TooSlowError) as obstacle:
+                log.info("proposing without L1", view=view, detail=str(obstacle) or "the Bitcoin node is too slow")
         # The chain may have moved on meanwhile, and left the parent, or the block's state, behind.
         parent = core.unfinal.view(parent_hash)
         if parent is None:
@@ -80,27 +86,29 @@ class Proposer:
     async def _build_with_l1(self, parent_hash: BlockHash, view: int) -> BuiltBlock | None:
         """The block with all that can enter; None when nothing of L1 can, or the parent's state is gone.
 
-        Raises L1Error, VoteWithheld.
+        Raises L1Error, VoteWithheld, or trio.TooSlowError.
         """
         core, params = self._core, self._core.rules.params
         parent = core.unfinal.view(parent_hash)
         if parent is None:
             return None
         header = parent.tip.header
-        anchor = await self.best_anchor(header.anchor)
-        evidence = core.evidence.select(anchor.height, params.max_evidence_bytes)
-        if anchor == header.anchor and not evidence and not payout_due(parent.ledger, params):
-            return None  # L1 has no news: the Bitcoin node need not be asked anything
-        facts = await core.questions.facts_for_evidence(header.anchor, anchor, evidence)
-        feerate = await core.questions.feerate_sat_kvb() or params.feerate_floor_sat_kvb
+        with trio.fail_after(self._patience_s):
+            anchor = await self.best_anchor(header.anchor)
+            evidence = core.evidence.select(anchor.height, params.max_evidence_bytes)
+            if anchor == header.anchor and not evidence and not payout_due(parent.ledger, params):
+                return None  # L1 has no news: the Bitcoin node need not be asked anything
+            facts = await core.questions.facts_for_evidence(header.anchor, anchor, evidence)
+            feerate = await core.questions.feerate_sat_kvb() or params.feerate_floor_sat_kvb
         slot = Slot(view, core.now_ms(), anchor, feerate, include_l1=True)
         parent = core.unfinal.view(parent_hash)
         if parent is None:
             return None
         built = build_block(parent, slot, Candidates(evidence, self._transactions(parent)), facts, core.rules)
-        prudence = await core.questions.vote_facts(
-            header, built.block, parent.ledger, now_ms=core.now_ms(), halted=core.halted
-        )
+        with trio.fail_after(self._patience_s):
+            prudence = await core.questions.vote_facts(
+                header, built.block, parent.ledger, now_ms=core.now_ms(), halted=core.halted
+            )
         check_vote_conditions(built.block, header, prudence, core.rules)
         return built
 

@@ -5,7 +5,7 @@ and a certificate is checked only if it says what none before it said: a quorum'
 one statement, of which the first tells all.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final
 
 import structlog
@@ -48,12 +48,15 @@ class SignatureChecks:
             return False
         return True
 
-    def news(self, peer: PeerId, certificates: Iterable[Certificate]) -> list[Certificate] | None:
-        """The genuine ones of what was not certified before; None, and the sender dropped, when one is not genuine."""
-        new = []
+    def news(self, peer: PeerId, certificates: Sequence[Certificate]) -> list[Certificate] | None:
+        """Those that say what none before them said; None, and the sender dropped, when one is not genuine.
+
+        The caller sees to it that every one of them is acted upon: none will be told of again.
+        """
+        new: dict[Statement, Certificate] = {}
         for certificate in certificates:
             statement = (certificate.kind, certificate.view, bytes(certificate.block_hash))
-            if statement in self._certified:
+            if statement in self._certified or statement in new:
                 continue
             if not self._charge(peer, self._rules.membership.quorum):
                 return None
@@ -62,11 +65,11 @@ class SignatureChecks:
             except VoteRejected as rejected:
                 self._condemn(peer, rejected)
                 return None
-            self._certified[statement] = None
-            if len(self._certified) > MAX_STATEMENTS:
-                del self._certified[next(iter(self._certified))]
-            new.append(certificate)
-        return new
+            new[statement] = certificate
+        self._certified.update(dict.fromkeys(new))
+        for oldest in list(self._certified)[: len(self._certified) - MAX_STATEMENTS]:
+            del self._certified[oldest]
+        return list(new.values())
 
     def _charge(self, peer: PeerId, checks: int) -> bool:
         allowance = self._allowances.setdefault(peer, Allowance(CHECKS_PER_S, CHECKS_BURST, trio.current_time))

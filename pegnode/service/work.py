@@ -32,13 +32,21 @@ class WorkWatch:
         self._driver = driver
         self._l1_since_ms: dict[bytes, int] = {}
         self._passes: dict[bytes, int] = {}
+        self._told: bool | None = None
         self._anchor: Anchor = core.store.tip.header.anchor
         self._poked = trio.Event()
         core.on_work(self._poke)
         core.on_final(self._after_final)
 
     def _poke(self) -> None:
+        if not self._told and self._waits():
+            self._tell(known=True)  # whatever the Bitcoin node, which may be slow, has to say
         self._poked.set()
+
+    def _tell(self, *, known: bool) -> None:
+        if known != self._told:
+            self._told = known
+            self._driver.work_known(known)
 
     def _after_final(self, unfinal: UnfinalBlock) -> None:
         header, body = unfinal.block.header, unfinal.block.body
@@ -61,10 +69,15 @@ class WorkWatch:
         while True:
             await self._poked.wait()
             self._poked = trio.Event()
-            self._driver.work_known(await self._is_known())
+            known = await self._is_known()
+            self._tell(known=known or self._waits())
+
+    def _waits(self) -> bool:
+        """Whether a transaction waits that may enter a block."""
+        return any(map(self._may_enter, self._transactions()))
 
     async def _is_known(self) -> bool:
-        if any(map(self._may_enter, self._transactions())):
+        if self._waits():
             return True
         try:
             l1_work = await self._proposer.l1_work()

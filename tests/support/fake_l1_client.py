@@ -17,7 +17,7 @@ from bridge.l1.errors import L1Reason, L1RpcError, L1Unavailable, RpcCode
 from tests.support.fake_l1 import FakeBlock, FakeL1, merkle_block
 
 ANSWER_S = 0.001
-"""How long every answer takes: long enough for other tasks to change the world meanwhile."""
+"""How long an answer takes, unless the test says otherwise: other tasks may change the world meanwhile."""
 
 
 @dataclass
@@ -44,6 +44,7 @@ class FakeL1Client:
 
     world: L1World
     lag_blocks: int = 0
+    answer_s: float = ANSWER_S
     outage: bool = False
     feerate_sat_kvb: int | None = 2_000
     refusals: dict[str, L1RpcError] = field(default_factory=dict)
@@ -139,7 +140,7 @@ class FakeL1Client:
 
     async def _ask(self, method: str) -> None:
         self.asked.append(method)
-        await trio.sleep(ANSWER_S)
+        await trio.sleep(self.answer_s)
         if self.on_ask is not None:
             self.on_ask(method)
         if self.outage:

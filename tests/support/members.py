@@ -156,7 +156,8 @@ class Member:
         self.payouts = Payouts(self.core, client, self.peers, signer)
         if index is not None and signer is not None:
             self.reports = L1Reports(self.core, self.peers, index)
-            self.proposer = Proposer(self.core, self.reports.by_member)
+            patience_s = federation.genesis.consensus.view_timeout_ms / 4_000
+            self.proposer = Proposer(self.core, self.reports.by_member, patience_s)
             self.machine = Simplex(index, rules.membership, federation.genesis.consensus)
             self.journal = self._journal(index)
             self.judge = Judge(self.core)

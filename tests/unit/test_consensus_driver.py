@@ -49,7 +49,7 @@ class DriverRig:
             Simplex(OWN, rules.membership, PARAMS),
             Journal.create(MemoryEntries(), JournalIdentity(rules.chain_id, 0, OWN)),
             Signer(secrets, rules.membership, OWN, rules.chain_id, bytes),
-            Proposer(self.core, {}),
+            Proposer(self.core, {}, patience_s=1.0),
             Judge(self.core),
         )
 

@@ -332,6 +332,49 @@ async def test_leader_whose_bitcoin_node_fails_proposes_without_l1(autojump_cloc
         assert built.block.header.anchor == member.store.tip.header.anchor
 
 
+async def test_transfers_go_on_while_every_bitcoin_node_hangs(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation(*ALL) as federation:
+        coin = await federation.fund(ALICE)
+        federation.members[0].relay.register(BOB.script())
+        federation.pay_deposit(BOB.script(), 1_000_000)
+        federation.bury()
+        await federation.until(lambda: all(len(member.core.evidence) for member in federation.members.values()))
+        for node in federation.nodes.values():
+            node.answer_s = 1_000
+        payment = ALICE.pay(coin, BOB.script())
+        federation.members[1].relay.submit_transaction(payment.serialize())
+        started_s = trio.current_time()
+        await federation.settled(payment)
+        assert trio.current_time() - started_s < 3
+
+
+async def test_certificate_is_heard_whatever_it_came_with(autojump_clock: trio.abc.Clock) -> None:
+    """It is told of once only, so nothing that is refused may take it along."""
+    async with three_and_a_faulty_one(0) as (federation, faulty):
+        machine = federation.members[0].machine
+        genuine = [federation.certificate(VoteKind.NULLIFY, view).encode() for view in (1, 2, 3)]
+        forged = replace(federation.certificate(VoteKind.NULLIFY, 9), view=8).encode()
+
+        faulty.say(CertificatesMessage((genuine[0], b"no certificate")), 0)
+        await trio.sleep(0.5)
+        faulty.say(CertificatesMessage((genuine[0], forged)), 0)
+        await trio.sleep(0.5)
+        assert machine.view == 1
+        faulty.say(CertificatesMessage((genuine[0],)), 0)
+        await trio.sleep(0.1)
+        assert machine.view == 2
+
+        block = federation.next_block(federation.members[0].store)
+        misled = federation.vote(FAULTY, VoteKind.NOTARIZE, 7, block.block.hash)  # another view than the block's
+        faulty.say(ProposalMessage(block.data, misled.encode(), (genuine[1],)), 0)
+        await trio.sleep(0.1)
+        assert machine.view == 3
+        assert [left.reason for left in faulty.stranger.left] == [
+            DropReason.GARBLED_FRAME,
+            DropReason.PROTOCOL_VIOLATION,
+        ]
+
+
 # What can't enter hurries nobody
 
 
