@@ -22,7 +22,7 @@ if ! fits "$venv/bin/python"; then
     "$found" -m venv "$venv"
 fi
 
-echo "setup: installing the locked packages into $venv"
+echo "setup: installing the locked packages into $venv, which takes a minute or two the first time"
 # An index, a find-links folder or options set on this machine change where pip looks, never what it accepts. Without
 # build isolation the few packages that have no wheel are built by the locked setuptools, not by whatever is newest.
 pip() {
