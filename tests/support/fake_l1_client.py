@@ -40,6 +40,7 @@ class FakeL1Client:
 
     refusals: an error by method, raised instead of an answer.  asked: the methods' names.
     on_ask: called with each name before it is answered.  stale: blocks by hash that it knows off its active chain.
+    unread: blocks that it knows by their headers alone.
     """
 
     world: L1World
@@ -51,6 +52,7 @@ class FakeL1Client:
     asked: list[str] = field(default_factory=list)
     on_ask: Callable[[str], None] | None = None
     stale: dict[BlockHash, FakeBlock] = field(default_factory=dict)
+    unread: set[BlockHash] = field(default_factory=set)
 
     async def tip(self) -> tuple[int, BlockHash]:
         await self._ask("tip")
@@ -158,7 +160,8 @@ class FakeL1Client:
         depth = -1 if block_hash in self.stale else len(self._blocks) - block.height
         parent = BlockHash(block.header[4:36])
         root = block.header[36:68]
-        return L1Header(block.hash, block.height, depth, len(block.transactions), root, 0, parent)
+        n_tx = 0 if block_hash in self.unread else len(block.transactions)
+        return L1Header(block.hash, block.height, depth, n_tx, root, 0, parent)
 
     def _header_of(self, txid: Txid) -> FakeBlock | None:
         return next((block for block in self._blocks if txid in {tx.txid for tx in block.transactions}), None)

@@ -118,23 +118,23 @@ async def test_blocks_whose_finalization_is_a_descendants_are_fetched(gap: int, 
         assert len(node.core.unfinal) == 0
 
 
-async def test_proven_blocks_that_were_forgotten_are_fetched_again(autojump_clock: trio.abc.Clock) -> None:
+async def test_proven_blocks_of_which_one_was_forgotten_are_fetched_again(autojump_clock: trio.abc.Clock) -> None:
     async with library(1) as books:
         federation, node = books.federation, books.node
         run = federation.run_of_blocks(books.store, 3)
-        first = certified(federation, federation_block(books, 1))
+        first, last = certified(federation, federation_block(books, 1)), certified(federation, run[2])
+        bare = [FinalBlock(unfinal.data, b"") for unfinal in run]
         books.boast(4)
         assert await books.requested() == 1
-        header = run[2].block.header.encode()
-        books.answer(first, FinalBlock(run[0].data, b""), headers=(run[1].block.header.encode(), header),
-                     certificate=federation.finalization(run[2]))  # fmt: skip
-        assert await books.requested() == 3
+        proof = (run[2].block.header.encode(),)
+        books.answer(first, bare[0], bare[1], headers=proof, certificate=federation.finalization(run[2]))
+        assert await books.requested() == 4, "the next after those that are proven"
         assert node.height == 1
         node.core.unfinal.forget(run[0].block.hash)
-        books.answer(FinalBlock(run[1].data, b""), certified(federation, run[2]))
+        books.answer(last)
         books.boast(4)
         assert await books.requested() == 2, "what stood on it has to be proven again"
-        books.answer(FinalBlock(run[0].data, b""), FinalBlock(run[1].data, b""), certified(federation, run[2]))
+        books.answer(bare[0], bare[1], last)
         await federation.until(lambda: node.height == 4)
         assert books.left() == []
 

@@ -36,6 +36,7 @@ class Post:
     """Member 0's peers, another member, and a guest, all connected; what reached the handlers."""
 
     def __init__(self, network: MemoryNetwork) -> None:
+        self.network = network
         self.own = network.transport(PeerId(MEMBERSHIP.members[0].peer_id))
         self.peers = Peers(self.own, MEMBERSHIP)
         self.member = Stranger(network.transport(MEMBER))
@@ -104,6 +105,16 @@ async def test_guest_is_dropped_for_a_message_out_of_place(
         assert made.left == [GUEST]
         assert made.received == []
         assert MEMBER in made.own.connected()
+
+
+async def test_what_came_before_the_drop_and_was_not_heard_yet_is_not_heard(autojump_clock: trio.abc.Clock) -> None:
+    async with post() as made:
+        made.network.set_delay(GUEST, made.own.peer_id, (0.002, 0.002))
+        made.guest.say(made.own.peer_id, RegistrationsMessage((b"x",)))
+        made.guest.say(made.own.peer_id, TIP)  # arrives at the same moment
+        await trio.sleep(0.1)
+        assert [left.reason for left in made.guest.left] == [DropReason.GARBLED_FRAME]
+        assert made.received == []
 
 
 async def test_garbage_drops_its_sender_and_nobody_else(autojump_clock: trio.abc.Clock) -> None:
