@@ -48,7 +48,7 @@ def _claimed(core: NodeCore, claim_script: Script) -> Iterator[DepositInfo]:
 
 def _seen(core: NodeCore, claim_script: Script) -> Iterator[DepositInfo]:
     """Payments in L1's latest blocks that are not credited."""
-    for payment in core.watcher.payments_to(core.registry.reserve(claim_script).script):
+    for payment in core.watcher.payments_to(core.registry.script_of(claim_script)):
         below = payment.value_sats < core.rules.params.min_deposit_sats
         claim = claim_transaction(payment.outpoint, payment.value_sats, claim_script, core.rules.params)
         yield DepositInfo(

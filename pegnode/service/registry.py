@@ -62,6 +62,10 @@ class DepositRegistry:
         """What a deposit for `claim_script` pays."""
         return reserve_script(self.policy, CoinKind.DEPOSIT, claim_script)
 
+    def script_of(self, claim_script: Script) -> Script:
+        """The output script of that; at once for a registered one."""
+        return self._reserve_scripts.get(claim_script) or self.reserve(claim_script).script
+
     def on_new(self, listener: Callable[[], None]) -> None:
         """Call `listener` when claim scripts were registered."""
         self._listeners.append(listener)

@@ -1,0 +1,86 @@
+"""The running node as its RPC sees it."""
+
+import pytest
+import trio
+
+from bridge.errors import Rejected
+from pegnode.chain.transactions import TransactionRule
+from pegnode.net.transport import PeerId
+from pegnode.rpc.node_api import NodeUnavailable, UnavailableReason
+from tests.support.members import memory_federation
+from tests.support.mini_wallet import MiniWallet
+
+ALL = (0, 1, 2, 3)
+ALICE = MiniWallet("alice")
+BOB = MiniWallet("bob")
+
+
+async def test_status_shows_chain_members_and_l1(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation(0, 1, 2) as federation:
+        await federation.fund(ALICE)
+        status = federation.members[1].live.status()
+        assert status.member == 1
+        assert status.leader == federation.rules.membership.leader(status.view)
+        assert [member.connected for member in status.members] == [True, True, True, False]
+        assert (status.syncing, status.best_known_height) == (False, federation.height)
+        assert (status.l1.reachable, status.l1.height) == (True, federation.l1.chain.height)
+        assert (status.halt_findings, status.waiting_for) == ((), ())
+        assert status.uptime_ms > 0
+
+
+async def test_status_names_what_is_missing(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation(0, 1) as federation:
+        federation.nodes[0].outage = True
+        await trio.sleep(2)
+        federation.members[0].core.halt("a finding")
+        federation.members[0].core.halt("a finding")
+        status = federation.members[0].live.status()
+        assert status.halt_findings == ("a finding",)
+        assert not status.l1.reachable
+        assert len(status.waiting_for) == 2
+        assert "the Bitcoin node" in status.waiting_for[0]
+        assert "quorum" in status.waiting_for[1]
+
+
+async def test_peers_are_shown_with_their_heights(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation(*ALL) as federation:
+        await federation.fund(ALICE)
+        await federation.join(PeerId("a guest"))
+        await trio.sleep(0.5)
+        peers = {peer.peer_id: peer for peer in federation.members[0].live.peers()}
+        assert len(peers) == 4
+        member = peers[federation.peer_id(2)]
+        assert (member.member, member.final_height) == (2, federation.height)
+        assert member.round_trip_ms is not None
+        assert (peers["a guest"].member, peers["a guest"].final_height) == (None, None)
+
+
+async def test_transaction_is_tried_without_being_taken(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation(0) as federation:
+        member = federation.members[0]
+        payment = ALICE.pay(federation.fund_by_hand(member, ALICE), BOB.script())
+        verdict = member.live.try_transaction(payment.serialize())
+        assert (verdict.txid, verdict.fee_sats, verdict.vsize_vbytes) == (payment.txid, 1_000, payment.vsize_vbytes)
+        assert len(member.core.mempool) == 0
+        child = BOB.pay((payment.outpoint(0), payment.outputs[0]), BOB.script())
+        with pytest.raises(Rejected) as caught:
+            member.live.try_transaction(child.serialize())
+        assert caught.value.reason is TransactionRule.MISSING_INPUT
+
+
+async def test_reserve_can_not_be_counted_without_the_bitcoin_node(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation(*ALL) as federation:
+        await federation.fund(ALICE)
+        live = federation.members[0].live
+        assert (await live.l1_reserve()).held_sats == 10_000_000
+        federation.nodes[0].outage = True
+        with pytest.raises(NodeUnavailable) as caught:
+            await live.l1_reserve()
+        assert caught.value.reason is UnavailableReason.L1_UNREACHABLE
+
+
+async def test_node_stops_when_it_is_told_to(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation(0) as federation:
+        federation.members[0].live.request_stop()
+        with trio.fail_after(1):
+            await federation.members[0].stopped.wait()
