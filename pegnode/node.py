@@ -139,6 +139,8 @@ async def run_parts(
     """Run a node until it is told to stop, by signal or by RPC. tasks: what this kind of node runs besides."""
 
     async def l1_changed() -> None:
+        if parts.core.watcher.outage is not None:
+            log.warning("the Bitcoin node can't be asked", detail=parts.core.watcher.outage)
         await _refresh(parts)
         await _halt_if_contradicted(parts)
         on_l1_change()
@@ -212,19 +214,27 @@ async def _halt_if_contradicted(parts: NodeParts) -> None:
 
 
 async def _require_right_chain(parts: NodeParts) -> None:
-    """Wait for the Bitcoin node, and make sure that it is on the genesis's chain. Raises WrongL1Chain."""
+    """Wait for the Bitcoin node, and make sure that it is on the genesis's chain. Raises WrongL1Chain.
+
+    A node that has yet to come as far as the genesis's anchor is on the right chain as far as anybody can tell.
+    """
+    genesis = parts.genesis
     while not parts.stop.is_set():
         try:
             first = await parts.client.block_hash(0)
+            anchored = await parts.core.questions.anchor_status(genesis.anchor)
         except L1Error as outage:
             parts.core.waiting_for = f"the Bitcoin node at {parts.config.l1.url}: {outage}"
             log.warning("waiting for the Bitcoin node", detail=str(outage))
             with trio.move_on_after(L1_START_RETRY_S):
                 await parts.stop.wait()
             continue
-        if first != parts.genesis.l1_genesis_hash:
-            where = f"the Bitcoin node at {parts.config.l1.url}"
-            raise WrongL1Chain(f"{where} is not on {parts.genesis.l1.network}: its first block differs")
+        where = f"the Bitcoin node at {parts.config.l1.url}"
+        if first != genesis.l1_genesis_hash:
+            raise WrongL1Chain(f"{where} is not on {genesis.l1.network}: its first block differs")
+        if anchored in (AnchorStatus.CONTRADICTED, AnchorStatus.WRONG_HEIGHT):
+            anchor = f"{hash_to_hex(genesis.anchor.hash)} at height {genesis.anchor.height}"
+            raise WrongL1Chain(f"{where} does not hold the block that the genesis refers to, {anchor}")
         parts.core.waiting_for = None
         return
 

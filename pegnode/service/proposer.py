@@ -11,6 +11,7 @@ from bridge.bitcoin.hashes import sha256d
 from bridge.bitcoin.identifiers import BlockHash, Txid, hash_to_hex
 from bridge.bitcoin.transaction import Transaction
 from bridge.l1.errors import L1Error, L1Reason, L1Unavailable
+from bridge.ledger import Ledger, advance_anchor
 from bridge.state import Anchor, BatchKind
 from pegnode.chain.builder import BuiltBlock, Candidates, Slot, build_block
 from pegnode.chain.conditions import VoteWithheld, check_vote_conditions
@@ -78,8 +79,10 @@ class Proposer:
         anchor = await self.best_anchor(core.store.tip.header.anchor)
         evidence = core.evidence.select(anchor.height, params.max_evidence_bytes)
         work = {sha256d(item.transaction) for item in evidence}
+        ledger = Ledger(core.store.ledger)  # as the next block would have it: ages count in anchors
+        advance_anchor(ledger, anchor, params)
         floor = params.feerate_floor_sat_kvb
-        if build_batch(core.store.ledger, BatchKind.PAYOUT, None, floor, core.rules.custody, params) is not None:
+        if build_batch(ledger, BatchKind.PAYOUT, None, floor, core.rules.custody, params) is not None:
             work.add(PAYOUT_WORK)
         return frozenset(work)
 

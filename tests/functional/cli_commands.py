@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from bridge.bitcoin.addresses import decode_address, encode_address, l1_network
-from bridge.bitcoin.identifiers import Script
+from bridge.bitcoin.identifiers import Script, hash_to_hex
 from bridge.custody import CoinKind, reserve_script
 from pegnode.genesis import Genesis
 from pegnode.local_federation import LocalFederation
@@ -269,6 +269,20 @@ def test_bad_input_is_refused_in_one_line(peg: Peg, arguments: tuple[str, ...], 
 )
 def test_wrong_command_is_explained(peg: Peg, arguments: tuple[str, ...], words: str) -> None:
     assert words in peg.misused(*arguments)
+
+
+def test_node_refuses_a_genesis_whose_anchor_l1_does_not_hold(peg: Peg, tmp_path: Path) -> None:
+    node = peg.federation.local.bitcoind
+    block_hash = peg.federation.on_l1(lambda client, _: client.block_hash(50))
+    assert block_hash is not None
+    l1 = ("--l1-url", node.url, "--l1-cookie", str(node.cookie_path))
+    anchor = ("--anchor-height", "49", "--anchor-hash", hash_to_hex(block_hash))
+    peg.ok("federation", "init", str(tmp_path / "new"), *l1, *anchor)
+    done = peg.run("node", "run", "--config", str(tmp_path / "new" / "node" / "node.toml"))
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert f"does not hold the block that the genesis refers to, {hash_to_hex(block_hash)} at height 49" in last
 
 
 def test_federation_is_set_up_with_secrets_for_their_owner_alone(peg: Peg, tmp_path: Path) -> None:
