@@ -29,7 +29,7 @@ from pegnode.service.allowance import Allowance
 from pegnode.service.core import NodeCore
 from pegnode.service.inbox import Inbox
 from pegnode.service.peers import Peers
-from pegnode.service.registry import RegistrationRefused
+from pegnode.service.registry import MAX_REGISTERED, RegistrationRefused
 from pegnode.service.unfinal import UnfinalBlock
 
 log = structlog.get_logger()
@@ -49,6 +49,9 @@ MAX_REMEMBERED: Final = 20_000
 GUEST_REGISTRATIONS_PER_S: Final = 1.0
 GUEST_REGISTRATIONS_BURST: Final = 1_000
 """New claim scripts that all guests together may register; those beyond are not taken."""
+MEMBER_REGISTRATIONS_PER_S: Final = 5.0
+MEMBER_REGISTRATIONS_BURST: Final = MAX_REGISTERED
+"""The same for each member, which may have a whole registry to tell of."""
 RELAY_AGAIN_S: Final = 3.0
 RELAY_AGAIN_BYTES: Final = 500_000
 """What still waits is sent again this often, oldest first and up to so much: a peer may have been away."""
@@ -88,6 +91,7 @@ class Relay:
         self._orphans: OrderedDict[bytes, tuple[PeerId, int]] = OrderedDict()
         self._remembered: OrderedDict[bytes, Txid] = OrderedDict()
         self._guest_registrations = Allowance(GUEST_REGISTRATIONS_PER_S, GUEST_REGISTRATIONS_BURST, trio.current_time)
+        self._member_registrations: dict[int, Allowance] = {}
         peers.on_message(TransactionsMessage, self._receive_transactions, from_guests=True)
         peers.on_message(EvidenceMessage, self._receive_evidence, from_guests=True)
         peers.on_message(RegistrationsMessage, self._receive_registrations, from_guests=True)
@@ -226,8 +230,8 @@ class Relay:
     def _receive_registrations(self, peer: PeerId, message: RegistrationsMessage) -> None:
         registry = self._core.registry
         unknown = [Script(data) for data in message.claim_scripts if Script(data) not in registry]
-        if self._peers.member_of(peer) is None and not self._guest_registrations.take(len(unknown)):
-            log.info("more registrations than guests may hand in at once", peer=peer, count=len(unknown))
+        if not self._registrations_of(peer).take(len(unknown)):
+            log.info("more registrations than may be handed in at once", peer=peer, count=len(unknown))
             return
         try:
             new = registry.add(unknown)
@@ -235,6 +239,13 @@ class Relay:
             raise MalformedError(str(refused)) from refused
         if new:
             self._peers.to_members(RegistrationsMessage(tuple(new)), peer)
+
+    def _registrations_of(self, peer: PeerId) -> Allowance:
+        member = self._peers.member_of(peer)
+        if member is None:
+            return self._guest_registrations
+        fresh = Allowance(MEMBER_REGISTRATIONS_PER_S, MEMBER_REGISTRATIONS_BURST, trio.current_time)
+        return self._member_registrations.setdefault(member, fresh)
 
     # Peers
 

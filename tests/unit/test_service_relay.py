@@ -7,7 +7,6 @@ import pytest
 import trio
 import trio.testing
 
-from bridge.bitcoin.identifiers import Script
 from bridge.bitcoin.transaction import Transaction, TxOut
 from bridge.custody import CoinKind
 from bridge.errors import Rejected
@@ -20,13 +19,10 @@ from pegnode.net.messages import (
     TransactionsMessage,
 )
 from pegnode.net.transport import DropReason, PeerId, PeerRole
-from pegnode.service import registry as registry_module
 from pegnode.service import relay as relay_module
 from pegnode.service.inbox import Inbox
-from pegnode.service.registry import RegistrationRefused, RegistryReason
 from tests.support.members import MemoryFederation, Stranger, memory_federation
 from tests.support.mini_wallet import Coin, MiniWallet
-from tests.support.peg import p2tr, p2wpkh
 
 ALL = (0, 1, 2, 3)
 ALICE = MiniWallet("alice")
@@ -298,89 +294,6 @@ async def test_inbox_waits_for_an_item(autojump_clock: trio.abc.Clock) -> None:
         assert taken == []
         inbox.put(GUEST, "an item", 1)
     assert taken == [(GUEST, "an item")]
-
-
-# Registrations
-
-
-async def test_registration_reaches_every_member_and_survives_a_restart(autojump_clock: trio.abc.Clock) -> None:
-    async with memory_federation(*ALL) as federation:
-        federation.members[1].relay.register(BOB.script())
-        await federation.until(
-            lambda: all(BOB.script() in member.core.registry for member in federation.members.values())
-        )
-        await federation.stop(2)
-        await federation.start(2)
-        registry = federation.members[2].core.registry
-        assert registry.claim_scripts() == (BOB.script(),)
-        assert registry.terms[federation.deposit_script(BOB.script())].claim_script == BOB.script()
-        assert {terms.kind for terms in registry.terms.values()} == set(CoinKind)
-
-
-async def test_script_that_no_claim_can_pay_is_refused_and_drops_who_relays_it(autojump_clock: trio.abc.Clock) -> None:
-    async with memory_federation(0) as federation:
-        for script in (b"\x6a\x01x", b"\x00\x15" + bytes(21), b"x"):
-            with pytest.raises(RegistrationRefused) as caught:
-                federation.members[0].relay.register(Script(script))
-            assert caught.value.reason is RegistryReason.CLAIM_SCRIPT_TYPE
-        guest = await guest_of(federation)
-        guest.say_all(RegistrationsMessage((BOB.script(), b"x")))
-        await trio.sleep(0.1)
-        assert [left.reason for left in guest.left] == [DropReason.GARBLED_FRAME]
-        assert federation.members[0].core.registry.claim_scripts() == ()
-
-
-async def test_registrations_of_guests_are_rationed_and_written_at_once(
-    autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(relay_module, "GUEST_REGISTRATIONS_BURST", 50)
-    async with memory_federation(0, 1) as federation:
-        member = federation.members[0]
-        guest = await guest_of(federation)
-        scripts = tuple(p2wpkh(f"user {number}") for number in range(120))
-        writes: list[int] = []
-        write = type(federation.disks[0].database).write
-
-        def counting(database: object, changes: object) -> None:
-            writes.append(1)
-            write(database, changes)  # type: ignore[arg-type]
-
-        monkeypatch.setattr(type(federation.disks[0].database), "write", counting)
-        guest.say(federation.peer_id(0), RegistrationsMessage(scripts[:50]))
-        guest.say(federation.peer_id(0), RegistrationsMessage(scripts[:50]))
-        guest.say(federation.peer_id(0), RegistrationsMessage(scripts[50:100]))
-        await trio.sleep(0.1)
-        assert member.core.registry.claim_scripts() == scripts[:50]
-        assert federation.members[1].core.registry.claim_scripts() == scripts[:50]
-        assert len(writes) == 2
-        await trio.sleep(25)
-        guest.say(federation.peer_id(0), RegistrationsMessage(scripts[100:]))
-        await trio.sleep(0.1)
-        assert len(member.core.registry) == 70
-        assert guest.left == []
-        member.relay.register(BOB.script())
-        assert BOB.script() in member.core.registry, "guests use up nothing of the node's own users"
-
-
-async def test_full_registry_lets_the_oldest_go(
-    autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(registry_module, "MAX_REGISTERED", 5)
-    async with memory_federation(0) as federation:
-        registry = federation.members[0].core.registry
-        told: list[int] = []
-        registry.on_new(lambda: told.append(1))
-        scripts = [p2tr(f"user {number}") for number in range(8)]
-        for script in scripts[:4]:
-            assert registry.add([script]) == [script]
-            await trio.sleep(1)
-        assert registry.add(scripts[3:7]) == scripts[4:7]
-        assert registry.add(scripts[3:7]) == []
-        assert registry.claim_scripts() == tuple(scripts[2:7])
-        assert set(federation.members[0].store.deposit_scripts()) == set(scripts[2:7])
-        assert federation.deposit_script(scripts[0]) not in registry.terms
-        assert len(registry.terms) == 5 + 2
-        assert len(told) == 5
 
 
 def deposit_evidence(federation: MemoryFederation) -> Evidence:
