@@ -40,7 +40,7 @@ from pegnode.service.unfinal import UnfinalBlock
 log = structlog.get_logger()
 
 JUDGE_AGAIN_S: Final = 0.25
-MAX_JUDGE_AGAIN_S: Final = 2.0
+MAX_JUDGE_AGAIN_S: Final = 1.0
 """How soon a block is judged again that waits for L1 or for this member's own prudence; each time later, up to this."""
 JUSTIFICATION_BYTES: Final = 150_000
 """Certificates that fit one message beside the largest block."""
