@@ -303,6 +303,9 @@ def _write_settings(datadir: Path, listen: bool, settings: Mapping[str, str]) ->
         "discover": "0",
         "listenonion": "0",
         "natpmp": "0",
+        # Bitcoin Knots takes lock time 21 for a mark of spam, and its own wallet picks lock times by chance. Others
+        # pass over a setting that they don't know.
+        "rejectparasites": "0",
         "rpcport": str(rpc_port),
         **({"bind": f"127.0.0.1:{p2p_port}"} if listen else {"listen": "0"}),
         **settings,
