@@ -11,7 +11,7 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -235,15 +235,6 @@ class LocalFederation:
             if not self.is_running(name) or time.monotonic() > deadline:
                 raise LocalFederationError(LocalReason.START_FAILED, f"{name} does not start: {self._last_words(name)}")
             time.sleep(POLL_S)
-
-    def wait_for(self, condition: Callable[[], bool], deadline_s: float) -> bool:
-        """Poll until `condition` holds; whether it did within the deadline."""
-        deadline = time.monotonic() + deadline_s
-        while not condition():
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(POLL_S)
-        return True
 
     def running(self) -> Iterator[str]:
         """The names of the members that run."""
