@@ -8,10 +8,12 @@ DIRECTORY/bitcoind/        the Bitcoin node
 
 import re
 import secrets
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -168,7 +170,7 @@ class LocalFederation:
         processes = [(name, self.process(name)) for name in self.member_names]
         for _, process in processes:
             if process is not None:
-                process.terminate()
+                _tell(process, signal.SIGTERM)
         for name, process in processes:
             if process is not None:
                 _await_end(name, process)
@@ -189,21 +191,24 @@ class LocalFederation:
                 stderr=words,
                 start_new_session=True,
             )
-        run = _Run(process.pid, psutil.Process(process.pid).create_time())
+        try:
+            run = _Run(process.pid, psutil.Process(process.pid).create_time())
+        except psutil.NoSuchProcess as error:
+            raise LocalFederationError(LocalReason.START_FAILED, f"{name} was ended as it started") from error
         self._run_path(name).write_bytes(msgspec.json.encode(run))
 
     def stop_member(self, name: str) -> None:
         """End a member's process in order, if it runs. Raises LocalFederationError (STOP_FAILED)."""
         process = self.process(name)
         if process is not None:
-            process.terminate()
+            _tell(process, signal.SIGTERM)
             _await_end(name, process)
 
     def kill_member(self, name: str) -> None:
         """End a member's process at once, as a power failure would (SIGKILL)."""
         process = self.process(name)
         if process is not None:
-            process.kill()
+            _tell(process, signal.SIGKILL)
             _await_end(name, process)
 
     def process(self, name: str) -> psutil.Process | None:
@@ -258,12 +263,18 @@ def client_of(config: NodeConfig) -> RpcClient:
     return RpcClient(f"http://{config.rpc.bind}", config.cookie_path)
 
 
+def _tell(process: psutil.Process, number: signal.Signals) -> None:
+    """Send a signal to a process; one that has just ended needs none."""
+    with suppress(psutil.NoSuchProcess):
+        process.send_signal(number)
+
+
 def _await_end(name: str, process: psutil.Process) -> None:
     """Wait for the end of a process that was told to go, then kill it."""
     try:
         process.wait(STOP_DEADLINE_S)
     except psutil.TimeoutExpired:
-        process.kill()
+        _tell(process, signal.SIGKILL)
         try:
             process.wait(STOP_DEADLINE_S)
         except psutil.TimeoutExpired as error:

@@ -1,5 +1,6 @@
 """`peg demo`: the round trip, shown."""
 
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -22,8 +23,12 @@ def demo(
     leaves nothing behind. Exit status 0 means that everything held.
     """
     from pegnode.demo.display import Picture, standard_display  # rich's live parts, and every chapter
-    from pegnode.demo.run import perform
+    from pegnode.demo.run import ENDING_SIGNALS, perform
 
+    # Outside the performance, which receives them, a signal has nothing to end: nothing has begun, or all has ended and
+    # only the status is left to tell. The interpreter's own farewell respects "ignored", and nothing else.
+    for number in ENDING_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     with errors_as_one_line():
         picture = Picture()
         outcome = perform([standard_display(), picture], keep=keep)

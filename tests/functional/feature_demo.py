@@ -142,6 +142,18 @@ def test_signal_ends_everything_that_was_started(
     assert list(temporary.iterdir()) == []
 
 
+def test_signals_that_never_stop_leave_the_first_ones_status(temporary: Path) -> None:
+    demo = start_demo(temporary)
+    read_until(demo, "4 members that start")
+    while demo.poll() is None:
+        demo.send_signal(signal.SIGINT)
+        time.sleep(0.01)  # some of them come after everything has ended
+    output, errors = demo.communicate(timeout=DEADLINE_S)
+    assert (demo.returncode, errors) == (130, "")
+    assert "interrupted" in output
+    assert list(temporary.iterdir()) == []
+
+
 def test_failure_is_told_in_one_line_with_the_logs(temporary: Path) -> None:
     demo = start_demo(temporary)
     read_until(demo, "1 of 6 confirmations")
