@@ -200,9 +200,13 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FunctionaryConfig(NodeConfig, frozen=True, kw_only=True):
-    """A member: a full node that also holds keys. name: as in the genesis.  keys_dir: see `federation.keystore`."""
+    """A member: a full node that also holds keys. name: as in the genesis.  keys_dir: see `federation.keystore`.
+
+    passphrase_file: its first line opens the key files; None leaves it to the environment, or to a prompt.
+    """
 
     keys_dir: Path
+    passphrase_file: Path | None = None
 
     def validate(self) -> None:
         """Raise ConfigRefused for values that make no sense, alone or together."""
@@ -261,6 +265,8 @@ def _render_identity(config: NodeConfig, path: Callable[[Path], str]) -> list[st
     ]
     if isinstance(config, FunctionaryConfig):
         lines.append(f"keys_dir = {path(config.keys_dir)} # back this up, and keep it to yourself")
+        if config.passphrase_file is not None:
+            lines.append(f"passphrase_file = {path(config.passphrase_file)}")
     return lines
 
 

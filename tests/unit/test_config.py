@@ -28,6 +28,7 @@ name = "alice"
 genesis = "../genesis.json"
 data_dir = "data"
 keys_dir = "keys"
+passphrase_file = "/run/secrets/peg"
 log_level = "debug"
 
 [l1]
@@ -48,7 +49,9 @@ address = "/ip6/::1/tcp/9736"
 [rpc]
 bind = "127.0.0.1:8332"
 """
-NODE = FUNCTIONARY.replace('keys_dir = "keys"\n', "").replace('name = "alice"', 'name = "watcher"', 1)
+NODE = FUNCTIONARY.replace('keys_dir = "keys"\npassphrase_file = "/run/secrets/peg"\n', "").replace(
+    'name = "alice"', 'name = "watcher"', 1
+)
 MEMBERSHIP = Membership(
     0, tuple(Member(index, name, b"", b"", f"id-of-{name}") for index, name in enumerate(("alice", "bob", "carol")))
 )
@@ -74,6 +77,7 @@ def test_functionary_configuration_is_read(tmp_path: Path) -> None:
         genesis=tmp_path.resolve() / "genesis.json",
         data_dir=directory / "data",
         keys_dir=directory / "keys",
+        passphrase_file=Path("/run/secrets/peg"),
         log_level=LogLevel.DEBUG,
         l1=L1Config(url="http://127.0.0.1:18443", cookie_file=Path("/var/lib/bitcoind/.cookie")),
         p2p=P2pConfig(
