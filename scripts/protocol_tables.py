@@ -4,7 +4,9 @@
     python scripts/protocol_tables.py --check   exits with 1 when the document is not what would be written
 
 A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`. Reasons and tags are read from the syntax
-trees of the packages, so that nothing is left out because nobody imported it.
+trees of the packages, so that nothing is left out because nobody imported it. Each reason has a meaning, its docstring
+or comment, and a test that asserts it, found in the syntax trees of the tests; the test that the document names stays
+named for as long as it asserts the reason.
 """
 
 import ast
@@ -24,6 +26,7 @@ from federation.certificate import VoteKind  # noqa: E402
 from pegnode.chain.block import Body  # noqa: E402
 from pegnode.chain.parameters import ChainParams  # noqa: E402
 from pegnode.consensus.parameters import ConsensusParams  # noqa: E402
+from scripts import asserting_tests  # noqa: E402
 from scripts import protocol_vectors as vectors  # noqa: E402
 
 DOCUMENT = ROOT / "docs" / "protocol.md"
@@ -34,6 +37,7 @@ HASH_FUNCTIONS = {"tagged_hash": 0, "tagged_list": 0, "chain_hash": 0, "_close":
 """Functions that take a tag, and at which place."""
 
 _PART = re.compile(r"<!-- generated: (?P<name>[a-z-]+) -->\n.*?<!-- end -->", re.DOTALL)
+_REASON_ROW = re.compile(r"^\| `(?P<reason>[a-z0-9-]+)` \| .*? \| `(?P<test>test_\w+)` \|$", re.MULTILINE)
 _OWN_TAG = re.compile(r"pegnode/[a-z-]+(/[a-z-]+)*")
 
 TAG_PLACES = {
@@ -74,11 +78,13 @@ class StaleTable(Exception):  # noqa: N818 -- a verdict on this script's own tab
 class ReasonEntry:
     """One member of an enumeration of reasons.
 
-    purpose: the enumeration's docstring.  meaning: the member's docstring or comment, empty if it has neither.
+    member: its name there.  purpose: the enumeration's docstring.  meaning: the member's docstring or comment, empty if
+    it has neither.
     """
 
     value: str
     enumeration: str
+    member: str
     path: str
     purpose: str
     meaning: str
@@ -98,7 +104,10 @@ def reasons(modules: Mapping[str, str]) -> list[ReasonEntry]:
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.ClassDef) and REASON_ROOT in (getattr(base, "id", "") for base in node.bases):
                 purpose = _docstring(node.body[0])
-                found += (ReasonEntry(value, node.name, path, purpose, text) for value, text in _members(node, lines))
+                found += (
+                    ReasonEntry(value, node.name, member, path, purpose, meaning)
+                    for member, value, meaning in _members(node, lines)
+                )
     return found
 
 
@@ -110,10 +119,12 @@ def repeated(entries: list[ReasonEntry]) -> dict[str, list[str]]:
     return {value: places for value, places in by_value.items() if len(places) > 1}
 
 
-def _members(enumeration: ast.ClassDef, lines: list[str]) -> Iterator[tuple[str, str]]:
+def _members(enumeration: ast.ClassDef, lines: list[str]) -> Iterator[tuple[str, str, str]]:
+    """Name, value and meaning of each member."""
     for statement, following in zip(enumeration.body, [*enumeration.body[1:], None], strict=True):
-        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant):
-            yield str(statement.value.value), _docstring(following) or _comment(lines[statement.lineno - 1])
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=member)], value=ast.Constant(value=value)):
+                yield member, str(value), _docstring(following) or _comment(lines[statement.lineno - 1])
 
 
 def _docstring(statement: ast.stmt | None) -> str:
@@ -163,20 +174,47 @@ def _pattern(value: ast.expr | None) -> str | None:
     return None
 
 
-def reasons_table(modules: Mapping[str, str]) -> str:
-    """One table for each enumeration: its values and their meaning. Raises StaleTable when two have one value."""
+def reasons_table(modules: Mapping[str, str], tests: Mapping[str, str], document: str) -> str:
+    """One table for each enumeration: its values, their meaning, and a test that asserts each.
+
+    document: as it stands; the tests that it names are preferred. Raises StaleTable when two have one value.
+    """
     entries = reasons(modules)
     if twice := repeated(entries):
         raise StaleTable(f"reasons that occur twice: {twice}")
+    named = {row["reason"]: row["test"] for row in _REASON_ROW.finditer(document)}
+    asserting = asserting_names(entries, tests)
     groups: dict[tuple[str, str, str], list[tuple[str, ...]]] = {}
     for item in entries:
-        row = (f"`{item.value}`", item.meaning)
+        names = asserting[item.value]
+        test = named[item.value] if named.get(item.value) in names else next(iter(names), None)
+        row = (f"`{item.value}`", item.meaning, f"`{test}`" if test else "")
         groups.setdefault((item.path, item.enumeration, item.purpose), []).append(row)
     parts = [
-        f"**`{enumeration}`** (`{path}`): {purpose}\n\n{_table(('reason', 'meaning'), rows)}"
+        f"**`{enumeration}`** (`{path}`): {purpose}\n\n{_table(('reason', 'meaning', 'test'), rows)}"
         for (path, enumeration, purpose), rows in groups.items()
     ]
     return "\n\n".join(parts)
+
+
+def asserting_names(entries: Sequence[ReasonEntry], tests: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """The names of the tests that assert each reason; those that assert the fewest others first."""
+    keys = [(entry.value, entry.enumeration, entry.member) for entry in entries]
+    return asserting_tests.names_by_reason(keys, asserting_tests.asserting_tests(tests))
+
+
+def gaps(modules: Mapping[str, str], tests: Mapping[str, str]) -> list[str]:
+    """What is missing: a complaint for each reason without a meaning, and for each that no test asserts."""
+    entries = reasons(modules)
+    asserting = asserting_names(entries, tests)
+    blank = [
+        f"{item.path}: {item.enumeration}.{item.member} does not say what it means"
+        for item in entries
+        if not item.meaning
+    ]
+    return blank + [
+        f"no test asserts {item.enumeration}.{item.member}" for item in entries if not asserting[item.value]
+    ]
 
 
 def tags_table(modules: Mapping[str, str]) -> str:
@@ -217,8 +255,8 @@ def _listing(rows: vectors.Rows) -> str:
     return "```text\n" + "\n".join(f"{name}\n    {value}" for name, value in rows) + "\n```"
 
 
-def generated_parts() -> dict[str, str]:
-    """Every generated part by its name. Raises StaleTable."""
+def generated_parts(document: str) -> dict[str, str]:
+    """Every generated part by its name. document: as it stands. Raises StaleTable."""
     modules, example = sources(), vectors.Example()
     examples: dict[str, Callable[[vectors.Example], vectors.Rows]] = {
         "example-genesis": vectors.genesis_rows,
@@ -229,7 +267,7 @@ def generated_parts() -> dict[str, str]:
         "example-batch": vectors.batch_rows,
     }
     tables = {
-        "reasons": reasons_table(modules),
+        "reasons": reasons_table(modules, asserting_tests.sources(ROOT), document),
         "tags": tags_table(modules),
         "parameters": parameters_table(),
     }
@@ -252,7 +290,9 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write("usage: protocol_tables.py [--check]\n")
         return 2
     document = DOCUMENT.read_text(encoding="utf-8")
-    fresh = filled(document, generated_parts())
+    fresh = filled(document, generated_parts(document))
+    missing = gaps(sources(), asserting_tests.sources(ROOT))
+    sys.stderr.writelines(f"{complaint}\n" for complaint in missing)
     if not arguments:
         DOCUMENT.write_text(fresh, encoding="utf-8")
     elif fresh != document:

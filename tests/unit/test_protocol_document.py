@@ -78,7 +78,7 @@ def test_generated_parts_are_fresh() -> None:
 
 
 def test_check_finds_a_stale_part() -> None:
-    parts = tables.generated_parts()
+    parts = tables.generated_parts(PROTOCOL)
     stale = PROTOCOL.replace("`header-version`", "`header-virsion`")
     assert tables.filled(stale, parts) != stale
     assert tables.filled(PROTOCOL, parts) == PROTOCOL
@@ -87,7 +87,7 @@ def test_check_finds_a_stale_part() -> None:
 @pytest.mark.parametrize("marker", ["<!-- generated: tags -->", "<!-- generated: reasons -->"])
 def test_check_refuses_a_document_without_a_place(marker: str) -> None:
     with pytest.raises(tables.StaleTable):
-        tables.filled(PROTOCOL.replace(marker, ""), tables.generated_parts())
+        tables.filled(PROTOCOL.replace(marker, ""), tables.generated_parts(PROTOCOL))
 
 
 def test_wrong_arguments_are_refused() -> None:
@@ -111,7 +111,24 @@ def test_reason_that_occurs_twice_is_found() -> None:
     ]
     assert tables.repeated(entries) == {"x-two": ["a.py: A", "b.py: B"]}
     with pytest.raises(tables.StaleTable):
-        tables.reasons_table(modules)
+        tables.reasons_table(modules, {}, "")
+
+
+def test_reason_without_meaning_or_test_is_found() -> None:
+    modules = {"a.py": 'class A(Reason):\n    """Why."""\n\n    ONE = "x-one"  # a comment\n    TWO = "x-two"\n'}
+    tests = {"tests/unit/test_a.py": "def test_one() -> None:\n    assert f() is A.ONE\n"}
+    assert tables.gaps(modules, tests) == ["a.py: A.TWO does not say what it means", "no test asserts A.TWO"]
+    assert tables.gaps({}, {}) == []
+
+
+def test_test_that_the_document_names_stays_while_it_asserts_the_reason() -> None:
+    modules = {"a.py": 'class A(Reason):\n    """Why."""\n\n    ONE = "x-one"  # a comment\n'}
+    first = {"a": "def test_first() -> None:\n    assert f() is A.ONE\n"}
+    both = first | {"b": "def test_second() -> None:\n    assert f() is A.ONE\n"}
+    row = "| `x-one` | a comment | `test_{}` |"
+    assert row.format("first") in tables.reasons_table(modules, both, "")
+    assert row.format("second") in tables.reasons_table(modules, both, row.format("second"))
+    assert row.format("first") in tables.reasons_table(modules, first, row.format("second"))
 
 
 def test_tag_that_nobody_described_is_refused() -> None:
