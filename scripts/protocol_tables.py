@@ -55,6 +55,8 @@ TAG_PLACES = {
     "pegnode/utxo-delta": "chain so far, outputs spent and created",
     "pegnode/vote/{}": "chain id, epoch u32, view u64, block hash (variable)",
     "pegnode/custody/{}": "NUMS, chain id, epoch u32, claim script (variable)",
+    "pegnode/member-card": "version u32, name (variable), vote key, custody key, peer id, address (both variable)",
+    "pegnode/recovery-card": "version u32, name (variable), recovery key",
     "pegnode/self-test": "public key of a published vector, or nothing; never of the protocol",
     "TapLeaf": "BIP341",
     "TapBranch": "BIP341",

@@ -63,6 +63,14 @@ def parse_peer_id(text: str) -> PeerId:
     return PeerId(base58.b58encode(encoded).decode("ascii"))
 
 
+def transport_key_of(peer_id: str) -> bytes:
+    """The transport public key that a peer id spells: 33 bytes, compressed; whether it is a point is not looked at.
+
+    Raises TransportError unless it is the peer id of a secp256k1 key.
+    """
+    return base58.b58decode(parse_peer_id(peer_id))[len(_KEY_PREFIX) :]
+
+
 def parse_peer_address(text: str) -> PeerAddress:
     """An address in its usual text form, `<multiaddr>/p2p/<peer id>`. Raises TransportError."""
     multiaddr, separator, peer = text.rpartition("/p2p/")
