@@ -5,7 +5,7 @@ same chain id exactly when they agree on every value. Nothing has a default: wha
 """
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
@@ -99,6 +99,11 @@ class Template(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     chain: ChainParams
     consensus: ConsensusParams
 
+    @classmethod
+    def from_table(cls, table: Mapping[str, Any]) -> Self:
+        """The template in a parsed TOML document; raises GenesisRefused unless it is complete."""
+        return _converted(table, cls)
+
 
 class Genesis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Every parameter of a chain. time_ms: of block 0, milliseconds since 1970."""
@@ -153,7 +158,25 @@ class Genesis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raw = tomllib.loads(template_toml)
         except tomllib.TOMLDecodeError as error:
             raise GenesisRefused(GenesisReason.MALFORMED, str(error)) from error
-        template = _converted(raw, Template)
+        return cls.compose(
+            Template.from_table(raw),
+            members=members,
+            recovery_keys_hex=recovery_keys_hex,
+            anchor=anchor,
+            time_ms=time_ms,
+        )
+
+    @classmethod
+    def compose(
+        cls,
+        template: Template,
+        *,
+        members: Sequence[MemberSection],
+        recovery_keys_hex: Sequence[str],
+        anchor: Anchor,
+        time_ms: int,
+    ) -> Self:
+        """As `from_template`, from a template that was read before."""
         if len(members) != template.member_count:
             detail = f"{len(members)}, and the template is for {template.member_count}"
             raise GenesisRefused(GenesisReason.MEMBER_COUNT, detail)
