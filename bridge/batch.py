@@ -59,13 +59,14 @@ _SHORTEST_SCRIPT_SIZE = 22
 class BatchReason(Reason):
     """Why a batch is not valid now."""
 
-    MAINTENANCE = "batch-maintenance"
-    REPLACEMENT = "batch-replacement"
-    FEERATE_BELOW_FLOOR = "batch-feerate-below-floor"
-    FEERATE_ABOVE_CEILING = "batch-feerate-above-ceiling"
-    LINEAGE_OPEN = "batch-lineage-open"
-    NOT_DUE = "batch-not-due"
+    MAINTENANCE = "batch-maintenance"  # It is of kind 2, which is reserved.
+    REPLACEMENT = "batch-replacement"  # It replaces another version, which is reserved.
+    FEERATE_BELOW_FLOOR = "batch-feerate-below-floor"  # Its feerate is below `feerate_floor_sat_kvb`.
+    FEERATE_ABOVE_CEILING = "batch-feerate-above-ceiling"  # Its feerate is above `feerate_ceiling_sat_kvb`.
+    LINEAGE_OPEN = "batch-lineage-open"  # A payout is open: none is made before it settles.
+    NOT_DUE = "batch-not-due"  # Too few burns wait that bear their share, and not for long enough.
     TRANSACTION_DIFFERS = "batch-transaction-differs"
+    """Built from the ledger at this feerate, the transaction has other bytes."""
 
 
 @dataclass(frozen=True, slots=True)

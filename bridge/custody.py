@@ -49,18 +49,20 @@ class CoinKind(IntEnum):
 class CustodyReason(Reason):
     """Why a policy or a witness is refused."""
 
-    CHAIN_ID_SIZE = "custody-chain-id-size"
+    CHAIN_ID_SIZE = "custody-chain-id-size"  # The chain id has not 32 bytes.
     EPOCH_OUT_OF_RANGE = "custody-epoch-out-of-range"
-    KEY_COUNT = "custody-key-count"
-    QUORUM_OUT_OF_RANGE = "custody-quorum-out-of-range"
-    INVALID_KEY = "custody-invalid-key"
-    REPEATED_KEY = "custody-repeated-key"
-    WITNESS_SIZE = "custody-witness-size"
-    TIMELOCK_OUT_OF_RANGE = "custody-timelock-out-of-range"
+    """The epoch is no u32, or a policy stands under another epoch than its own."""
+    KEY_COUNT = "custody-key-count"  # No member or recovery keys, or more than 43 of one kind.
+    QUORUM_OUT_OF_RANGE = "custody-quorum-out-of-range"  # A quorum of none, or of more than there are keys.
+    INVALID_KEY = "custody-invalid-key"  # A key is no point of the curve.
+    REPEATED_KEY = "custody-repeated-key"  # One key stands twice among members' and recovery's.
+    WITNESS_SIZE = "custody-witness-size"  # The witness of a leaf is longer than every node relays.
+    TIMELOCK_OUT_OF_RANGE = "custody-timelock-out-of-range"  # The recovery's wait is not 1 to 65,535 blocks.
     CLAIM_SCRIPT = "custody-claim-script"
-    SIGNATURE_COUNT = "custody-signature-count"
-    SIGNATURE_SIZE = "custody-signature-size"
-    UNKNOWN_EPOCH = "custody-unknown-epoch"
+    """A deposit's claim script is none of the five types, or another kind has one."""
+    SIGNATURE_COUNT = "custody-signature-count"  # Not exactly a quorum of signatures, or not one place for each key.
+    SIGNATURE_SIZE = "custody-signature-size"  # A signature has not 64 bytes.
+    UNKNOWN_EPOCH = "custody-unknown-epoch"  # No policy is known of this epoch.
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,31 +35,36 @@ _MERKLE_ROOT_OFFSET = 36
 class EvidenceReason(Reason):
     """Why evidence is refused: first what this module checks, then what takes the ledger to know."""
 
-    MALFORMED = "evidence-malformed"
-    NOT_STRIPPED = "evidence-not-stripped"
+    MALFORMED = "evidence-malformed"  # Its transaction is none that both parsers take.
+    NOT_STRIPPED = "evidence-not-stripped"  # Its transaction carries a witness.
     TRANSACTION_SIZE_64 = "evidence-transaction-size-64"
-    WRONG_HEIGHT = "evidence-wrong-height"
-    BAD_PROOF = "evidence-bad-proof"
+    """Its transaction has 64 bytes, as two hashes of a Merkle tree have (CVE-2017-12842)."""
+    WRONG_HEIGHT = "evidence-wrong-height"  # The L1 block stands at another height than the evidence says.
+    BAD_PROOF = "evidence-bad-proof"  # The proof is no merkleblock with shortest counts, or one of no transactions.
     PROOF_COUNT_MISMATCH = "evidence-proof-count-mismatch"
-    DUPLICATED_HASHES = "evidence-duplicated-hashes"
-    PADDING_BITS = "evidence-padding-bits"
-    WRONG_MERKLE_ROOT = "evidence-wrong-merkle-root"
-    NOT_EXACTLY_ONE_MATCH = "evidence-not-exactly-one-match"
-    WRONG_TRANSACTION = "evidence-wrong-transaction"
+    """The proof counts other transactions than the L1 block has: a tree of another shape."""
+    DUPLICATED_HASHES = "evidence-duplicated-hashes"  # Two children of a node are equal (CVE-2012-2459).
+    PADDING_BITS = "evidence-padding-bits"  # A flag behind the tree's last node is set.
+    WRONG_MERKLE_ROOT = "evidence-wrong-merkle-root"  # The tree has another root than the header.
+    NOT_EXACTLY_ONE_MATCH = "evidence-not-exactly-one-match"  # The proof marks no leaf as its match, or several.
+    WRONG_TRANSACTION = "evidence-wrong-transaction"  # The proof is of another transaction.
 
-    WRONG_BLOCK = "evidence-wrong-block"
+    WRONG_BLOCK = "evidence-wrong-block"  # The L1 block is not below the anchor on its chain.
     TRANSACTION_TOO_LARGE = "evidence-transaction-too-large"
-    ABOVE_ANCHOR = "evidence-above-anchor"
-    IMMATURE_COINBASE = "evidence-immature-coinbase"
-    NO_OPENINGS = "evidence-no-openings"
-    OPENINGS_UNSORTED = "evidence-openings-unsorted"
-    NO_SUCH_OUTPUT = "evidence-no-such-output"
+    """The transaction is over `max_evidence_transaction_bytes`."""
+    ABOVE_ANCHOR = "evidence-above-anchor"  # The L1 block is above the anchor: not deep enough yet.
+    IMMATURE_COINBASE = "evidence-immature-coinbase"  # A coinbase that is not `coinbase_confirmations` deep yet.
+    NO_OPENINGS = "evidence-no-openings"  # Nothing is opened, and the transaction is no recorded payout.
+    OPENINGS_UNSORTED = "evidence-openings-unsorted"  # Openings don't ascend strictly by output.
+    NO_SUCH_OUTPUT = "evidence-no-such-output"  # The transaction has no such output.
     CLAIM_SCRIPT_TYPE = "evidence-claim-script-type"
-    WRONG_SCRIPT = "evidence-wrong-script"
-    ALREADY_ENTERED = "evidence-already-entered"
+    """A deposit's claim script is none of the five types, or another kind has one."""
+    WRONG_SCRIPT = "evidence-wrong-script"  # The output does not pay the reserve script that the opening describes.
+    ALREADY_ENTERED = "evidence-already-entered"  # The ledger took in this output before.
     CHANGE_CLAIMED = "evidence-change-claimed"
-    BELOW_FLOOR = "evidence-below-floor"
-    OVER_CAP = "evidence-over-cap"
+    """An output of a payout is opened that has not settled: its change enters by itself."""
+    BELOW_FLOOR = "evidence-below-floor"  # The output holds less than `coin_floor_sats`.
+    OVER_CAP = "evidence-over-cap"  # The reserves would exceed `max_peg_sats`.
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,17 +25,18 @@ _BATCH_OVERHEAD_WEIGHT = 4 * (4 + 1 + 3 + 4) + 2
 class ParamsReason(Reason):
     """Why parameters can't be a peg's."""
 
-    OUT_OF_RANGE = "params-out-of-range"
-    EVIDENCE_BYTES = "params-evidence-bytes"
-    FEERATES_CROSSED = "params-feerates-crossed"
-    COIN_FLOOR = "params-coin-floor"
-    CLAIM_FEE = "params-claim-fee"
-    MIN_DEPOSIT = "params-min-deposit"
+    OUT_OF_RANGE = "params-out-of-range"  # A value is out of its own range.
+    EVIDENCE_BYTES = "params-evidence-bytes"  # The largest piece of evidence exceeds `max_evidence_bytes`.
+    FEERATES_CROSSED = "params-feerates-crossed"  # The feerate floor is above the ceiling.
+    COIN_FLOOR = "params-coin-floor"  # `coin_floor_sats` would not pay for spending the coin at the highest feerate.
+    CLAIM_FEE = "params-claim-fee"  # `claim_fee_sats` would not pay for spending the coin at the highest feerate.
+    MIN_DEPOSIT = "params-min-deposit"  # `min_deposit_sats` is below claim fee and coin floor together.
     WITHDRAWAL_CAPS = "params-withdrawal-caps"
-    WITHDRAWAL_EXPIRY = "params-withdrawal-expiry"
-    BATCH_PAYEES = "params-batch-payees"
-    BATCH_INPUTS = "params-batch-inputs"
-    BATCH_WEIGHT = "params-batch-weight"
+    """Least deposit, one withdrawal, a window's and the peg's caps don't ascend."""
+    WITHDRAWAL_EXPIRY = "params-withdrawal-expiry"  # A withdrawal would expire before its batch is due.
+    BATCH_PAYEES = "params-batch-payees"  # A batch would be due with more payees than it may have only.
+    BATCH_INPUTS = "params-batch-inputs"  # A first version may have more inputs than any version.
+    BATCH_WEIGHT = "params-batch-weight"  # The largest batch is over 400,000 weight units.
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,22 +30,22 @@ E = TypeVar("E", bound=enum.IntEnum)
 class LedgerReason(Reason):
     """Why the ledger refuses a transition."""
 
-    EQUALITY = "ledger-equality"
-    NEGATIVE_TERM = "ledger-negative-term"
-    NEGATIVE_AMOUNT = "ledger-negative-amount"
-    INCONSISTENT = "ledger-inconsistent"
-    CLAIM_FEE = "ledger-claim-fee"
-    ALREADY_ENTERED = "ledger-already-entered"
-    COIN_NOT_FREE = "ledger-coin-not-free"
-    BURN_KNOWN = "ledger-burn-known"
-    NOT_PENDING = "ledger-not-pending"
-    LINEAGE_OPEN = "ledger-lineage-open"
-    FREE_FUND = "ledger-free-fund"
-    UNKNOWN_VERSION = "ledger-unknown-version"
-    ALREADY_SETTLED = "ledger-already-settled"
-    ANCHOR_BACKWARDS = "ledger-anchor-backwards"
-    ANCHOR_CHANGED = "ledger-anchor-changed"
-    ANCHOR_STEP = "ledger-anchor-step"
+    EQUALITY = "ledger-equality"  # reserves + deficit would not be supply + unsettled + fund.
+    NEGATIVE_TERM = "ledger-negative-term"  # A term of the equality would be negative.
+    NEGATIVE_AMOUNT = "ledger-negative-amount"  # A fee or a burn of less than nothing.
+    INCONSISTENT = "ledger-inconsistent"  # A lineage names a coin or a withdrawal that the ledger has not.
+    CLAIM_FEE = "ledger-claim-fee"  # A claim fee of less than nothing, or of more than the coin.
+    ALREADY_ENTERED = "ledger-already-entered"  # An output that entered before.
+    COIN_NOT_FREE = "ledger-coin-not-free"  # A coin that is none of the ledger's, or locked.
+    BURN_KNOWN = "ledger-burn-known"  # A burn that is recorded already.
+    NOT_PENDING = "ledger-not-pending"  # A payee that is no pending withdrawal.
+    LINEAGE_OPEN = "ledger-lineage-open"  # A batch while one of its kind is open.
+    FREE_FUND = "ledger-free-fund"  # More of the fund than is free.
+    UNKNOWN_VERSION = "ledger-unknown-version"  # A settlement by a transaction that is no recorded version.
+    ALREADY_SETTLED = "ledger-already-settled"  # A settlement of a lineage that is closed.
+    ANCHOR_BACKWARDS = "ledger-anchor-backwards"  # An anchor below the one before.
+    ANCHOR_CHANGED = "ledger-anchor-changed"  # Another L1 block at the height of the anchor before.
+    ANCHOR_STEP = "ledger-anchor-step"  # An anchor more than `max_anchor_step` above the one before.
 
 
 def chain_hash(tag: str, previous: bytes, item: bytes) -> bytes:

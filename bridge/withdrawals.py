@@ -29,15 +29,15 @@ MAX_FEE_SIZE = 8
 class BurnReason(Reason):
     """Why an output is no burn, or may not burn what it holds."""
 
-    MALFORMED = "burn-malformed"
-    WRONG_GENESIS = "burn-wrong-genesis"
-    L1_SCRIPT_TYPE = "burn-l1-script-type"
-    REFUND_SCRIPT_TYPE = "burn-refund-script-type"
-    RESERVE_SCRIPT = "burn-reserve-script"
-    DUST = "burn-dust"
-    BELOW_REFUND_FEE = "burn-below-refund-fee"
-    OVER_MAX_WITHDRAWAL = "burn-over-max-withdrawal"
-    OVER_WINDOW = "burn-over-window"
+    MALFORMED = "burn-malformed"  # Not OP_RETURN and then exactly the four pushes, each the shortest, of their sizes.
+    WRONG_GENESIS = "burn-wrong-genesis"  # It names the L1 of another network.
+    L1_SCRIPT_TYPE = "burn-l1-script-type"  # The L1 script is none of the five types.
+    REFUND_SCRIPT_TYPE = "burn-refund-script-type"  # The refund script is none of the five types.
+    RESERVE_SCRIPT = "burn-reserve-script"  # The L1 script is the reserve's own change or donation script.
+    DUST = "burn-dust"  # The value is below the L1 script's dust limit.
+    BELOW_REFUND_FEE = "burn-below-refund-fee"  # The value is not above `refund_fee_sats`.
+    OVER_MAX_WITHDRAWAL = "burn-over-max-withdrawal"  # The value is above `max_withdrawal_sats`.
+    OVER_WINDOW = "burn-over-window"  # With what was burned lately, it is above `max_window_withdrawals_sats`.
 
 
 @dataclass(frozen=True, slots=True)

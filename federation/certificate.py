@@ -42,15 +42,16 @@ class VoteKind(enum.IntEnum):
 class VoteReason(Reason):
     """Why a vote or a certificate is refused."""
 
-    WRONG_EPOCH = "vote-wrong-epoch"
-    VIEW_RANGE = "vote-view-range"
-    BLOCK_HASH_MISSING = "vote-block-hash-missing"
-    BLOCK_HASH_UNWANTED = "vote-block-hash-unwanted"
-    BLOCK_HASH_NULL = "vote-block-hash-null"
-    UNKNOWN_MEMBER = "vote-unknown-member"
+    WRONG_EPOCH = "vote-wrong-epoch"  # Of another epoch.
+    VIEW_RANGE = "vote-view-range"  # Of view 0, which nobody votes on.
+    BLOCK_HASH_MISSING = "vote-block-hash-missing"  # It names no block, and its kind does.
+    BLOCK_HASH_UNWANTED = "vote-block-hash-unwanted"  # It names a block, and its kind names none.
+    BLOCK_HASH_NULL = "vote-block-hash-null"  # Its block hash is all zero.
+    UNKNOWN_MEMBER = "vote-unknown-member"  # Its signer is no member.
     BAD_SIGNATURE = "vote-bad-signature"
-    SIGNERS_UNSORTED = "vote-signers-unsorted"
-    QUORUM_SIZE = "vote-quorum-size"
+    """The signature is not the member's of this kind, chain, epoch, view and block."""
+    SIGNERS_UNSORTED = "vote-signers-unsorted"  # The signers don't ascend strictly: out of order, or one twice.
+    QUORUM_SIZE = "vote-quorum-size"  # Fewer or more signatures than a quorum.
 
 
 class VoteRejected(Refused):

@@ -30,14 +30,14 @@ MAX_SHARE_SIGNATURES = 1000
 class CosignReason(Reason):
     """Why a share, or a session, is refused."""
 
-    UNKNOWN_MEMBER = "cosign-unknown-member"
-    NOT_OWN_SHARE = "cosign-not-own-share"
-    WRONG_TRANSACTION = "cosign-wrong-transaction"
-    WRONG_COUNT = "cosign-wrong-count"
-    NOT_A_KEYHOLDER = "cosign-not-a-keyholder"
-    BAD_SIGNATURE = "cosign-bad-signature"
-    INCOMPLETE = "cosign-incomplete"
-    NOT_AS_PLANNED = "cosign-not-as-planned"
+    UNKNOWN_MEMBER = "cosign-unknown-member"  # The sender is no member.
+    NOT_OWN_SHARE = "cosign-not-own-share"  # The share names another member than its sender.
+    WRONG_TRANSACTION = "cosign-wrong-transaction"  # It is of another transaction than this session's.
+    WRONG_COUNT = "cosign-wrong-count"  # Not one signature for each input.
+    NOT_A_KEYHOLDER = "cosign-not-a-keyholder"  # The sender's key is none of an input's policy.
+    BAD_SIGNATURE = "cosign-bad-signature"  # A signature that does not verify.
+    INCOMPLETE = "cosign-incomplete"  # Combining before each input has a quorum.
+    NOT_AS_PLANNED = "cosign-not-as-planned"  # A witness that could not have been combined from shares.
 
 
 class CosignRefused(Refused):

@@ -13,14 +13,14 @@ MAX_MEMBERS = 255
 class MembershipReason(Reason):
     """Why a list of members is refused."""
 
-    NO_MEMBERS = "membership-no-members"
-    TOO_MANY_MEMBERS = "membership-too-many-members"
-    WRONG_INDEX = "membership-wrong-index"
-    EMPTY_NAME = "membership-empty-name"
-    EMPTY_PEER_ID = "membership-empty-peer-id"
-    INVALID_KEY = "membership-invalid-key"
-    DUPLICATE = "membership-duplicate"
-    EPOCH_RANGE = "membership-epoch-range"
+    NO_MEMBERS = "membership-no-members"  # There is no member.
+    TOO_MANY_MEMBERS = "membership-too-many-members"  # More than 255 members.
+    WRONG_INDEX = "membership-wrong-index"  # A member's index is not its place.
+    EMPTY_NAME = "membership-empty-name"  # A member has no name.
+    EMPTY_PEER_ID = "membership-empty-peer-id"  # A member has no peer id.
+    INVALID_KEY = "membership-invalid-key"  # A vote or custody key is no point of the curve.
+    DUPLICATE = "membership-duplicate"  # A name, a peer id or a key stands twice.
+    EPOCH_RANGE = "membership-epoch-range"  # The epoch is no u32.
 
 
 class MembershipRefused(Refused):

@@ -16,11 +16,11 @@ _MAX_BASE58_LENGTH = 35
 class AddressReason(Reason):
     """Why a text is not an address here, or a script has none."""
 
-    MALFORMED = "address-malformed"
-    CHECKSUM = "address-checksum"
-    WRONG_NETWORK = "address-wrong-network"
-    UNSUPPORTED_TYPE = "address-unsupported-type"
-    UNKNOWN_NETWORK = "address-unknown-network"
+    MALFORMED = "address-malformed"  # Neither bech32 nor base58.
+    CHECKSUM = "address-checksum"  # A character is wrong: the checksum does not fit.
+    WRONG_NETWORK = "address-wrong-network"  # An address of another chain, whose name is given.
+    UNSUPPORTED_TYPE = "address-unsupported-type"  # No address of one of the five types.
+    UNKNOWN_NETWORK = "address-unknown-network"  # No network has this name.
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,9 @@ _DECIMALS = 8
 class AmountReason(Reason):
     """Why a text is not an amount."""
 
-    MALFORMED = "amount-malformed"
-    TOO_MANY_DECIMALS = "amount-too-many-decimals"
-    OUT_OF_RANGE = "amount-out-of-range"
+    MALFORMED = "amount-malformed"  # Not a decimal number of BTC.
+    TOO_MANY_DECIMALS = "amount-too-many-decimals"  # More than eight decimals.
+    OUT_OF_RANGE = "amount-out-of-range"  # More than 21 million BTC.
 
 
 def parse_btc(text: str) -> int:

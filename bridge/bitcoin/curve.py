@@ -19,8 +19,8 @@ NUMS = bytes.fromhex("50929b74c1a04954b78b4b6035e97a5e078a5a0f28ec96d547bfee9ace
 class CurveReason(Reason):
     """Why values are not a point or a scalar."""
 
-    INVALID_POINT = "curve-invalid-point"
-    INVALID_SCALAR = "curve-invalid-scalar"
+    INVALID_POINT = "curve-invalid-point"  # The bytes are no x coordinate of a point.
+    INVALID_SCALAR = "curve-invalid-scalar"  # The bytes are zero, or not below the order of the curve.
 
 
 def is_valid_x_only(key: bytes) -> bool:

@@ -19,17 +19,20 @@ class ScriptReason(Reason):
     """Why an input may not be spent as it is."""
 
     SCRIPT_FAILED = "script-failed"
-    SCRIPT_SIG_NOT_PUSH_ONLY = "script-sig-not-push-only"
-    SCRIPT_SIG_TOO_LARGE = "script-sig-too-large"
-    P2SH_SIGOPS = "script-p2sh-sigops"
+    """The script engine refuses it: a wrong signature, key or preimage, a lock that has not passed."""
+    SCRIPT_SIG_NOT_PUSH_ONLY = "script-sig-not-push-only"  # The scriptSig holds other than shortest pushes.
+    SCRIPT_SIG_TOO_LARGE = "script-sig-too-large"  # The scriptSig is over 1,650 bytes.
+    P2SH_SIGOPS = "script-p2sh-sigops"  # The redeem script has more than 15 signature operations.
     UNKNOWN_WITNESS_VERSION = "script-unknown-witness-version"
+    """A witness program of no known version, or taproot inside P2SH."""
     UNKNOWN_LEAF_VERSION = "script-unknown-leaf-version"
-    UNEXPECTED_WITNESS = "script-unexpected-witness"
-    OP_SUCCESS = "script-op-success"
-    ANNEX = "script-annex"
-    WITNESS_SCRIPT_TOO_LARGE = "script-witness-script-too-large"
-    WITNESS_ITEM_TOO_LARGE = "script-witness-item-too-large"
-    WITNESS_TOO_MANY_ITEMS = "script-witness-too-many-items"
+    """A taproot leaf of another version than c0, or a control block without one."""
+    UNEXPECTED_WITNESS = "script-unexpected-witness"  # A witness where no witness program asks for one.
+    OP_SUCCESS = "script-op-success"  # A tapscript holds an OP_SUCCESS.
+    ANNEX = "script-annex"  # A taproot witness carries an annex.
+    WITNESS_SCRIPT_TOO_LARGE = "script-witness-script-too-large"  # A P2WSH script is over 3,600 bytes.
+    WITNESS_ITEM_TOO_LARGE = "script-witness-item-too-large"  # A witness item below the script is over 80 bytes.
+    WITNESS_TOO_MANY_ITEMS = "script-witness-too-many-items"  # More than 100 witness items below a P2WSH script.
 
 
 class ScriptType(Enum):

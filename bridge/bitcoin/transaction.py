@@ -28,11 +28,13 @@ WITNESS_SCALE_FACTOR = 4
 class TransactionReason(Reason):
     """Why bytes are not a transaction."""
 
-    MALFORMED = "transaction-malformed"
+    MALFORMED = "transaction-malformed"  # No parser takes the bytes for a transaction.
     PARSER_DISAGREEMENT = "transaction-parser-disagreement"
-    EMPTY = "transaction-empty"
+    """One parser takes the bytes, the other does not, or serializes them otherwise."""
+    EMPTY = "transaction-empty"  # No input, or no output.
     VALUE_OUT_OF_RANGE = "transaction-value-out-of-range"
-    HAS_WITNESS = "transaction-has-witness"
+    """An output of less than nothing, or of more than 21 million BTC."""
+    HAS_WITNESS = "transaction-has-witness"  # A witness where the stripped form belongs.
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,14 +26,14 @@ MAX_FEERATE_FACTOR = 2
 class WithheldReason(Reason):
     """Why a member does not vote for a valid block."""
 
-    TIME_AHEAD = "vote-time-ahead"
-    ANCHOR_SHALLOW = "vote-anchor-shallow"
-    HALTED = "vote-halted"
-    RESERVE_DISAGREES = "vote-reserve-disagrees"
-    DEPOSIT_UNKNOWN = "vote-deposit-unknown"
-    DEPOSIT_SPENT = "vote-deposit-spent"
-    FEERATE_UNKNOWN = "vote-feerate-unknown"
-    FEERATE_FAR = "vote-feerate-far"
+    TIME_AHEAD = "vote-time-ahead"  # The block's time is too far ahead of this member's clock.
+    ANCHOR_SHALLOW = "vote-anchor-shallow"  # The anchor is not `confirmations` deep on its own Bitcoin node.
+    HALTED = "vote-halted"  # This member has latched a halt.
+    RESERVE_DISAGREES = "vote-reserve-disagrees"  # Its own Bitcoin node misses a coin of the ledger.
+    DEPOSIT_UNKNOWN = "vote-deposit-unknown"  # Its own Bitcoin node was not asked about a deposit.
+    DEPOSIT_SPENT = "vote-deposit-spent"  # A deposit is spent on L1 already, if only in the mempool.
+    FEERATE_UNKNOWN = "vote-feerate-unknown"  # A batch above the floor while its own Bitcoin node has no estimate.
+    FEERATE_FAR = "vote-feerate-far"  # A batch's feerate is more than a factor of 2 from its own estimate.
 
 
 class VoteWithheld(Refusal):

@@ -37,19 +37,19 @@ RELATIVE_LOCK_GRANULARITY = 9
 class TransactionRule(Reason):
     """Which rule of the sidechain a transaction breaks. Rules of bytes, scripts and burns have the bridge's reasons."""
 
-    VERSION = "transaction-version"
-    NULL_PREVOUT = "transaction-null-prevout"
-    RESERVED_INDEX = "transaction-reserved-index"
-    DUPLICATE_INPUT = "transaction-duplicate-input"
-    STRIPPED_SIZE = "transaction-stripped-size"
-    SIZE_64 = "transaction-size-64"
-    TOTAL_SIZE = "transaction-total-size"
-    OUTPUT_TYPE = "transaction-output-type"
-    MISSING_INPUT = "transaction-missing-input"
-    NOT_FINAL = "transaction-not-final"
-    RELATIVE_LOCK = "transaction-relative-lock"
-    FEE_NEGATIVE = "transaction-fee-negative"
-    SIGOP_COST = "transaction-sigop-cost"
+    VERSION = "transaction-version"  # The version is neither 1 nor 2.
+    NULL_PREVOUT = "transaction-null-prevout"  # An input names the zero txid.
+    RESERVED_INDEX = "transaction-reserved-index"  # An input's index has bit 29, 30 or 31 set.
+    DUPLICATE_INPUT = "transaction-duplicate-input"  # Two inputs name one output.
+    STRIPPED_SIZE = "transaction-stripped-size"  # More than 100,000 bytes without witness.
+    SIZE_64 = "transaction-size-64"  # 64 bytes without witness, as two hashes of a Merkle tree have (CVE-2017-12842).
+    TOTAL_SIZE = "transaction-total-size"  # More than 400,000 bytes with witness.
+    OUTPUT_TYPE = "transaction-output-type"  # An output's script is none of the five types and no OP_RETURN.
+    MISSING_INPUT = "transaction-missing-input"  # An input names an output that is spent or never was.
+    NOT_FINAL = "transaction-not-final"  # The lock time, a height or a time, has not passed.
+    RELATIVE_LOCK = "transaction-relative-lock"  # An input's relative lock, in blocks or in time, has not passed.
+    FEE_NEGATIVE = "transaction-fee-negative"  # Outputs exceed inputs.
+    SIGOP_COST = "transaction-sigop-cost"  # Signature operations cost more than 16,000.
 
 
 class UtxoSource(Protocol):

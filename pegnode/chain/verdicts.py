@@ -13,37 +13,37 @@ from pegnode.errors import PegnodeError, Refusal
 class HeaderReason(Reason):
     """Why a header is invalid, whatever its body."""
 
-    VERSION = "header-version"
-    WRONG_CHAIN = "header-wrong-chain"
-    WRONG_EPOCH = "header-wrong-epoch"
-    WRONG_PARENT = "header-wrong-parent"
-    WRONG_HEIGHT = "header-wrong-height"
-    VIEW_NOT_ABOVE_PARENT = "header-view-not-above-parent"
-    WRONG_LEADER = "header-wrong-leader"
-    TIME_NOT_ABOVE_PARENT = "header-time-not-above-parent"
+    VERSION = "header-version"  # The version is not 1.
+    WRONG_CHAIN = "header-wrong-chain"  # The chain id is another's.
+    WRONG_EPOCH = "header-wrong-epoch"  # The epoch is not the membership's.
+    WRONG_PARENT = "header-wrong-parent"  # The parent's hash is another.
+    WRONG_HEIGHT = "header-wrong-height"  # Not the parent's height + 1.
+    VIEW_NOT_ABOVE_PARENT = "header-view-not-above-parent"  # The view is not above the parent's.
+    WRONG_LEADER = "header-wrong-leader"  # The leader is not the view's.
+    TIME_NOT_ABOVE_PARENT = "header-time-not-above-parent"  # The time is not above the parent's.
     ANCHOR_BELOW_PARENT = "header-anchor-below-parent"
     ANCHOR_STEP = "header-anchor-step"
     ANCHOR_FORK = "header-anchor-fork"
-    ANCHOR_WRONG_HEIGHT = "header-anchor-wrong-height"
+    ANCHOR_WRONG_HEIGHT = "header-anchor-wrong-height"  # One's own Bitcoin node knows the anchor at another height.
 
 
 class BodyReason(Reason):
     """Why a body is invalid under its header. None but the header's own reasons condemns the header."""
 
-    WRONG_ROOT = "body-wrong-root"
-    TOO_LARGE = "body-too-large"
-    TOO_MUCH_EVIDENCE = "body-too-much-evidence"
-    TOO_MANY_OPENINGS = "body-too-many-openings"
-    EVIDENCE_ORDER = "body-evidence-order"
-    RECORD_UNKNOWN = "body-record-unknown"
-    REFUND_NOT_DUE = "body-refund-not-due"
-    DUPLICATE_BATCH = "body-duplicate-batch"
-    TOO_MANY_INPUTS = "body-too-many-inputs"
-    TOO_MANY_SIGOPS = "body-too-many-sigops"
-    BAD_EVIDENCE = "body-bad-evidence"
-    BAD_TRANSACTION = "body-bad-transaction"
-    BAD_BATCH = "body-bad-batch"
-    WRONG_LEDGER_ROOT = "body-wrong-ledger-root"
+    WRONG_ROOT = "body-wrong-root"  # The body is not the one that the header commits to.
+    TOO_LARGE = "body-too-large"  # Encoded, it is over `max_body_bytes`.
+    TOO_MUCH_EVIDENCE = "body-too-much-evidence"  # Its evidence is over `max_evidence_bytes`.
+    TOO_MANY_OPENINGS = "body-too-many-openings"  # Its evidence has more than `max_openings`.
+    EVIDENCE_ORDER = "body-evidence-order"  # Its evidence does not ascend strictly by L1 height and txid.
+    RECORD_UNKNOWN = "body-record-unknown"  # It holds a record; they are reserved.
+    REFUND_NOT_DUE = "body-refund-not-due"  # It holds a refund; they are reserved.
+    DUPLICATE_BATCH = "body-duplicate-batch"  # It holds two batches of one kind.
+    TOO_MANY_INPUTS = "body-too-many-inputs"  # Its transactions have more than `max_inputs`.
+    TOO_MANY_SIGOPS = "body-too-many-sigops"  # Its transactions cost more than `max_sigop_cost`.
+    BAD_EVIDENCE = "body-bad-evidence"  # A piece of evidence breaks a rule, which is named beside it.
+    BAD_TRANSACTION = "body-bad-transaction"  # A transaction breaks a rule, which is named beside it.
+    BAD_BATCH = "body-bad-batch"  # A batch breaks a rule, which is named beside it.
+    WRONG_LEDGER_ROOT = "body-wrong-ledger-root"  # The ledger after it has another root than the header says.
 
 
 class BlockRejected(Refusal):

@@ -21,9 +21,10 @@ from pegnode.chain.state import ChainView
 class EvidencePoolReason(Reason):
     """Why the pool refuses evidence that a block could hold. Raised in bridge's Rejected."""
 
-    ALREADY_WAITING = "evidence-pool-already-waiting"
-    FULL = "evidence-pool-full"
+    ALREADY_WAITING = "evidence-pool-already-waiting"  # These openings wait already, under the same proof.
+    FULL = "evidence-pool-full"  # No room for more evidence.
     TOO_LARGE = "evidence-pool-too-large"
+    """With what waits of the same transaction, it is more than one block may hold."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,13 +28,13 @@ from pegnode.chain.transactions import (
 class PoolReason(Reason):
     """Why the pool refuses a transaction that a block could hold. Raised in bridge's Rejected."""
 
-    ALREADY_WAITING = "pool-already-waiting"
-    CONFLICT = "pool-conflict"
-    FULL = "pool-full"
-    LONG_CHAIN = "pool-long-chain"
-    FEERATE = "pool-feerate"
-    DUST = "pool-dust"
-    RESERVE_SCRIPT = "pool-reserve-script"
+    ALREADY_WAITING = "pool-already-waiting"  # The transaction waits already.
+    CONFLICT = "pool-conflict"  # A waiting transaction spends one of its inputs.
+    FULL = "pool-full"  # No room for more transactions.
+    LONG_CHAIN = "pool-long-chain"  # It descends from too many waiting transactions.
+    FEERATE = "pool-feerate"  # The fee is below this node's least feerate.
+    DUST = "pool-dust"  # An output holds less than it would cost to spend.
+    RESERVE_SCRIPT = "pool-reserve-script"  # An output pays a script of the L1 reserve, which nobody can spend here.
 
 
 @dataclass(frozen=True, slots=True)
