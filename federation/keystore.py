@@ -1,27 +1,30 @@
-"""A member's secrets on disk: one small file for each key, readable by its owner alone.
+"""A member's secrets on disk: one file, `member.key`, encrypted and readable by its owner alone.
 
-A file is JSON: `{"format": "pegnode-secret", "version": 1, "kind": ..., "encryption": "none", "public_key": ...,
-"secret": ...}`, keys in hex. The public key, x-only, is there so that a damaged file is noticed before it signs.
-`encryption` names how `secret` is to be read; this release knows "none", and refuses a file that says otherwise.
+The file is a box of kind "member" (see `federation.sealed_box`): the public keys of vote, custody and transport in
+clear, and the secret keys, 32 bytes each and in that order, sealed. A recovery key has a box and a file of its own.
 
 No message of this module, and no repr of its values, holds a secret.
 """
 
-import contextlib
 import enum
-import errno
-import os
-import re
-import stat
-from collections.abc import Callable, Iterator
+import secrets as system
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
-import msgspec
+from coincurve import PrivateKey
 
 from bridge.bitcoin.curve import x_only
-from bridge.errors import Reason
-from federation.errors import Refused
+from federation.keystore_errors import KeystoreReason, KeystoreRefused
+from federation.passphrase import Passphrase
+from federation.private_files import (
+    make_private_directory,
+    read_private_file,
+    require_private_directory,
+    write_private_file,
+)
+from federation.sealed_box import MAX_BOX_SIZE, STRONG_LOG_N, SealedBox, seal
 
 RandomBytes = Callable[[int], bytes]
 """A source of that many unpredictable bytes: `secrets.token_bytes`, or a fixed stream in tests."""
@@ -30,19 +33,11 @@ SECRET_SIZE = 32
 CURVE_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 """The order n of secp256k1; a secret key is a number from 1 to n - 1. Source: SEC 2, 2.4.1."""
 
-FORMAT = "pegnode-secret"
-VERSION = 1
-NO_ENCRYPTION = "none"
-MAX_FILE_SIZE = 4096
-
-_DIRECTORY_MODE = 0o700
-_FILE_MODE = 0o600
-_OTHERS = stat.S_IRWXG | stat.S_IRWXO
-_KEY_HEX = re.compile(r"[0-9a-f]{64}")
+MEMBER_KIND = "member"
 
 
 class SecretKind(enum.StrEnum):
-    """What a key is for. The file `KIND.key` of a directory holds it."""
+    """What a key is for."""
 
     VOTE = "vote"
     CUSTODY = "custody"
@@ -50,32 +45,13 @@ class SecretKind(enum.StrEnum):
     RECOVERY = "recovery"
 
 
-class KeystoreReason(Reason):
-    """Why a secret can't be read or written."""
-
-    MISSING = "keystore-missing"
-    EXISTS = "keystore-exists"
-    NOT_A_FILE = "keystore-not-a-file"
-    TOO_OPEN = "keystore-too-open"
-    FOREIGN_OWNER = "keystore-foreign-owner"
-    UNREADABLE = "keystore-unreadable"
-    WRONG_SIZE = "keystore-wrong-size"
-    MALFORMED = "keystore-malformed"
-    UNKNOWN_VERSION = "keystore-unknown-version"
-    ENCRYPTED = "keystore-encrypted"
-    WRONG_KIND = "keystore-wrong-kind"
-    INVALID_SCALAR = "keystore-invalid-scalar"
-    WRONG_PUBLIC_KEY = "keystore-wrong-public-key"
-    REUSED_KEY = "keystore-reused-key"
-
-
-class KeystoreRefused(Refused):
-    """A secret that is not accepted, and what to do about it. reason: KeystoreReason."""
+MEMBER_KEYS = (SecretKind.VOTE, SecretKind.CUSTODY, SecretKind.TRANSPORT)
+"""The keys of a member's file, in the order in which they are sealed."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class MemberSecrets:
-    """The three secret keys of one member, 32 bytes each. Its repr shows none of them."""
+    """The three secret keys of one member, 32 bytes each. It shows none of them, and is neither pickled nor copied."""
 
     vote: bytes
     custody: bytes
@@ -84,20 +60,17 @@ class MemberSecrets:
     def __repr__(self) -> str:
         return "MemberSecrets(hidden)"
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a member's secrets are neither pickled nor copied")
 
-class _SecretFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The file's fields, in the order in which they are written. Its repr must never reach a log."""
 
-    format: str
-    version: int
-    kind: str
-    encryption: str
-    public_key: str
-    secret: str
+def member_path(directory: Path) -> Path:
+    """Where `directory` holds a member's keys."""
+    return directory / f"{MEMBER_KIND}.key"
 
 
 def secret_path(directory: Path, kind: SecretKind) -> Path:
-    """Where `directory` holds the secret of that kind."""
+    """Where `directory` holds a lone secret of that kind."""
     return directory / f"{kind.value}.key"
 
 
@@ -123,179 +96,108 @@ def is_valid_secret(secret: bytes) -> bool:
     return len(secret) == SECRET_SIZE and 0 < int.from_bytes(secret, "big") < CURVE_ORDER
 
 
-def write_member_secrets(directory: Path, secrets: MemberSecrets) -> None:
-    """Write the three key files. Raises KeystoreRefused; a file that exists is never replaced."""
-    _require_distinct(secrets)
-    write_secret(directory, SecretKind.VOTE, secrets.vote)
-    write_secret(directory, SecretKind.CUSTODY, secrets.custody)
-    write_secret(directory, SecretKind.TRANSPORT, secrets.transport)
+def write_member_secrets(
+    directory: Path,
+    secrets: MemberSecrets,
+    passphrase: Passphrase,
+    *,
+    scrypt_log_n: int = STRONG_LOG_N,
+    random_bytes: RandomBytes = system.token_bytes,
+) -> Path:
+    """Write the three keys to a new file, synced to disk, and return its path.
 
-
-def read_member_secrets(directory: Path) -> MemberSecrets:
-    """The three keys of `directory`. Raises KeystoreRefused with the reason, and the remedy in its detail."""
-    secrets = MemberSecrets(
-        vote=read_secret(directory, SecretKind.VOTE),
-        custody=read_secret(directory, SecretKind.CUSTODY),
-        transport=read_secret(directory, SecretKind.TRANSPORT),
-    )
-    _require_distinct(secrets)
-    return secrets
-
-
-def write_secret(directory: Path, kind: SecretKind, secret: bytes) -> Path:
-    """Write one secret to a new file of mode 0600, synced to disk, and return its path.
-
-    The directory is made with mode 0700 if it is absent. Raises KeystoreRefused: EXISTS, INVALID_SCALAR, TOO_OPEN,
-    NOT_A_FILE, FOREIGN_OWNER, UNREADABLE.
+    The directory is made with mode 0700 if it is absent; a file that exists is never replaced.
+    scrypt_log_n, random_bytes: see `federation.sealed_box`. Raises KeystoreRefused: EXISTS, INVALID_SCALAR,
+    REUSED_KEY, TOO_OPEN, NOT_A_FILE, FOREIGN_OWNER, UNREADABLE, COST.
     """
-    if not is_valid_secret(secret):
-        raise KeystoreRefused(KeystoreReason.INVALID_SCALAR, f"a {kind.value} key is 32 bytes and a curve scalar")
-    with _refusing_os_errors(directory):
-        directory.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
-    _require_private_directory(directory)
+    keys = dict(zip(MEMBER_KEYS, (secrets.vote, secrets.custody, secrets.transport), strict=True))
+    return _write(member_path(directory), MEMBER_KIND, keys, passphrase, scrypt_log_n, random_bytes)
+
+
+def read_member_secrets(directory: Path, passphrase: Passphrase) -> MemberSecrets:
+    """The three keys of `directory`. Raises KeystoreRefused with the reason, and the remedy in its detail."""
+    keys = _read(member_path(directory), MEMBER_KIND, MEMBER_KEYS, passphrase)
+    return MemberSecrets(keys[SecretKind.VOTE], keys[SecretKind.CUSTODY], keys[SecretKind.TRANSPORT])
+
+
+def write_secret(
+    directory: Path,
+    kind: SecretKind,
+    secret: bytes,
+    passphrase: Passphrase,
+    *,
+    scrypt_log_n: int = STRONG_LOG_N,
+    random_bytes: RandomBytes = system.token_bytes,
+) -> Path:
+    """Write a lone secret, such as a recovery key, to a new file, as `write_member_secrets` does."""
     path = secret_path(directory, kind)
-    content = msgspec.json.encode(
-        _SecretFile(FORMAT, VERSION, kind.value, NO_ENCRYPTION, x_only(secret).hex(), secret.hex())
+    return _write(path, kind.value, {kind: secret}, passphrase, scrypt_log_n, random_bytes)
+
+
+def read_secret(directory: Path, kind: SecretKind, passphrase: Passphrase) -> bytes:
+    """The 32-byte secret that `write_secret` wrote. Raises KeystoreRefused."""
+    return _read(secret_path(directory, kind), kind.value, (kind,), passphrase)[kind]
+
+
+def public_key(kind: SecretKind, secret: bytes) -> bytes:
+    """How a key is known to others: a transport key compressed, 33 bytes, for its peer id; all others x-only, 32."""
+    return PrivateKey(secret).public_key.format() if kind is SecretKind.TRANSPORT else x_only(secret)
+
+
+def _write(
+    path: Path,
+    file_kind: str,
+    keys: Mapping[SecretKind, bytes],
+    passphrase: Passphrase,
+    scrypt_log_n: int,
+    random_bytes: RandomBytes,
+) -> Path:
+    _require_keys(keys)
+    make_private_directory(path.parent)
+    public = {kind.value: public_key(kind, secret).hex() for kind, secret in keys.items()}
+    write_private_file(
+        path,
+        seal(
+            file_kind,
+            public,
+            b"".join(keys.values()),
+            passphrase,
+            random_bytes=random_bytes,
+            scrypt_log_n=scrypt_log_n,
+        ),
     )
-    with _refusing_os_errors(path):
-        _write_new_file(path, content + b"\n")
-        _sync_directory(directory)
     return path
 
 
-def read_secret(directory: Path, kind: SecretKind) -> bytes:
-    """The 32-byte secret of that kind. Raises KeystoreRefused."""
-    path = secret_path(directory, kind)
-    _require_private_directory(directory)
-    content = _read_private_file(path)
+def _read(path: Path, file_kind: str, kinds: tuple[SecretKind, ...], passphrase: Passphrase) -> dict[SecretKind, bytes]:
+    require_private_directory(path.parent)
+    content = read_private_file(path, MAX_BOX_SIZE)
     try:
-        fields = msgspec.json.decode(content, type=_SecretFile)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        # The library's message could quote the file: it goes no further.
-        raise _not_a_key_file(path) from None
-    return _checked_secret(path, kind, fields)
+        box = SealedBox.parse(content)
+        if box.kind != file_kind:
+            raise KeystoreRefused(
+                KeystoreReason.WRONG_KIND, f"it holds {box.kind!r} keys; put the {file_kind} file there"
+            )
+        joined = box.open(passphrase)
+        if len(joined) != len(kinds) * SECRET_SIZE:
+            raise KeystoreRefused(KeystoreReason.WRONG_SIZE, "not 32 bytes for each key; restore it from your backup")
+        keys = {kind: joined[index * SECRET_SIZE : (index + 1) * SECRET_SIZE] for index, kind in enumerate(kinds)}
+        _require_keys(keys)
+        if box.public != {kind.value: public_key(kind, secret).hex() for kind, secret in keys.items()}:
+            raise KeystoreRefused(
+                KeystoreReason.WRONG_PUBLIC_KEY, "secret and public keys don't match; restore it from your backup"
+            )
+    except KeystoreRefused as error:
+        raise KeystoreRefused(error.reason, f"{path}: {error.detail}") from None
+    return keys
 
 
-def _checked_secret(path: Path, kind: SecretKind, fields: _SecretFile) -> bytes:
-    if fields.format != FORMAT:
-        raise _not_a_key_file(path)
-    if fields.version != VERSION:
-        raise KeystoreRefused(
-            KeystoreReason.UNKNOWN_VERSION,
-            f"{path} is not of key file version {VERSION}; it needs the release that wrote it",
-        )
-    if fields.encryption != NO_ENCRYPTION:
-        raise KeystoreRefused(KeystoreReason.ENCRYPTED, f"{path} is encrypted; this release reads plain key files only")
-    if fields.kind != kind.value:
-        raise KeystoreRefused(
-            KeystoreReason.WRONG_KIND, f"{path} holds another kind of key; put the {kind.value} key there"
-        )
-    if len(fields.secret) != 2 * SECRET_SIZE:
-        raise KeystoreRefused(
-            KeystoreReason.WRONG_SIZE, f"{path}: the secret is not 32 bytes; restore it from your backup"
-        )
-    if not _KEY_HEX.fullmatch(fields.secret) or not is_valid_secret(bytes.fromhex(fields.secret)):
-        raise KeystoreRefused(
-            KeystoreReason.INVALID_SCALAR, f"{path}: the secret is no secp256k1 key; restore it from your backup"
-        )
-    secret = bytes.fromhex(fields.secret)
-    if x_only(secret).hex() != fields.public_key:
-        raise KeystoreRefused(
-            KeystoreReason.WRONG_PUBLIC_KEY, f"{path}: secret and public key don't match; restore it from your backup"
-        )
-    return secret
-
-
-def _not_a_key_file(path: Path) -> KeystoreRefused:
-    return KeystoreRefused(KeystoreReason.MALFORMED, f"{path} is not a key file; restore it from your backup")
-
-
-def _require_distinct(secrets: MemberSecrets) -> None:
-    if len({secrets.vote, secrets.custody, secrets.transport}) != 3:
+def _require_keys(keys: Mapping[SecretKind, bytes]) -> None:
+    """Raise KeystoreRefused (INVALID_SCALAR, REUSED_KEY) unless they are keys, each another."""
+    for kind, secret in keys.items():
+        if not is_valid_secret(secret):
+            raise KeystoreRefused(KeystoreReason.INVALID_SCALAR, f"a {kind.value} key is 32 bytes and a curve scalar")
+    if len(set(keys.values())) != len(keys):
         raise KeystoreRefused(
             KeystoreReason.REUSED_KEY, "one secret serves two purposes; give each purpose a key of its own"
         )
-
-
-def _require_private_directory(directory: Path) -> None:
-    with _refusing_os_errors(directory):
-        status = directory.stat()
-    if not stat.S_ISDIR(status.st_mode):
-        raise KeystoreRefused(KeystoreReason.NOT_A_FILE, f"{directory} is not a directory")
-    _require_private(directory, status, _DIRECTORY_MODE)
-
-
-def _require_private(path: Path, status: os.stat_result, mode: int) -> None:
-    if status.st_uid != os.geteuid():
-        raise KeystoreRefused(
-            KeystoreReason.FOREIGN_OWNER, f"{path} belongs to another user; run as its owner, or chown it"
-        )
-    if status.st_mode & _OTHERS:
-        raise KeystoreRefused(
-            KeystoreReason.TOO_OPEN,
-            f"{path} is open to others (mode {stat.S_IMODE(status.st_mode):04o}); run: chmod {mode:o} {path}",
-        )
-
-
-def _write_new_file(path: Path, content: bytes) -> None:
-    """All of `content`, synced, or no file."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, _FILE_MODE)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(descriptor)
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _read_private_file(path: Path) -> bytes:
-    """All bytes of a regular file that only its owner may read.
-
-    Judged on the open descriptor, so that the file can't be swapped between check and read.
-    """
-    with _refusing_os_errors(path):
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise KeystoreRefused(KeystoreReason.NOT_A_FILE, f"{path} is not a regular file")
-        _require_private(path, status, _FILE_MODE)
-        if not 0 < status.st_size <= MAX_FILE_SIZE:
-            raise KeystoreRefused(
-                KeystoreReason.WRONG_SIZE, f"{path} has {status.st_size} bytes; restore it from your backup"
-            )
-        with _refusing_os_errors(path):
-            return os.read(descriptor, MAX_FILE_SIZE)
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _refusing_os_errors(path: Path) -> Iterator[None]:
-    """Turn the operating system's errors about `path` into KeystoreRefused."""
-    try:
-        yield
-    except FileExistsError as error:
-        raise KeystoreRefused(
-            KeystoreReason.EXISTS, f"{path} exists; a key is never overwritten, move it away first"
-        ) from error
-    except FileNotFoundError as error:
-        raise KeystoreRefused(
-            KeystoreReason.MISSING, f"{path} does not exist; correct the path, or restore it from your backup"
-        ) from error
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise KeystoreRefused(
-                KeystoreReason.NOT_A_FILE, f"{path} is a symbolic link; put the file there"
-            ) from error
-        raise KeystoreRefused(KeystoreReason.UNREADABLE, f"{path}: {error.strerror}") from error

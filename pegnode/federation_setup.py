@@ -2,9 +2,10 @@
 
     DIRECTORY/genesis.json                 the agreement of all; give it to everyone
               alice/functionary.toml       one folder for each member: its configuration ...
-              alice/keys/*.key             ... its secrets, for this member alone ...
+              alice/keys/member.key        ... its secrets, encrypted, for this member alone ...
               alice/data/journal           ... and its journal, empty: a member without one refuses to start
               recovery/1/recovery.key      the recovery keys, for people who keep them offline
+              passphrase                   what opens all these keys, at random
               node/node.toml               for anyone who runs a full node without keys
 
 **One dealer.** Whoever runs this holds, for a moment, every secret of the federation, and can steal the whole reserve
@@ -35,6 +36,7 @@ from federation.keystore import (
     write_member_secrets,
     write_secret,
 )
+from federation.sealed_box import LEAST_LOG_N
 from pegnode.config import FunctionaryConfig, L1Config, NodeConfig, P2pConfig, PeerConfig, RpcConfig, render
 from pegnode.errors import ReasonedError
 from pegnode.folders import (
@@ -46,10 +48,12 @@ from pegnode.folders import (
     MEMBER_NAMES,
     NODE_FILE,
     NODE_NAME,
+    PASSPHRASE_FILE,
     RECOVERY_FOLDER,
 )
 from pegnode.genesis import FIRST_EPOCH, Genesis, MemberSection
 from pegnode.net.address import peer_id_from_secret
+from pegnode.passphrase import write_random_passphrase
 from pegnode.ports import LOOPBACK, free_ports
 
 SPARE_RECOVERY_KEYS = 1
@@ -146,14 +150,16 @@ def initialize(
     files = _places(directory, names, len(recovery), genesis.chain_id)
     configs = _configs(files, seats, _absolute(l1))
     with _staging(directory) as stage:
+        passphrase = write_random_passphrase(stage / PASSPHRASE_FILE, random_bytes)
         for path, config in configs.items():
             _write_config(stage / path.relative_to(directory), render(config, path.parent))
         for index, (name, one) in enumerate(zip(names, secrets, strict=True)):
-            write_member_secrets(stage / name / KEYS_FOLDER, one)
+            write_member_secrets(stage / name / KEYS_FOLDER, one, passphrase, scrypt_log_n=LEAST_LOG_N)
             _begin_journal(stage / name / DATA_FOLDER, JournalIdentity(genesis.chain_id, FIRST_EPOCH, index))
         (stage / RECOVERY_FOLDER).mkdir(mode=0o700)
         for path, secret in zip(files.recovery_keys, recovery, strict=True):
-            write_secret((stage / path.relative_to(directory)).parent, SecretKind.RECOVERY, secret)
+            folder = (stage / path.relative_to(directory)).parent
+            write_secret(folder, SecretKind.RECOVERY, secret, passphrase, scrypt_log_n=LEAST_LOG_N)
         (stage / GENESIS_FILE).write_bytes(genesis.document)
     return files
 
@@ -257,6 +263,7 @@ def _configs(files: FederationFiles, seats: list[_Seat], l1: L1Config) -> dict[P
             genesis=files.genesis,
             data_dir=path.parent / DATA_FOLDER,
             keys_dir=path.parent / KEYS_FOLDER,
+            passphrase_file=files.directory / PASSPHRASE_FILE,
             l1=l1,
             p2p=P2pConfig(listen=seat.listen, peers=tuple(peer for peer in peers if peer.name != seat.name)),
             rpc=seat.rpc,

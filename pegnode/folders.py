@@ -12,6 +12,7 @@ NODE_FILE = "node.toml"
 KEYS_FOLDER = "keys"
 DATA_FOLDER = "data"
 RECOVERY_FOLDER = "recovery"
+PASSPHRASE_FILE = "passphrase"
 
 # Below a process's data folder:
 CHAIN_FOLDER = "chain"

@@ -11,6 +11,7 @@ from pegnode.consensus.machine import Simplex
 from pegnode.folders import JOURNAL_FOLDER
 from pegnode.genesis import Genesis
 from pegnode.node import MAX_GUESTS, assemble, run_parts
+from pegnode.passphrase import find_passphrase
 from pegnode.service.consensus_driver import ConsensusDriver
 from pegnode.service.judge import Judge
 from pegnode.service.l1_reports import L1Reports
@@ -25,9 +26,8 @@ async def run_functionary(config: FunctionaryConfig) -> None:
     genesis = Genesis.load(config.genesis)
     rules = genesis.rules()
     member = config.member(rules.membership)
-    signer = Signer(
-        read_member_secrets(config.keys_dir), rules.membership, member.index, rules.chain_id, secrets.token_bytes
-    )
+    keys = read_member_secrets(config.keys_dir, find_passphrase(config.passphrase_file))
+    signer = Signer(keys, rules.membership, member.index, rules.chain_id, secrets.token_bytes)
     journal = open_journal(
         config.data_dir / JOURNAL_FOLDER, JournalIdentity(rules.chain_id, rules.membership.epoch, member.index)
     )

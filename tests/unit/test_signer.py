@@ -19,8 +19,10 @@ from bridge.bitcoin.identifiers import BlockHash
 from federation import signer as signer_module
 from federation.approval import ApprovedBatch, approve_batch
 from federation.certificate import NO_BLOCK, VoteKind, verify_vote
-from federation.keystore import MemberSecrets, SecretKind, read_member_secrets, secret_path, write_member_secrets
+from federation.keystore import MemberSecrets, member_path, read_member_secrets, write_member_secrets
 from federation.membership import Membership
+from federation.passphrase import Passphrase
+from federation.sealed_box import LEAST_LOG_N
 from federation.self_test import SelfTestFailed, SelfTestReason
 from federation.signer import Signer, SignerReason, SignerRefused
 from tests.support.peg import PARAMS
@@ -152,30 +154,36 @@ def test_nothing_said_shows_a_secret(
         except Exception as error:  # noqa: BLE001 -- whatever it is, its text is searched
             said.append("".join(traceback.format_exception(error)) + repr(error))
 
+    passphrase, wrong = Passphrase("a cow jumps over the moon"), Passphrase("a cow jumps over the sun")
+
+    def write(directory: Path, keys: MemberSecrets) -> object:
+        return write_member_secrets(directory, keys, passphrase, scrypt_log_n=LEAST_LOG_N)
+
     keys = tmp_path / "keys"
-    attempt(lambda: write_member_secrets(keys, secrets))
-    attempt(lambda: write_member_secrets(keys, secrets))
-    attempt(lambda: read_member_secrets(keys))
-    attempt(lambda: _signer(read_member_secrets(keys)))
+    attempt(lambda: write(keys, secrets))
+    attempt(lambda: write(keys, secrets))
+    attempt(lambda: read_member_secrets(keys, passphrase))
+    attempt(lambda: read_member_secrets(keys, wrong))
+    attempt(lambda: _signer(read_member_secrets(keys, passphrase)))
     attempt(lambda: _signer().sign_vote(VoteKind.NOTARIZE, 0, 7, BLOCK))
     attempt(lambda: _signer().cosign(_approved()))
     attempt(lambda: _signer(index=2))
     attempt(lambda: _signer(replace(secrets, custody=secrets.vote)))
     attempt(lambda: _signer(replace(secrets, vote=secrets.vote + secrets.vote)))
-    attempt(lambda: write_member_secrets(tmp_path / "bad", replace(secrets, vote=secrets.custody)))
-    attempt(lambda: write_member_secrets(tmp_path / "bad", replace(secrets, vote=secrets.vote + secrets.vote)))
-    path = secret_path(keys, SecretKind.VOTE)
+    attempt(lambda: write(tmp_path / "bad", replace(secrets, vote=secrets.custody)))
+    attempt(lambda: write(tmp_path / "bad", replace(secrets, vote=secrets.vote + secrets.vote)))
+    path = member_path(keys)
     content = path.read_bytes()
     for damaged in (content[:-30], content + content, content.replace(b"vote", b"cust"), content.replace(b"1", b"[")):
         path.write_bytes(damaged)
-        attempt(lambda: read_member_secrets(keys))
-    path.write_bytes(content.replace(b'"none"', b'"' + secrets.vote.hex().encode() + b'"'))
-    attempt(lambda: read_member_secrets(keys))
+        attempt(lambda: read_member_secrets(keys, passphrase))
     monkeypatch.setattr(signer_module, "schnorr_sign", lambda *_: bytes(64))
     attempt(lambda: _signer().cosign(_approved()))
     out, err = capfd.readouterr()
     text = "".join(said) + out + err + caplog.text
     assert "keystore-exists" in text
+    assert "keystore-wrong-passphrase" in text
+    assert "cow" not in text
     assert "signer-bad-signature" in text
     for secret in (secrets.vote, secrets.custody, secrets.transport):
         for shown in (secret.hex(), repr(secret)[2:-1], str(int.from_bytes(secret, "big")), secret[::-1].hex()):
