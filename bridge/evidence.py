@@ -41,6 +41,9 @@ class EvidenceReason(Reason):
     """Its transaction has 64 bytes, as two hashes of a Merkle tree have (CVE-2017-12842)."""
     WRONG_HEIGHT = "evidence-wrong-height"  # The L1 block stands at another height than the evidence says.
     BAD_PROOF = "evidence-bad-proof"  # The proof is no merkleblock with shortest counts, or one of no transactions.
+    PROOF_TRUNCATED = "evidence-proof-truncated"  # The tree goes on where no hash or flag is left.
+    PROOF_LEFTOVER = "evidence-proof-leftover"  # Hashes, or bytes of flags, are left behind the tree.
+    NEEDLESS_BRANCH = "evidence-needless-branch"  # A branch is opened that holds no match: a proof has one form.
     PROOF_COUNT_MISMATCH = "evidence-proof-count-mismatch"
     """The proof counts other transactions than the L1 block has: a tree of another shape."""
     DUPLICATED_HASHES = "evidence-duplicated-hashes"  # Two children of a node are equal (CVE-2012-2459).
@@ -199,7 +202,8 @@ class MerkleProof:
     def walk(self) -> tuple[bytes, list[Txid]]:
         """The root of the tree, and the leaves it marks as matches.
 
-        Raises Rejected(EvidenceReason): BAD_PROOF, DUPLICATED_HASHES, PADDING_BITS.
+        Raises Rejected(EvidenceReason): BAD_PROOF, PROOF_TRUNCATED, PROOF_LEFTOVER, NEEDLESS_BRANCH,
+        DUPLICATED_HASHES, PADDING_BITS.
         """
         if self.transaction_count == 0:
             raise Rejected(EvidenceReason.BAD_PROOF, "a block without transactions")
@@ -207,7 +211,7 @@ class MerkleProof:
         height = (self.transaction_count - 1).bit_length()
         root = walk.node(height, 0)
         if walk.hashes_used != len(self.hashes) or (walk.bits_used + 7) // 8 != len(self.flags):
-            raise Rejected(EvidenceReason.BAD_PROOF, "hashes or flags are left over")
+            raise Rejected(EvidenceReason.PROOF_LEFTOVER, f"{walk.hashes_used} of {len(self.hashes)} hashes used")
         if int.from_bytes(self.flags, "little") >> walk.bits_used:
             raise Rejected(EvidenceReason.PADDING_BITS, "a flag is set behind the last node")
         return root, walk.matches
@@ -238,19 +242,19 @@ class _Walk:
             if right == left:
                 raise Rejected(EvidenceReason.DUPLICATED_HASHES, f"two equal children at height {height}")
         if len(self.matches) == matches_before:
-            raise Rejected(EvidenceReason.BAD_PROOF, "a branch is opened that holds no match")
+            raise Rejected(EvidenceReason.NEEDLESS_BRANCH, f"a branch without a match at height {height}")
         return sha256d(left + right)
 
     def _next_flag(self) -> bool:
         byte, bit = divmod(self.bits_used, 8)
         if byte >= len(self._proof.flags):
-            raise Rejected(EvidenceReason.BAD_PROOF, "too few flags")
+            raise Rejected(EvidenceReason.PROOF_TRUNCATED, "too few flags")
         self.bits_used += 1
         return bool(self._proof.flags[byte] >> bit & 1)
 
     def _next_hash(self) -> bytes:
         if self.hashes_used >= len(self._proof.hashes):
-            raise Rejected(EvidenceReason.BAD_PROOF, "too few hashes")
+            raise Rejected(EvidenceReason.PROOF_TRUNCATED, "too few hashes")
         self.hashes_used += 1
         return self._proof.hashes[self.hashes_used - 1]
 

@@ -271,18 +271,25 @@ def settle(ledger: Ledger, txid: Txid, l1_height: int) -> Lineage:
 def advance_anchor(ledger: Ledger, anchor: Anchor, params: PegParams) -> None:
     """A block refers to `anchor`: burns too old for the withdrawal window leave it.
 
-    Raises Rejected(LedgerReason.ANCHOR_BACKWARDS, ANCHOR_CHANGED or ANCHOR_STEP).
+    Raises Rejected(LedgerReason), as `check_anchor`.
     """
-    old = ledger.totals.anchor
-    if anchor.height < old.height:
-        raise Rejected(LedgerReason.ANCHOR_BACKWARDS, f"from {old.height} to {anchor.height}")
-    if anchor.height == old.height and anchor.hash != old.hash:
-        raise Rejected(LedgerReason.ANCHOR_CHANGED, f"at {anchor.height}")
-    if anchor.height - old.height > params.max_anchor_step:
-        raise Rejected(LedgerReason.ANCHOR_STEP, f"from {old.height} to {anchor.height}")
+    check_anchor(ledger.totals.anchor, anchor, params)
     oldest = anchor.height - params.withdrawal_window_anchors + 1
     window = tuple(entry for entry in ledger.totals.withdrawal_window if entry.anchor_height >= oldest)
     ledger.totals = replace(ledger.totals, anchor=anchor, withdrawal_window=window)
+
+
+def check_anchor(old: Anchor, new: Anchor, params: PegParams) -> None:
+    """Whether a block with anchor `new` may follow one with anchor `old`, whatever L1 says of them.
+
+    Raises Rejected(LedgerReason.ANCHOR_BACKWARDS, ANCHOR_CHANGED or ANCHOR_STEP).
+    """
+    if new.height < old.height:
+        raise Rejected(LedgerReason.ANCHOR_BACKWARDS, f"from {old.height} to {new.height}")
+    if new.height == old.height and new.hash != old.hash:
+        raise Rejected(LedgerReason.ANCHOR_CHANGED, f"at {new.height}")
+    if new.height - old.height > params.max_anchor_step:
+        raise Rejected(LedgerReason.ANCHOR_STEP, f"from {old.height} to {new.height}")
 
 
 def open_lineage(view: LedgerView, kind: BatchKind) -> Lineage | None:

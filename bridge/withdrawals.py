@@ -35,6 +35,7 @@ class BurnReason(Reason):
     REFUND_SCRIPT_TYPE = "burn-refund-script-type"  # The refund script is none of the five types.
     RESERVE_SCRIPT = "burn-reserve-script"  # The L1 script is the reserve's own change or donation script.
     DUST = "burn-dust"  # The value is below the L1 script's dust limit.
+    MAX_FEE = "burn-max-fee"  # After the whole of max_fee, less than the L1 script's dust limit is left.
     BELOW_REFUND_FEE = "burn-below-refund-fee"  # The value is not above `refund_fee_sats`.
     OVER_MAX_WITHDRAWAL = "burn-over-max-withdrawal"  # The value is above `max_withdrawal_sats`.
     OVER_WINDOW = "burn-over-window"  # With what was burned lately, it is above `max_window_withdrawals_sats`.
@@ -79,7 +80,7 @@ def parse_burn(output: TxOut, l1_genesis_hash: BlockHash) -> Burn:
 def check_burns(burns: Sequence[tuple[Burn, int]], view: LedgerView, custody: Custody, params: PegParams) -> None:
     """Whether burns, each with the value it holds in sats, may all be recorded on top of `view`, at its anchor.
 
-    Raises Rejected(BurnReason): RESERVE_SCRIPT, DUST, BELOW_REFUND_FEE, OVER_MAX_WITHDRAWAL or OVER_WINDOW.
+    Raises Rejected(BurnReason): RESERVE_SCRIPT, DUST, MAX_FEE, BELOW_REFUND_FEE, OVER_MAX_WITHDRAWAL, OVER_WINDOW.
     """
     window_sats = sum(entry.burned_sats for entry in view.totals.withdrawal_window)
     for burn, value_sats in burns:
@@ -97,8 +98,10 @@ def _check_burn(burn: Burn, value_sats: int, custody: Custody, params: PegParams
     if custody.is_reserve_script(burn.l1_script):
         raise Rejected(BurnReason.RESERVE_SCRIPT, "the reserve can't be its own payee")
     dust_sats = dust_limit_sats(burn.l1_script)
+    if value_sats < dust_sats:
+        raise Rejected(BurnReason.DUST, f"{value_sats} sats, at least {dust_sats}")
     if value_sats - burn.max_fee_sats < dust_sats:
-        raise Rejected(BurnReason.DUST, f"{value_sats} less {burn.max_fee_sats} may leave under {dust_sats} sats")
+        raise Rejected(BurnReason.MAX_FEE, f"{value_sats} less {burn.max_fee_sats} may leave under {dust_sats} sats")
     if value_sats <= params.refund_fee_sats:
         raise Rejected(BurnReason.BELOW_REFUND_FEE, f"{value_sats} sats could not be refunded")
     if value_sats > params.max_withdrawal_sats:

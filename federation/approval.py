@@ -30,30 +30,44 @@ from federation.signing_plan import SigningPlan, plan_signing
 class RefusalReason(Reason):
     """Why this member does not sign."""
 
-    HALTED = "refusal-halted"
-    NODE_BEHIND = "refusal-node-behind"
-    NOT_RECORDED = "refusal-not-recorded"
-    LINEAGE_CLOSED = "refusal-lineage-closed"
-    UNKNOWN_KIND = "refusal-unknown-kind"
-    MALFORMED_TRANSACTION = "refusal-malformed-transaction"
-    WRONG_TXID = "refusal-wrong-txid"
-    WRONG_FORM = "refusal-wrong-form"
-    REPEATED_INPUT = "refusal-repeated-input"
-    INPUT_NOT_IN_LINEAGE = "refusal-input-not-in-lineage"
-    INPUT_NOT_A_COIN = "refusal-input-not-a-coin"
-    INPUT_NOT_LOCKED = "refusal-input-not-locked"
-    INPUT_LOCKED_ELSEWHERE = "refusal-input-locked-elsewhere"
-    NO_RESERVE_SCRIPT = "refusal-no-reserve-script"
-    WRONG_PAYEES = "refusal-wrong-payees"
-    WRONG_CHANGE = "refusal-wrong-change"
-    WRONG_FEE = "refusal-wrong-fee"
-    FEE_OVER_CAP = "refusal-fee-over-cap"
-    FEERATE_OUT_OF_RANGE = "refusal-feerate-out-of-range"
-    WITHDRAWAL_OVER_CAP = "refusal-withdrawal-over-cap"
-    ALREADY_CONFIRMED = "refusal-already-confirmed"
-    COIN_NOT_REPORTED = "refusal-coin-not-reported"
-    COIN_MISSING = "refusal-coin-missing"
-    COIN_DIFFERS = "refusal-coin-differs"
+    HALTED = "refusal-halted"  # This member has latched a halt.
+    NODE_BEHIND = "refusal-node-behind"  # Its own Bitcoin node is below the ledger's anchor.
+    NOT_RECORDED = "refusal-not-recorded"  # No lineage of the final ledger holds this version.
+    LINEAGE_CLOSED = "refusal-lineage-closed"  # The version's lineage is not open.
+    UNKNOWN_KIND = "refusal-unknown-kind"  # The lineage is of no kind that is signed.
+    MALFORMED_TRANSACTION = "refusal-malformed-transaction"  # The recorded bytes are no stripped transaction.
+    WRONG_TXID = "refusal-wrong-txid"  # The recorded bytes have another txid than recorded.
+    WRONG_FORM = "refusal-wrong-form"  # Version, scriptSigs, sequences or lock time are not a batch's.
+    REPEATED_INPUT = "refusal-repeated-input"  # An input stands twice.
+    INPUT_NOT_IN_LINEAGE = "refusal-input-not-in-lineage"  # An input is none of the lineage's.
+    INPUT_NOT_A_COIN = "refusal-input-not-a-coin"  # An input is no coin of the ledger.
+    INPUT_NOT_LOCKED = "refusal-input-not-locked"  # An input's coin is free.
+    INPUT_LOCKED_ELSEWHERE = "refusal-input-locked-elsewhere"  # Another open lineage locks or names an input's coin.
+    NO_RESERVE_SCRIPT = "refusal-no-reserve-script"  # A coin's epoch, or the version's, has no policy.
+    WRONG_PAYEE_COUNT = (
+        "refusal-wrong-payee-count"  # A payout without payees, maintenance with some, or fewer outputs than payees.
+    )
+    PAYEE_TWICE = "refusal-payee-twice"  # A burn is paid twice.
+    PAYEE_NOT_OWED = "refusal-payee-not-owed"  # A payee is no burn that is batched for this lineage.
+    PAYEE_SCRIPT = "refusal-payee-script"  # A payee's output pays another script than its burn says.
+    PAYEE_SHARE = "refusal-payee-share"  # A payee bears less than nothing of the fee, or more than its max_fee.
+    CHANGE_SCRIPT = (
+        "refusal-change-script"  # A further output pays another script than the change script of the version's epoch.
+    )
+    CHANGE_BELOW_FLOOR = "refusal-change-below-floor"  # Change of less than `coin_floor_sats`.
+    FEE_NOT_AS_RECORDED = "refusal-fee-not-as-recorded"  # Inputs less outputs are not the recorded fee.
+    FEE_TOO_LOW = "refusal-fee-too-low"  # The fee is below what the feerate asks of the signed size.
+    SHARES_TOO_HIGH = (
+        "refusal-shares-too-high"  # The payees bear more than what the feerate asks, each share rounded up.
+    )
+    FUND_PART_DIFFERS = "refusal-fund-part-differs"  # What the payees don't bear is not the recorded part of the fund.
+    FUND_PART_OVER_CAP = "refusal-fund-part-over-cap"  # The fund's part is above `lineage_fee_cap_sats`.
+    FEERATE_OUT_OF_RANGE = "refusal-feerate-out-of-range"  # The feerate is not within floor and ceiling.
+    WITHDRAWAL_OVER_CAP = "refusal-withdrawal-over-cap"  # A payee's burn is above `max_withdrawal_sats`.
+    ALREADY_CONFIRMED = "refusal-already-confirmed"  # Its own Bitcoin node sees a version of this lineage confirmed.
+    COIN_NOT_REPORTED = "refusal-coin-not-reported"  # Its own Bitcoin node was not asked about a coin.
+    COIN_MISSING = "refusal-coin-missing"  # Its own Bitcoin node misses a coin that no recorded version spent.
+    COIN_DIFFERS = "refusal-coin-differs"  # Its own Bitcoin node has the coin with another value or script.
 
 
 class SigningRefused(Refused):
@@ -213,19 +227,23 @@ def _check_outputs(
     outputs = plan.transaction.outputs
     payees = _payees(view, lineage)
     if len(outputs) < len(payees):
-        raise SigningRefused(RefusalReason.WRONG_PAYEES, f"{len(outputs)} outputs for {len(payees)} payees")
+        raise SigningRefused(RefusalReason.WRONG_PAYEE_COUNT, f"{len(outputs)} outputs for {len(payees)} payees")
     shares_sats = 0
     for payee, output in zip(payees, outputs, strict=False):
         share_sats = payee.value_sats - output.value_sats
-        if output.script != payee.l1_script or not 0 <= share_sats <= payee.max_fee_sats:
-            raise SigningRefused(RefusalReason.WRONG_PAYEES, f"the output for burn {payee.burn}")
+        if output.script != payee.l1_script:
+            raise SigningRefused(RefusalReason.PAYEE_SCRIPT, f"{output.script.hex()} for burn {payee.burn}")
+        if not 0 <= share_sats <= payee.max_fee_sats:
+            raise SigningRefused(RefusalReason.PAYEE_SHARE, f"{share_sats} sats of burn {payee.burn}")
         if payee.value_sats > params.max_withdrawal_sats:
             raise SigningRefused(RefusalReason.WITHDRAWAL_OVER_CAP, f"burn {payee.burn} of {payee.value_sats} sats")
         shares_sats += share_sats
     change_script = _reserve_script(custody, version.epoch, CoinKind.CHANGE)
     for output in outputs[len(payees) :]:
-        if output.script != change_script or output.value_sats < params.coin_floor_sats:
-            raise SigningRefused(RefusalReason.WRONG_CHANGE, f"{output.value_sats} sats to {output.script.hex()}")
+        if output.script != change_script:
+            raise SigningRefused(RefusalReason.CHANGE_SCRIPT, f"{output.value_sats} sats to {output.script.hex()}")
+        if output.value_sats < params.coin_floor_sats:
+            raise SigningRefused(RefusalReason.CHANGE_BELOW_FLOOR, f"{output.value_sats} sats")
     _check_fee(lineage, version, plan, shares_sats, params)
 
 
@@ -238,29 +256,31 @@ def _check_fee(lineage: Lineage, version: BatchVersion, plan: SigningPlan, share
     if not params.feerate_floor_sat_kvb <= version.feerate_sat_kvb <= params.feerate_ceiling_sat_kvb:
         raise SigningRefused(RefusalReason.FEERATE_OUT_OF_RANGE, f"{version.feerate_sat_kvb} sat/kvB")
     if version.fund_part_sats > params.lineage_fee_cap_sats:
-        raise SigningRefused(RefusalReason.FEE_OVER_CAP, f"{version.fund_part_sats} sats of the fund")
+        raise SigningRefused(RefusalReason.FUND_PART_OVER_CAP, f"{version.fund_part_sats} sats of the fund")
     outputs = plan.transaction.outputs
     fee_sats = sum(prevout.value_sats for prevout in plan.prevouts) - sum(output.value_sats for output in outputs)
     asked_sats = amounts.fee_sats(plan.signed_vsize_vbytes, version.feerate_sat_kvb)
     short_sats = fee_sats - shares_sats - version.fund_part_sats
     may_be_short_sats = params.maintenance_deficit_cap_sats if lineage.kind is BatchKind.MAINTENANCE else 0
-    if (
-        fee_sats != version.fee_sats
-        or fee_sats < asked_sats
-        or shares_sats >= asked_sats + len(lineage.payees)
-        or not 0 <= short_sats <= may_be_short_sats
-    ):
+    if fee_sats != version.fee_sats:
+        raise SigningRefused(RefusalReason.FEE_NOT_AS_RECORDED, f"{fee_sats} sats, {version.fee_sats} recorded")
+    if fee_sats < asked_sats:
+        raise SigningRefused(RefusalReason.FEE_TOO_LOW, f"{fee_sats} sats, {asked_sats} asked by the feerate")
+    if shares_sats >= asked_sats + len(lineage.payees):
+        raise SigningRefused(RefusalReason.SHARES_TOO_HIGH, f"{shares_sats} sats, {asked_sats} asked by the feerate")
+    if not 0 <= short_sats <= may_be_short_sats:
         raise SigningRefused(
-            RefusalReason.WRONG_FEE,
-            f"{fee_sats} sats, of it {shares_sats} the payees'; recorded {version.fee_sats} and the fund's "
-            f"{version.fund_part_sats}; the feerate asks {asked_sats}",
+            RefusalReason.FUND_PART_DIFFERS,
+            f"{version.fund_part_sats} sats; the fee is {fee_sats}, the payees' part {shares_sats}",
         )
 
 
 def _payees(view: LedgerView, lineage: Lineage) -> list[Withdrawal]:
     """The withdrawals that `lineage` pays, in order, each promised to it alone. Maintenance pays nobody."""
-    if bool(lineage.payees) != (lineage.kind is BatchKind.PAYOUT) or len(set(lineage.payees)) != len(lineage.payees):
-        raise SigningRefused(RefusalReason.WRONG_PAYEES, f"{len(lineage.payees)} payees of a {lineage.kind.name} batch")
+    if bool(lineage.payees) != (lineage.kind is BatchKind.PAYOUT):
+        raise SigningRefused(RefusalReason.WRONG_PAYEE_COUNT, f"{len(lineage.payees)} for a {lineage.kind.name}")
+    if len(set(lineage.payees)) != len(lineage.payees):
+        raise SigningRefused(RefusalReason.PAYEE_TWICE)
     payees = []
     for burn in lineage.payees:
         withdrawal = view.open_withdrawals.get(burn)
@@ -269,7 +289,7 @@ def _payees(view: LedgerView, lineage: Lineage) -> list[Withdrawal]:
             or withdrawal.status is not WithdrawalStatus.BATCHED
             or withdrawal.lineage != lineage.number
         ):
-            raise SigningRefused(RefusalReason.WRONG_PAYEES, f"burn {burn} is not owed by lineage {lineage.number}")
+            raise SigningRefused(RefusalReason.PAYEE_NOT_OWED, f"burn {burn} by lineage {lineage.number}")
         payees.append(withdrawal)
     return payees
 

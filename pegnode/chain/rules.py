@@ -13,7 +13,7 @@ from bridge.bitcoin.hashes import sha256d
 from bridge.bitcoin.identifiers import BlockHash
 from bridge.errors import Rejected
 from bridge.evidence import Evidence, EvidenceReason, L1BlockFact
-from bridge.ledger import advance_anchor, ledger_root
+from bridge.ledger import advance_anchor, check_anchor, ledger_root
 from pegnode.chain.block import Block, Body
 from pegnode.chain.execution import OVER_BUDGET, ScriptBudget, enter_batch, enter_evidence, enter_transfer
 from pegnode.chain.facts import AnchorStatus, L1Facts, needs_l1
@@ -68,17 +68,10 @@ def check_header(parent: Header, header: Header, rules: ChainRules) -> None:
         raise BlockRejected(HeaderReason.VIEW_NOT_ABOVE_PARENT, f"{header.view} after {parent.view}")
     if header.time_ms <= parent.time_ms:
         raise BlockRejected(HeaderReason.TIME_NOT_ABOVE_PARENT, f"{header.time_ms} after {parent.time_ms}")
-    _check_anchor_step(parent, header, rules)
-
-
-def _check_anchor_step(parent: Header, header: Header, rules: ChainRules) -> None:
-    step = header.anchor.height - parent.anchor.height
-    if step < 0:
-        raise BlockRejected(HeaderReason.ANCHOR_BELOW_PARENT, f"{header.anchor.height} after {parent.anchor.height}")
-    if step > rules.params.max_anchor_step:
-        raise BlockRejected(HeaderReason.ANCHOR_STEP, f"{step}, at most {rules.params.max_anchor_step}")
-    if step == 0 and header.anchor.hash != parent.anchor.hash:
-        raise BlockRejected(HeaderReason.ANCHOR_FORK, f"another block at {header.anchor.height}")
+    try:
+        check_anchor(parent.anchor, header.anchor, rules.params)
+    except Rejected as error:
+        raise BlockRejected(HeaderReason.BAD_ANCHOR, str(error), error.reason) from error
 
 
 def check_body_form(block: Block, rules: ChainRules) -> None:

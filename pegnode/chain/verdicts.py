@@ -21,9 +21,7 @@ class HeaderReason(Reason):
     VIEW_NOT_ABOVE_PARENT = "header-view-not-above-parent"  # The view is not above the parent's.
     WRONG_LEADER = "header-wrong-leader"  # The leader is not the view's.
     TIME_NOT_ABOVE_PARENT = "header-time-not-above-parent"  # The time is not above the parent's.
-    ANCHOR_BELOW_PARENT = "header-anchor-below-parent"
-    ANCHOR_STEP = "header-anchor-step"
-    ANCHOR_FORK = "header-anchor-fork"
+    BAD_ANCHOR = "header-bad-anchor"  # The anchor can't follow the parent's; the rule is named beside it.
     ANCHOR_WRONG_HEIGHT = "header-anchor-wrong-height"  # One's own Bitcoin node knows the anchor at another height.
 
 
@@ -50,7 +48,7 @@ class BlockRejected(Refusal):
     """A block that breaks a rule of validity.
 
     reason: HeaderReason or BodyReason.
-    cause: with BAD_EVIDENCE, BAD_TRANSACTION and BAD_BATCH, the rule that the item broke.
+    cause: with BAD_ANCHOR, BAD_EVIDENCE, BAD_TRANSACTION and BAD_BATCH, the rule that the item broke.
     """
 
     def __init__(self, reason: HeaderReason | BodyReason, detail: str = "", cause: Reason | None = None) -> None:

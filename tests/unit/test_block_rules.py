@@ -13,7 +13,7 @@ from bridge.custody import CoinKind
 from bridge.errors import Reason
 from bridge.evidence import Evidence, EvidenceReason, Opening
 from bridge.ledger import ledger_root
-from bridge.state import Anchor, BatchKind, WithdrawalStatus
+from bridge.state import Anchor, BatchKind, LedgerReason, WithdrawalStatus
 from pegnode.chain.block import Block, Body
 from pegnode.chain.facts import NO_FACTS, AnchorStatus, L1Facts, required_facts
 from pegnode.chain.header import Header
@@ -116,17 +116,17 @@ def test_anchor_may_rise_by_the_largest_step_and_no_further(chain: MemoryChain) 
     parent_height = chain.header.anchor.height
     chain.apply(anchored(chain, chain.l1.anchor(parent_height + step)))
     too_far = anchored(chain, chain.l1.anchor(parent_height + step + 1))
-    assert rejected(chain, too_far).reason is HeaderReason.ANCHOR_STEP
+    assert refusal(chain, too_far) == (HeaderReason.BAD_ANCHOR, LedgerReason.ANCHOR_STEP)
 
 
 def test_anchor_never_falls(chain: MemoryChain) -> None:
     lower = anchored(chain, chain.l1.anchor(chain.header.anchor.height - 1))
-    assert rejected(chain, lower).reason is HeaderReason.ANCHOR_BELOW_PARENT
+    assert refusal(chain, lower) == (HeaderReason.BAD_ANCHOR, LedgerReason.ANCHOR_BACKWARDS)
 
 
 def test_anchor_of_the_parents_height_is_the_parents(chain: MemoryChain) -> None:
     fork = anchored(chain, Anchor(chain.header.anchor.height, BlockHash(b"\x77" * 32)))
-    assert rejected(chain, fork).reason is HeaderReason.ANCHOR_FORK
+    assert refusal(chain, fork) == (HeaderReason.BAD_ANCHOR, LedgerReason.ANCHOR_CHANGED)
 
 
 def test_anchor_at_another_height_than_it_says_is_refused(chain: MemoryChain) -> None:

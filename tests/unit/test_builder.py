@@ -10,6 +10,7 @@ from bridge.bitcoin.transaction import Transaction, TxOut
 from bridge.custody import CoinKind
 from bridge.evidence import Evidence, EvidenceReason, Opening
 from bridge.ledger import ledger_root
+from bridge.state import LedgerReason
 from pegnode.chain.block import EMPTY_BODY
 from pegnode.chain.builder import BuiltBlock, Candidates, build_block
 from pegnode.chain.facts import AnchorStatus, L1Facts
@@ -88,7 +89,7 @@ def test_slot_that_no_block_has_is_refused(chain: MemoryChain) -> None:
     chain.l1.mine_empty(500)
     with pytest.raises(BlockRejected) as caught:
         chain.build(slot=replace(chain.slot(), anchor=chain.l1.anchor(500)))
-    assert caught.value.reason is HeaderReason.ANCHOR_STEP
+    assert (caught.value.reason, caught.value.cause) == (HeaderReason.BAD_ANCHOR, LedgerReason.ANCHOR_STEP)
 
 
 def test_anchor_at_or_below_the_parents_is_the_parents(chain: MemoryChain) -> None:

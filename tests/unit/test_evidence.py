@@ -232,15 +232,17 @@ def test_opened_branch_is_refused_without_a_match() -> None:
     assert (hashes[0], flags[1]) == (node_hash(TXIDS, 2, 0), False)
     needless = [node_hash(TXIDS, 1, 0), node_hash(TXIDS, 1, 1), *hashes[1:]]
     evidence = _with_tree(needless, [flags[0], True, False, False, *flags[2:]])
-    assert _reason(evidence) is EvidenceReason.BAD_PROOF
+    assert _reason(evidence) is EvidenceReason.NEEDLESS_BRANCH
 
 
-def test_tree_is_refused_with_hashes_or_flags_left_over_or_missing() -> None:
+def test_tree_is_refused_when_truncated_or_padded() -> None:
     hashes, flags = partial_tree(TXIDS, [OURS])
     more_hashes, more_flags = [*hashes, sha256(b"")], [*flags, *[False] * 8]
     assert check_inclusion(_with_tree(hashes, flags), FACT) == BLOCK[OURS]
-    for wrong in ((hashes[:-1], flags), (more_hashes, flags), (hashes, []), (hashes, more_flags)):
-        assert _reason(_with_tree(*wrong)) is EvidenceReason.BAD_PROOF
+    for truncated in ((hashes[:-1], flags), (hashes, []), ([], flags)):
+        assert _reason(_with_tree(*truncated)) is EvidenceReason.PROOF_TRUNCATED
+    for padded in ((more_hashes, flags), (hashes, more_flags)):
+        assert _reason(_with_tree(*padded)) is EvidenceReason.PROOF_LEFTOVER
 
 
 @pytest.mark.parametrize(

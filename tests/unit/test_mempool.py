@@ -175,7 +175,7 @@ def test_rules_of_blocks_hold_for_the_pool(world: World) -> None:
     stolen = BOB.spend([(coin[0], TxOut(coin[1].value_sats, BOB.script()))], [TxOut(5_000, BOB.script())])
     assert world.refused(stolen) is ScriptReason.SCRIPT_FAILED
     large = world.chain.burn_output(2_500, BOB.script(), ALICE.script(), max_fee_sats=2_400)
-    assert world.refused(ALICE.spend([coin], [large])) is BurnReason.DUST
+    assert world.refused(ALICE.spend([coin], [large])) is BurnReason.MAX_FEE
 
 
 def test_lock_times_are_those_of_the_next_block(world: World) -> None:

@@ -229,7 +229,8 @@ def test_burn_for_another_network_is_refused() -> None:
 
 
 def test_burn_that_leaves_dust_is_refused() -> None:
-    assert reason(paying(burn(2_293, 2_000))) is BurnReason.DUST
+    assert reason(paying(burn(2_293, 2_000))) is BurnReason.MAX_FEE
+    assert reason(paying(burn(293, 0))) is BurnReason.DUST
     check(paying(burn(2_294, 2_000)))
 
 

@@ -85,7 +85,8 @@ def test_burn_of_any_script_encodes_to_it(burn: Burn, data: st.DataObject) -> No
         pytest.param(encode_burn(L1_GENESIS, BURN)[1:], id="without OP_RETURN"),
         pytest.param(encode_burn(L1_GENESIS, BURN)[:-1], id="cut"),
         pytest.param(encode_burn(L1_GENESIS, BURN) + b"\x00", id="continued"),
-        pytest.param(_script(L1_GENESIS, BOB, bytes(8)), id="three items"),
+        pytest.param(_script(L1_GENESIS, BOB, bytes(8)), id="missing push"),
+        pytest.param(_script(L1_GENESIS, BOB, bytes(8), ALICE, b"\x07\x07"), id="extra push"),
         pytest.param(_script(L1_GENESIS[:31], BOB, bytes(8), ALICE), id="short genesis hash"),
         pytest.param(_script(L1_GENESIS, BOB, bytes(7), ALICE), id="short fee"),
         pytest.param(_script(L1_GENESIS, BOB, bytes(9), ALICE), id="long fee"),
@@ -125,7 +126,22 @@ def test_burn_may_pay_a_deposit_script() -> None:
 def test_burn_leaves_its_payee_no_dust(burn: Burn) -> None:
     least_sats = burn.max_fee_sats + dust_limit_sats(burn.l1_script)
     check_burns([(burn, least_sats)], new_ledger(), CUSTODY, replace(PARAMS, refund_fee_sats=0))
-    assert _check_reason((burn, least_sats - 1), refund_fee_sats=0) is BurnReason.DUST
+    expected = BurnReason.MAX_FEE if burn.max_fee_sats else BurnReason.DUST
+    assert _check_reason((burn, least_sats - 1), refund_fee_sats=0) is expected
+
+
+def test_burn_rejects_a_value_below_dust_whatever_its_max_fee() -> None:
+    dust_sats = dust_limit_sats(BURN.l1_script)
+    for max_fee_sats in (0, 1, 2**64 - 1):
+        burn = replace(BURN, max_fee_sats=max_fee_sats)
+        assert _check_reason((burn, dust_sats - 1), refund_fee_sats=0) is BurnReason.DUST
+
+
+def test_burn_rejects_a_max_fee_that_may_eat_its_value() -> None:
+    dust_sats = dust_limit_sats(BURN.l1_script)
+    check_burns([(replace(BURN, max_fee_sats=100_000 - dust_sats), 100_000)], new_ledger(), CUSTODY, PARAMS)
+    for max_fee_sats in (100_000 - dust_sats + 1, 100_000, 100_001, 2**64 - 1):
+        assert _check_reason((replace(BURN, max_fee_sats=max_fee_sats), 100_000)) is BurnReason.MAX_FEE
 
 
 def test_burn_rejects_what_a_refund_would_use_up() -> None:
