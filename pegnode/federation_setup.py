@@ -37,7 +37,7 @@ from federation.keystore import (
     write_secret,
 )
 from federation.sealed_box import LEAST_LOG_N
-from pegnode.config import FunctionaryConfig, L1Config, NodeConfig, P2pConfig, PeerConfig, RpcConfig, render
+from pegnode.config import FunctionaryConfig, L1Config, NodeConfig, P2pConfig, PeerConfig, RpcConfig
 from pegnode.errors import ReasonedError
 from pegnode.folders import (
     DATA_FOLDER,
@@ -53,6 +53,7 @@ from pegnode.folders import (
 )
 from pegnode.genesis import FIRST_EPOCH, Genesis, MemberSection
 from pegnode.net.address import peer_id_from_secret
+from pegnode.options.rendering import render
 from pegnode.passphrase import write_random_passphrase
 from pegnode.ports import LOOPBACK, free_ports
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from bridge.bitcoin.addresses import Network, l1_network, sidechain_network
-from pegnode.config import ConfigReason, ConfigRefused, FunctionaryConfig, NodeConfig
+from pegnode.config import NodeConfig, load_config
 from pegnode.errors import PegnodeError
 from pegnode.genesis import Genesis
 from pegnode.local_federation import LocalFederation, client_of
@@ -70,7 +70,7 @@ class Home:
     def config(self) -> NodeConfig:
         """The configuration of the node to ask: the chosen one, else the first member that runs."""
         if self.node is not None and self.node.endswith(".toml"):
-            return _load_config(Path(self.node))
+            return load_config(Path(self.node))
         federation = self.federation
         if self.node is not None:
             return federation.member_config(self.node)
@@ -93,16 +93,6 @@ class Home:
         """How addresses are written on the sidechain, and on L1."""
         name = self.genesis().l1.network
         return sidechain_network(name), l1_network(name)
-
-
-def _load_config(path: Path) -> NodeConfig:
-    """The configuration of a full node, or of a member: its file also says where keys are. Raises ConfigRefused."""
-    try:
-        return NodeConfig.load(path)
-    except ConfigRefused as error:
-        if error.reason is not ConfigReason.UNKNOWN_OPTION:
-            raise
-        return FunctionaryConfig.load(path)
 
 
 def rpc_url(config: NodeConfig) -> str:

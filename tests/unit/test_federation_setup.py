@@ -22,7 +22,7 @@ from federation.keystore_errors import KeystoreRefused
 from federation.passphrase import Passphrase
 from federation.signer import Signer
 from pegnode import federation_setup
-from pegnode.config import ConfigReason, ConfigRefused, FunctionaryConfig, L1Config, NodeConfig
+from pegnode.config import FunctionaryConfig, L1Config, NodeConfig
 from pegnode.errors import ReasonedError
 from pegnode.federation_setup import (
     DEALER_NOTICE,
@@ -34,6 +34,7 @@ from pegnode.federation_setup import (
 from pegnode.folders import JOURNAL_FOLDER, MEMBER_NAMES, PASSPHRASE_FILE
 from pegnode.genesis import Genesis, GenesisReason, GenesisRefused
 from pegnode.net.address import peer_id_from_secret
+from pegnode.options.errors import ConfigReason, ConfigRefused
 from pegnode.passphrase import read_passphrase_file
 from pegnode.ports import free_ports
 
