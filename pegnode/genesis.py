@@ -122,7 +122,7 @@ class Genesis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The genesis in JSON; raises GenesisRefused unless it is complete and its rules hold."""
         try:
             raw = msgspec.json.decode(data)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise GenesisRefused(GenesisReason.MALFORMED, str(error)) from error
         genesis = _converted(raw, cls)
         genesis.rules()
@@ -156,7 +156,7 @@ class Genesis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """
         try:
             raw = tomllib.loads(template_toml)
-        except tomllib.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:  # TOMLDecodeError, and numbers longer than the language reads
             raise GenesisRefused(GenesisReason.MALFORMED, str(error)) from error
         return cls.compose(
             Template.from_table(raw),

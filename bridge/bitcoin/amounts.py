@@ -31,7 +31,7 @@ def parse_btc(text: str) -> int:
         raise Rejected(AmountReason.TOO_MANY_DECIMALS, "a satoshi is the eighth decimal")
     if len(whole.lstrip("0")) > _DECIMALS:
         raise Rejected(AmountReason.OUT_OF_RANGE, "more than 21 million bitcoin")
-    value_sats = int(whole) * COIN + int(fraction.ljust(_DECIMALS, "0"))
+    value_sats = int(whole[-_DECIMALS:]) * COIN + int(fraction.ljust(_DECIMALS, "0"))
     if value_sats > MAX_MONEY_SATS:
         raise Rejected(AmountReason.OUT_OF_RANGE, "more than 21 million bitcoin")
     return value_sats

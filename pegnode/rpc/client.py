@@ -86,7 +86,7 @@ class RpcClient:
             if answer.error is not None:
                 raise RpcRefused(answer.error.code, answer.error.message, answer.error.data.get("reason", ""))
             return msgspec.json.decode(answer.result, type=reply)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             detail = f"what answers at {self._url} is no node of this release (HTTP {response.status_code}, {error})"
             raise RpcClientError(ClientReason.BAD_REPLY, detail) from error
 

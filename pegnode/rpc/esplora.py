@@ -159,7 +159,7 @@ class _TransactionRoutes:
 
     async def outspend(self, txid: str, vout: str) -> Response:
         found = self._find(txid)
-        if not vout.isdecimal() or int(vout) >= len(found.transaction.outputs):
+        if not vout.isascii() or not vout.isdecimal() or len(vout) > 10 or int(vout) >= len(found.transaction.outputs):
             raise EsploraFault(404, "Output not found")
         return _json(self._outspend_json(found.transaction.outpoint(int(vout))))
 

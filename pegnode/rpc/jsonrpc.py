@@ -64,7 +64,7 @@ async def handle(node: NodeApi, table: MethodTable, body: bytes) -> HttpReply:
     """Serve the request or the batch in `body`."""
     try:
         content = _decoder.decode(body)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, ArithmeticError, RecursionError):
         return _single(_failure(RpcError(RpcCode.PARSE_ERROR, "Parse error"), None, modern=False))
     if not isinstance(content, list):
         return _single(await _serve(node, table, content))
@@ -116,10 +116,17 @@ def _request(content: Any) -> Request:
     if not isinstance(params, list | dict):
         raise RpcError(RpcCode.INVALID_REQUEST, "Params must be an array or object")
     request_id = content.get("id")
-    if len(msgspec.json.encode(request_id)) > MAX_ID_BYTES:
+    if not _is_short(request_id):
         raise RpcError(RpcCode.INVALID_REQUEST, f"An id is at most {MAX_ID_BYTES} bytes long")
     modern = version == "2.0"
     return Request(method, params, request_id, modern, notification=modern and "id" not in content)
+
+
+def _is_short(request_id: Any) -> bool:
+    try:
+        return len(msgspec.json.encode(request_id)) <= MAX_ID_BYTES
+    except RecursionError:  # what could just be decoded may be nested too deep to be encoded from here
+        return False
 
 
 def _success(result: object, request: Request) -> Answer:

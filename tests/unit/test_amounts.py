@@ -25,6 +25,7 @@ def test_amount_round_trips(value_sats: int) -> None:
         ("20999999.99999999", MAX_MONEY_SATS - 1),
         ("21000000", MAX_MONEY_SATS),
         ("00000000000000000001.50", 150_000_000),
+        ("0" * 5000 + "1", COIN),  # longer than the language reads a number
     ],
 )
 def test_amount_is_read(text: str, value_sats: int) -> None:

@@ -270,6 +270,8 @@ async def test_outspend_of_an_output_that_is_not_there(node: FakeNode, web: http
     path = f"/tx/{hash_to_hex(claimed_coin(node)[0].txid)}/outspend"
     assert (await web.get(f"{path}/1")).status_code == 404
     assert (await web.get(f"{path}/x")).status_code == 404
+    assert (await web.get(f"{path}/{'1' * 5_000}")).status_code == 404
+    assert (await web.get(f"{path}/\u0660")).status_code == 404
 
 
 async def test_fee_estimates_are_what_is_relayed(web: httpx.AsyncClient) -> None:

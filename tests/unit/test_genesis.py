@@ -150,7 +150,7 @@ def test_huge_file_is_refused_unread(tmp_path: Path) -> None:
 # Refusals
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe", GENESIS.document + b"x"])
+@pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe", b'{"\xff": 1}', b"[" * 100_000, GENESIS.document + b"x"])
 def test_bytes_that_are_no_json_are_refused(data: bytes) -> None:
     assert refusal(data).reason is GenesisReason.MALFORMED
 
@@ -279,6 +279,8 @@ def test_template_wants_its_number_of_members() -> None:
     ("reason", "old", "new"),
     [
         (GenesisReason.MALFORMED, "[peg]", "[peg"),
+        (GenesisReason.MALFORMED, "[peg]", f"x = {'[' * 10_000}"),
+        (GenesisReason.MALFORMED, "confirmations = 6\n", f"confirmations = {'6' * 5_000}\n"),
         (GenesisReason.INVALID_FIELD, "confirmations = 6\n", "\n"),
         (GenesisReason.INVALID_FIELD, "confirmations = 6\n", "confirmations = 6.0\n"),
         (GenesisReason.INVALID_FIELD, "[chain]", "[chains]"),

@@ -97,7 +97,9 @@ async def test_refusal_of_the_node_carries_code_and_reason(cookie: Path, status:
     assert plain.refusal == ""
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"error": {"message": "no code"}}', b"5"])
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>", b"[]", b'{"error": {"message": "no code"}}', b"5", b'{"result": "\xff"}']
+)
 async def test_other_answer_is_no_node(cookie: Path, body: bytes) -> None:
     error = await failure(lambda _request: http_response(200, body), cookie)
     assert error.reason is ClientReason.BAD_REPLY

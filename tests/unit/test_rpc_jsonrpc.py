@@ -103,6 +103,20 @@ async def test_legacy_error_shows_in_the_status(node: FakeNode) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("body", [b'{"\xff": 1}', b"[1e99999999999999999999]", b"[" * 100_000])
+async def test_body_that_is_no_json_is_a_parse_error(node: FakeNode, body: bytes) -> None:
+    reply = await send(node, body)
+    assert (reply.status, msgspec.json.decode(reply.body)["error"]["code"]) == (500, -32700)
+
+
+async def test_id_nested_as_deep_as_can_be_read_is_refused(node: FakeNode) -> None:
+    codes = set()
+    for depth in range(500, 1_100):
+        reply = await send(node, b'{"method": "echo", "id": ' + b"[" * depth + b"]" * depth + b"}")
+        codes.add(msgspec.json.decode(reply.body)["error"]["code"])
+    assert codes == {-32600, -32700}
+
+
 async def test_modern_request_gets_result_or_error(node: FakeNode) -> None:
     reply = await send(node, modern("echo", "hi"))
     assert (reply.status, msgspec.json.decode(reply.body)) == (200, {"jsonrpc": "2.0", "result": "hi", "id": "x"})
