@@ -153,8 +153,7 @@ class L1Client:
 
     async def test_mempool_accept(self, transaction: bytes) -> MempoolVerdict:
         """Whether the mempool would take a transaction, which isn't sent."""
-        [verdict] = (await self._ask("testmempoolaccept", [transaction.hex()])).items()
-        return MempoolVerdict.parse(verdict)
+        return MempoolVerdict.parse((await self._ask("testmempoolaccept", [transaction.hex()])).only())
 
     async def estimate_feerate(self, target_blocks: int) -> int | None:
         """Return the feerate in sat/kvB to confirm within `target_blocks`; None while the node knows too little."""

@@ -55,7 +55,7 @@ def decode_batch(calls: Sequence[Call], status: int, body: bytes) -> list[JsonVa
             raise refused
     if not isinstance(replies, list) or len(replies) != len(calls):
         _bad_response("a batch is answered by a list of as many replies")
-    by_id = {reply.get("id"): reply for reply in replies if isinstance(reply, Mapping)}
+    by_id = {reply["id"]: reply for reply in replies if isinstance(reply, Mapping) and type(reply.get("id")) is int}
     return [_outcome(call, index, by_id.get(index)) for index, call in enumerate(calls)]
 
 

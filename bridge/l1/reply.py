@@ -42,6 +42,13 @@ class Reply:
             self._refuse("not a list")
         return [Reply(value, f"{self.where}[{index}]") for index, value in enumerate(self._value)]
 
+    def only(self) -> "Reply":
+        """Return the one element of a list."""
+        elements = self.items()
+        if len(elements) != 1:
+            self._refuse("not a list of one")
+        return elements[0]
+
     def text(self) -> str:
         """Return a string."""
         if not isinstance(self._value, str):

@@ -86,7 +86,7 @@ def parse_endpoint(multiaddr: str) -> Endpoint:
     if len(parts) != 5 or parts[0] or parts[1] not in _HOST_PROTOCOLS or parts[3] != "tcp":
         raise TransportError(f"{multiaddr!r} is not of the form /ip4/<host>/tcp/<port>")
     _, protocol, host, _, port = parts
-    if not port.isascii() or not port.isdecimal() or int(port) > 0xFFFF:
+    if not port.isascii() or not port.isdecimal() or len(port) > 5 or int(port) > 0xFFFF:
         raise TransportError(f"{multiaddr!r} has no valid port")
     if not host:
         raise TransportError(f"{multiaddr!r} has no host")

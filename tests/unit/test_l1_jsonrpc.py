@@ -107,6 +107,7 @@ def test_batch_is_put_back_in_the_order_of_the_calls() -> None:
         [{"result": 1, "error": None, "id": 0}],
         [{"result": 1, "error": None, "id": 0}, {"result": 1, "error": None, "id": 0}],
         [{"result": 1, "error": None, "id": 0}, 5],
+        [{"result": 1, "error": None, "id": 0}, {"result": 1, "error": None, "id": []}],
         "text",
     ],
 )

@@ -81,9 +81,15 @@ def test_data_refuses_what_is_not_hexadecimal(value: object) -> None:
 
 
 def test_flag_and_text_and_items_refuse_other_types() -> None:
-    for read in (Reply(1, "x").flag, Reply(1, "x").text, Reply({}, "x").items):
+    for read in (Reply(1, "x").flag, Reply(1, "x").text, Reply({}, "x").items, Reply({}, "x").only):
         _refused(read)
     _refused(lambda: Reply([], "x")["y"])
+
+
+def test_only_element_is_refused_beside_others_and_without_any() -> None:
+    assert Reply(["a"], "x").only().text() == "a"
+    for value in ([], ["a", "b"]):
+        _refused(Reply(value, "x").only)
 
 
 def test_error_names_the_absent_field() -> None:

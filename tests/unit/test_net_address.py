@@ -82,6 +82,7 @@ def test_endpoint_and_address_are_read(multiaddr: str, endpoint: Endpoint) -> No
         "/ip4/127.0.0.1/tcp/-1",
         "/ip4/127.0.0.1/tcp/",
         "/ip4/127.0.0.1/tcp/\u0661",
+        "/ip4/127.0.0.1/tcp/" + "1" * 5000,
         "/ip4/::1/tcp/1",
         "/ip6/127.0.0.1/tcp/1",
         "/ip4/node.example/tcp/1",
