@@ -25,11 +25,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
+from typing import Self
 
 from bridge.bitcoin.amounts import fee_sats
 from bridge.bitcoin.identifiers import HASH_SIZE, Script, Txid
 from bridge.bitcoin.transaction import WITNESS_SCALE_FACTOR, Transaction, TxIn, TxOut, compact_size
-from bridge.codec import Reader, Writer, decode_whole
+from bridge.codec import Encoded, Reader, Writer
 from bridge.custody import CoinKind, Custody, CustodyPolicy, quorum_input_weight, reserve_script
 from bridge.errors import MalformedError, Reason, Rejected
 from bridge.ledger import LedgerView, PlannedBatch, free_fund_sats, open_lineage
@@ -41,7 +42,6 @@ from bridge.state import (
     Coin,
     Withdrawal,
     WithdrawalStatus,
-    read_enum,
 )
 
 BATCH_VERSION = 2
@@ -70,7 +70,7 @@ class BatchReason(Reason):
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(Encoded):
     """A batch as a block contains it. replaces: the version it supersedes, if any; transaction: unsigned."""
 
     kind: BatchKind
@@ -83,19 +83,13 @@ class Batch:
         """What a block says of a batch that was worked out."""
         return cls(planned.kind, planned.replaces, planned.version.feerate_sat_kvb, planned.version.transaction)
 
-    def encode(self) -> bytes:
-        """Kind u8, replaced txid (variable, 0 or 32 bytes), feerate u64, transaction (variable)."""
-        writer = Writer().u8(self.kind).variable(self.replaces or b"")
-        return writer.u64(self.feerate_sat_kvb).variable(self.transaction).finish()
+    def write(self, writer: Writer) -> None:
+        """Append kind u8, replaced txid (variable, 0 or 32 bytes), feerate u64, transaction (variable)."""
+        writer.u8(self.kind).variable(self.replaces or b"").u64(self.feerate_sat_kvb).variable(self.transaction)
 
     @classmethod
-    def decode(cls, data: bytes) -> "Batch":
-        """The batch of exactly these bytes; raises MalformedError."""
-        return decode_whole(data, cls._read)
-
-    @classmethod
-    def _read(cls, reader: Reader) -> "Batch":
-        kind, replaces = read_enum(reader, BatchKind), reader.variable(HASH_SIZE)
+    def read(cls, reader: Reader) -> Self:
+        kind, replaces = reader.enumeration(BatchKind), reader.variable(HASH_SIZE)
         if len(replaces) not in (0, HASH_SIZE):
             raise MalformedError(f"a txid of {len(replaces)} bytes")
         feerate_sat_kvb, transaction = reader.u64(), reader.variable(MAX_BATCH_TRANSACTION_BYTES)

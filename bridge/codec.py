@@ -5,12 +5,15 @@ A list is its count as u32, then its items. An encoding has exactly one decoding
 `encode(decode(b)) == b` for every `b` that decodes.
 """
 
+import enum
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from bridge.errors import MalformedError
 
 T = TypeVar("T")
+E = TypeVar("E", bound=enum.IntEnum)
 
 
 class Writer:
@@ -104,6 +107,14 @@ class Reader:
         """Take 8 bytes."""
         return int.from_bytes(self.take(8), "little")
 
+    def enumeration(self, kind: type[E]) -> E:
+        """Take 1 byte that names a member of `kind`."""
+        value = self.u8()
+        try:
+            return kind(value)
+        except ValueError as error:
+            raise MalformedError(f"{value} is no {kind.__name__}") from error
+
     def variable(self, limit: int) -> bytes:
         """Take a u32 length of at most `limit`, then that many bytes."""
         size = self.u32()
@@ -131,3 +142,29 @@ def decode_whole(data: bytes, read: Callable[[Reader], T]) -> T:
     value = read(reader)
     reader.finish()
     return value
+
+
+class Encoded(ABC):
+    """A value with one canonical encoding: a subclass says how it is written and read."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def write(self, writer: Writer) -> None:
+        """Append the encoding; raises MalformedError when a field is out of range."""
+
+    @classmethod
+    @abstractmethod
+    def read(cls, reader: Reader) -> Self:
+        """Take one value off the front; raises MalformedError."""
+
+    def encode(self) -> bytes:
+        """The encoding; raises MalformedError when a field is out of range."""
+        writer = Writer()
+        self.write(writer)
+        return writer.finish()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """The value of exactly these bytes; raises MalformedError."""
+        return decode_whole(data, cls.read)

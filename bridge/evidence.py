@@ -8,11 +8,12 @@ the one match.
 """
 
 from dataclasses import dataclass
+from typing import Self
 
 from bridge.bitcoin.hashes import sha256d
 from bridge.bitcoin.identifiers import HASH_SIZE, BlockHash, Txid
 from bridge.bitcoin.transaction import Transaction, TransactionReason
-from bridge.codec import Reader, Writer, decode_whole
+from bridge.codec import Encoded, Reader, Writer, decode_whole
 from bridge.custody import CoinKind
 from bridge.errors import MalformedError, Reason, Rejected
 
@@ -71,7 +72,7 @@ class EvidenceReason(Reason):
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
+class Opening(Encoded):
     """What makes output `vout` a reserve coin. vout, epoch: u32; claim_script: empty unless the kind is DEPOSIT."""
 
     vout: int
@@ -80,20 +81,16 @@ class Opening:
     claim_script: bytes
 
     def write(self, writer: Writer) -> None:
-        """Append the encoding."""
         writer.u32(self.vout).u8(self.kind).u32(self.epoch).variable(self.claim_script)
 
     @classmethod
-    def read(cls, reader: Reader) -> "Opening":
-        """Take one opening; raises MalformedError."""
-        vout, kind, epoch = reader.u32(), reader.u8(), reader.u32()
-        if kind not in tuple(CoinKind):
-            raise MalformedError(f"no kind of coin is {kind}")
-        return cls(vout, CoinKind(kind), epoch, reader.variable(MAX_CLAIM_SCRIPT_SIZE))
+    def read(cls, reader: Reader) -> Self:
+        vout, kind, epoch = reader.u32(), reader.enumeration(CoinKind), reader.u32()
+        return cls(vout, kind, epoch, reader.variable(MAX_CLAIM_SCRIPT_SIZE))
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(Encoded):
     """transaction: stripped form; proof: L1's merkleblock; l1_height: u32; openings: sorted by vout, unique."""
 
     transaction: bytes
@@ -107,26 +104,13 @@ class Evidence:
         return BlockHash(sha256d(self.proof[:HEADER_SIZE]))
 
     def write(self, writer: Writer) -> None:
-        """Append the encoding."""
         writer.variable(self.transaction).variable(self.proof).u32(self.l1_height)
         writer.sequence(self.openings, lambda _, opening: opening.write(writer))
 
     @classmethod
-    def read(cls, reader: Reader) -> "Evidence":
-        """Take one piece of evidence; raises MalformedError."""
+    def read(cls, reader: Reader) -> Self:
         transaction, proof = reader.variable(MAX_TRANSACTION_SIZE), reader.variable(MAX_PROOF_SIZE)
         return cls(transaction, proof, reader.u32(), reader.sequence(MAX_OPENINGS, Opening.read))
-
-    def encode(self) -> bytes:
-        """The canonical bytes."""
-        writer = Writer()
-        self.write(writer)
-        return writer.finish()
-
-    @classmethod
-    def decode(cls, data: bytes) -> "Evidence":
-        """The evidence that is exactly `data`; raises MalformedError."""
-        return decode_whole(data, cls.read)
 
 
 @dataclass(frozen=True, slots=True)

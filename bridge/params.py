@@ -6,6 +6,7 @@ from bridge.bitcoin.amounts import MAX_MONEY_SATS, fee_sats
 from bridge.custody import MAX_KEYS, MAX_RELATIVE_BLOCKS
 from bridge.errors import Reason, Rejected
 from bridge.evidence import EVIDENCE_FRAME_SIZE, MAX_OPENINGS, MAX_PROOF_SIZE, MAX_TRANSACTION_SIZE, OPENING_SIZE
+from bridge.state import MAX_LIST_ITEMS
 
 COINBASE_MATURITY = 100
 """Source: Bitcoin Core, consensus/consensus.h."""
@@ -128,6 +129,7 @@ class PegParams:
 _MONEY = (0, MAX_MONEY_SATS)
 _SOME_MONEY = (1, MAX_MONEY_SATS)
 _ANCHORS = (1, MAX_ANCHORS)
+_LISTED = (1, MAX_LIST_ITEMS)  # as the ledger's lists: a longer one could be written and never read again
 _FEERATE = (1, MAX_FEERATE_SAT_KVB)
 _RANGES = {
     "confirmations": _ANCHORS,
@@ -140,7 +142,7 @@ _RANGES = {
     "coin_floor_sats": _SOME_MONEY,
     "min_deposit_sats": _SOME_MONEY,
     "max_withdrawal_sats": _SOME_MONEY,
-    "withdrawal_window_anchors": _ANCHORS,
+    "withdrawal_window_anchors": _LISTED,
     "max_window_withdrawals_sats": _SOME_MONEY,
     "withdrawal_expiry_anchors": _ANCHORS,
     "refund_fee_sats": _MONEY,
@@ -148,9 +150,9 @@ _RANGES = {
     "max_peg_sats": _SOME_MONEY,
     "batch_min_payouts": (1, 10_000),
     "batch_max_wait_anchors": _ANCHORS,
-    "batch_max_payees": (1, 10_000),
-    "batch_max_first_inputs": (1, 10_000),
-    "batch_max_inputs": (1, 10_000),
+    "batch_max_payees": _LISTED,
+    "batch_max_first_inputs": _LISTED,
+    "batch_max_inputs": _LISTED,
     "change_target_coins": (1, 10_000),
     "replacement_interval_anchors": _ANCHORS,
     "feerate_floor_sat_kvb": _FEERATE,

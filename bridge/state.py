@@ -6,11 +6,11 @@ Money is in satoshis, ages are counted in L1 anchor heights. Every value is immu
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from bridge.bitcoin.hashes import tagged_hash
 from bridge.bitcoin.identifiers import HASH_SIZE, OUTPOINT_SIZE, BlockHash, OutPoint, Script, Txid
-from bridge.codec import Reader, Writer, decode_whole
+from bridge.codec import Encoded, Reader, Writer
 from bridge.custody import CoinKind
 from bridge.errors import MalformedError, Reason, Rejected
 
@@ -18,13 +18,12 @@ MAX_SCRIPT_BYTES = 34
 """The longest of the five script types: P2WSH and P2TR."""
 MAX_BATCH_TRANSACTION_BYTES = 100_000
 """Far above an unsigned batch of 50 inputs and 100 payees."""
-MAX_LIST_ITEMS = 100_000
-"""Bounds a decoded list: a lineage's inputs, payees and versions, the window's anchors."""
+MAX_LIST_ITEMS = 10_000
+"""Bounds a decoded list: a lineage's inputs, payees and versions, the window's anchors. No parameter allows more."""
 EMPTY_CHAIN = bytes(HASH_SIZE)
 """What a chained hash starts from: no items."""
 
 V = TypeVar("V")
-E = TypeVar("E", bound=enum.IntEnum)
 
 
 class LedgerReason(Reason):
@@ -56,39 +55,24 @@ def chain_hash(tag: str, previous: bytes, item: bytes) -> bytes:
     return tagged_hash(tag, previous + item)
 
 
-def read_enum(reader: Reader, kind: type[E]) -> E:
-    """Take one byte that names a member of `kind`; raises MalformedError."""
-    value = reader.u8()
-    try:
-        return kind(value)
-    except ValueError as error:
-        raise MalformedError(f"{value} is no {kind.__name__}") from error
-
-
 @dataclass(frozen=True, slots=True)
-class Anchor:
+class Anchor(Encoded):
     """The newest L1 block that the sidechain refers to. height: u32; hash: 32 bytes, internal order."""
 
     height: int
     hash: BlockHash
 
-    def encode(self) -> bytes:
-        """36 bytes: height, hash."""
-        return Writer().u32(self.height).fixed(self.hash, HASH_SIZE).finish()
+    def write(self, writer: Writer) -> None:
+        """Append 36 bytes: height, hash."""
+        writer.u32(self.height).fixed(self.hash, HASH_SIZE)
 
     @classmethod
-    def read(cls, reader: Reader) -> "Anchor":
-        """Take one anchor; raises MalformedError."""
+    def read(cls, reader: Reader) -> Self:
         return cls(reader.u32(), BlockHash(reader.take(HASH_SIZE)))
-
-    @classmethod
-    def decode(cls, data: bytes) -> "Anchor":
-        """The anchor of exactly these bytes; raises MalformedError."""
-        return decode_whole(data, cls.read)
 
 
 @dataclass(frozen=True, slots=True)
-class Coin:
+class Coin(Encoded):
     """An L1 output that the reserve owns.
 
     kind, epoch and claim_script name its reserve script; claim_script is empty unless the script binds one.
@@ -103,23 +87,18 @@ class Coin:
     l1_height: int
     lineage: int | None = None
 
-    def encode(self) -> bytes:
-        """Outpoint, value u64, kind u8, epoch u32, claim script, L1 height u32, lineage (flag u8, u64)."""
-        writer = Writer().fixed(self.outpoint.encode(), OUTPOINT_SIZE).u64(self.value_sats).u8(self.kind)
+    def write(self, writer: Writer) -> None:
+        """Append outpoint, value u64, kind u8, epoch u32, claim script, L1 height u32, lineage (flag u8, u64)."""
+        _write_outpoint(writer, self.outpoint).u64(self.value_sats).u8(self.kind)
         writer.u32(self.epoch).variable(self.claim_script).u32(self.l1_height)
-        return _write_optional(writer, self.lineage, Writer.u64).finish()
+        _write_optional(writer, self.lineage, Writer.u64)
 
     @classmethod
-    def decode(cls, data: bytes) -> "Coin":
-        """The coin of exactly these bytes; raises MalformedError."""
-        return decode_whole(data, cls._read)
-
-    @classmethod
-    def _read(cls, reader: Reader) -> "Coin":
+    def read(cls, reader: Reader) -> Self:
         return cls(
             outpoint=_read_outpoint(reader),
             value_sats=reader.u64(),
-            kind=read_enum(reader, CoinKind),
+            kind=reader.enumeration(CoinKind),
             epoch=reader.u32(),
             claim_script=reader.variable(MAX_SCRIPT_BYTES),
             l1_height=reader.u32(),
@@ -137,7 +116,7 @@ class WithdrawalStatus(enum.IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Withdrawal:
+class Withdrawal(Encoded):
     """Value burned here, to be paid on L1.
 
     burn: the sidechain output that burned it.  number: its age order, u64.  value_sats: what was burned, from which at
@@ -157,21 +136,16 @@ class Withdrawal:
     lineage: int | None = None
     payout: OutPoint | None = None
 
-    def encode(self) -> bytes:
-        """Burn, number u64, value u64, max fee u64, both scripts, anchor height u32, status u8, lineage, payout."""
-        writer = Writer().fixed(self.burn.encode(), OUTPOINT_SIZE).u64(self.number).u64(self.value_sats)
+    def write(self, writer: Writer) -> None:
+        """Append burn, number, value and max fee u64, both scripts, anchor height u32, status u8, lineage, payout."""
+        _write_outpoint(writer, self.burn).u64(self.number).u64(self.value_sats)
         writer.u64(self.max_fee_sats).variable(self.l1_script).variable(self.refund_script)
         writer.u32(self.burned_at_anchor).u8(self.status)
         _write_optional(writer, self.lineage, Writer.u64)
-        return _write_optional(writer, self.payout, _write_outpoint).finish()
+        _write_optional(writer, self.payout, _write_outpoint)
 
     @classmethod
-    def decode(cls, data: bytes) -> "Withdrawal":
-        """The withdrawal of exactly these bytes; raises MalformedError."""
-        return decode_whole(data, cls._read)
-
-    @classmethod
-    def _read(cls, reader: Reader) -> "Withdrawal":
+    def read(cls, reader: Reader) -> Self:
         return cls(
             burn=_read_outpoint(reader),
             number=reader.u64(),
@@ -180,7 +154,7 @@ class Withdrawal:
             l1_script=Script(reader.variable(MAX_SCRIPT_BYTES)),
             refund_script=Script(reader.variable(MAX_SCRIPT_BYTES)),
             burned_at_anchor=reader.u32(),
-            status=read_enum(reader, WithdrawalStatus),
+            status=reader.enumeration(WithdrawalStatus),
             lineage=_read_optional(reader, Reader.u64),
             payout=_read_optional(reader, _read_outpoint),
         )
@@ -194,7 +168,7 @@ class BatchKind(enum.IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class BatchVersion:
+class BatchVersion(Encoded):
     """One L1 transaction that may settle its lineage.
 
     transaction: unsigned.  epoch: of its change script.  fee_sats: its whole fee, of which fund_part_sats is the
@@ -215,8 +189,7 @@ class BatchVersion:
         writer.u64(self.fund_part_sats).u32(self.epoch).u32(self.anchor_height)
 
     @classmethod
-    def read(cls, reader: Reader) -> "BatchVersion":
-        """Take one version; raises MalformedError."""
+    def read(cls, reader: Reader) -> Self:
         return cls(
             txid=Txid(reader.take(HASH_SIZE)),
             transaction=reader.variable(MAX_BATCH_TRANSACTION_BYTES),
@@ -229,7 +202,7 @@ class BatchVersion:
 
 
 @dataclass(frozen=True, slots=True)
-class Lineage:
+class Lineage(Encoded):
     """A batch and its replacements, of which one will settle.
 
     number: u64.  inputs: every coin that it locks.  payees: the burns it pays, in the order of the first outputs of
@@ -246,24 +219,19 @@ class Lineage:
     settled_by: Txid | None = None
     settled_l1_height: int | None = None
 
-    def encode(self) -> bytes:
-        """Number u64, kind u8, inputs, payees, versions, reserved fund u64, settling txid, its L1 height u32."""
-        writer = Writer().u64(self.number).u8(self.kind)
+    def write(self, writer: Writer) -> None:
+        """Append number u64, kind u8, inputs, payees, versions, reserved fund u64, settling txid, its L1 height u32."""
+        writer.u64(self.number).u8(self.kind)
         writer.sequence(self.inputs, _write_outpoint).sequence(self.payees, _write_outpoint)
         writer.sequence(self.versions, lambda to, version: version.write(to)).u64(self.reserved_fund_sats)
         _write_optional(writer, self.settled_by, lambda to, txid: to.fixed(txid, HASH_SIZE))
-        return _write_optional(writer, self.settled_l1_height, Writer.u32).finish()
+        _write_optional(writer, self.settled_l1_height, Writer.u32)
 
     @classmethod
-    def decode(cls, data: bytes) -> "Lineage":
-        """The lineage of exactly these bytes; raises MalformedError."""
-        return decode_whole(data, cls._read)
-
-    @classmethod
-    def _read(cls, reader: Reader) -> "Lineage":
+    def read(cls, reader: Reader) -> Self:
         return cls(
             number=reader.u64(),
-            kind=read_enum(reader, BatchKind),
+            kind=reader.enumeration(BatchKind),
             inputs=reader.sequence(MAX_LIST_ITEMS, _read_outpoint),
             payees=reader.sequence(MAX_LIST_ITEMS, _read_outpoint),
             versions=reader.sequence(MAX_LIST_ITEMS, BatchVersion.read),
@@ -274,7 +242,7 @@ class Lineage:
 
 
 @dataclass(frozen=True, slots=True)
-class WindowEntry:
+class WindowEntry(Encoded):
     """What was burned in blocks of one anchor. anchor_height: u32."""
 
     anchor_height: int
@@ -285,13 +253,12 @@ class WindowEntry:
         writer.u32(self.anchor_height).u64(self.burned_sats)
 
     @classmethod
-    def read(cls, reader: Reader) -> "WindowEntry":
-        """Take one entry; raises MalformedError."""
+    def read(cls, reader: Reader) -> Self:
         return cls(reader.u32(), reader.u64())
 
 
 @dataclass(frozen=True, slots=True)
-class Totals:
+class Totals(Encoded):
     """The five terms of the equality, and everything else of the ledger that is one value.
 
     withdrawal_window: what was burned lately, one entry for each anchor height, ascending.  record_serial: u64, of the
@@ -341,22 +308,17 @@ class Totals:
             fund_sats=self.fund_sats + fund_sats,
         )
 
-    def encode(self) -> bytes:
-        """Anchor, the five terms u64 each, three counters u64 each, window, three chains."""
-        writer = Writer().fixed(self.anchor.encode(), 4 + HASH_SIZE)
+    def write(self, writer: Writer) -> None:
+        """Append anchor, the five terms u64 each, three counters u64 each, window, three chains."""
+        self.anchor.write(writer)
         writer.u64(self.reserves_sats).u64(self.deficit_sats).u64(self.supply_sats).u64(self.unsettled_sats)
         writer.u64(self.fund_sats).u64(self.next_withdrawal).u64(self.next_lineage).u64(self.record_serial)
         writer.sequence(self.withdrawal_window, lambda to, entry: entry.write(to))
         writer.fixed(self.entered_chain, HASH_SIZE).fixed(self.closed_chain, HASH_SIZE)
-        return writer.fixed(self.utxo_chain, HASH_SIZE).finish()
+        writer.fixed(self.utxo_chain, HASH_SIZE)
 
     @classmethod
-    def decode(cls, data: bytes) -> "Totals":
-        """The totals of exactly these bytes; raises MalformedError."""
-        return decode_whole(data, cls._read)
-
-    @classmethod
-    def _read(cls, reader: Reader) -> "Totals":
+    def read(cls, reader: Reader) -> Self:
         return cls(
             anchor=Anchor.read(reader),
             reserves_sats=reader.u64(),
@@ -382,12 +344,11 @@ def _read_outpoint(reader: Reader) -> OutPoint:
     return OutPoint.decode(reader.take(OUTPOINT_SIZE))
 
 
-def _write_optional(writer: Writer, value: V | None, write: Callable[[Writer, V], object]) -> Writer:
+def _write_optional(writer: Writer, value: V | None, write: Callable[[Writer, V], object]) -> None:
     """A flag byte, then the value if there is one."""
     writer.u8(value is not None)
     if value is not None:
         write(writer, value)
-    return writer
 
 
 def _read_optional(reader: Reader, read: Callable[[Reader], V]) -> V | None:

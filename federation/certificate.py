@@ -7,11 +7,12 @@ kind can never pass for another. Signatures are BIP340, checked against the memb
 import enum
 import itertools
 from dataclasses import dataclass
+from typing import Self
 
 from bridge.bitcoin.curve import schnorr_verify
 from bridge.bitcoin.hashes import tagged_hash
 from bridge.bitcoin.identifiers import HASH_SIZE, BlockHash
-from bridge.codec import Reader, Writer, decode_whole
+from bridge.codec import Encoded, Reader, Writer
 from bridge.errors import MalformedError, Reason
 from federation.errors import Refused
 from federation.membership import MAX_MEMBERS, Membership
@@ -59,7 +60,7 @@ class VoteRejected(Refused):
 
 
 @dataclass(frozen=True, slots=True)
-class Vote:
+class Vote(Encoded):
     """One member's vote.
 
     epoch: u32.  view: u64, from 1.  block_hash: 32 bytes, or empty for NULLIFY.  member: u16.  signature64: BIP340.
@@ -72,25 +73,18 @@ class Vote:
     member: int
     signature64: bytes
 
-    def encode(self) -> bytes:
-        """Kind u8, epoch u32, view u64, block hash (variable), member u16, signature 64."""
-        writer = _write_statement(self)
-        return writer.u16(self.member).fixed(self.signature64, SIGNATURE_SIZE).finish()
+    def write(self, writer: Writer) -> None:
+        """Append kind u8, epoch u32, view u64, block hash (variable), member u16, signature 64."""
+        _write_statement(writer, self).u16(self.member).fixed(self.signature64, SIGNATURE_SIZE)
 
     @classmethod
-    def decode(cls, data: bytes) -> "Vote":
-        """The vote of exactly these bytes; raises MalformedError."""
-        return decode_whole(data, cls.read)
-
-    @classmethod
-    def read(cls, reader: Reader) -> "Vote":
-        """Take one vote; raises MalformedError."""
+    def read(cls, reader: Reader) -> Self:
         kind, epoch, view, block_hash = _read_statement(reader)
         return cls(kind, epoch, view, block_hash, reader.u16(), reader.take(SIGNATURE_SIZE))
 
 
 @dataclass(frozen=True, slots=True)
-class Certificate:
+class Certificate(Encoded):
     """Exactly a quorum of signatures over one vote: a notarization, a nullification or a finalization.
 
     signatures: (member u16, signature 64) in strictly rising order of members.
@@ -102,18 +96,12 @@ class Certificate:
     block_hash: BlockHash
     signatures: tuple[tuple[int, bytes], ...]
 
-    def encode(self) -> bytes:
-        """Kind u8, epoch u32, view u64, block hash (variable), then a list of (member u16, signature 64)."""
-        return _write_statement(self).sequence(self.signatures, _write_signature).finish()
+    def write(self, writer: Writer) -> None:
+        """Append kind u8, epoch u32, view u64, block hash (variable), then a list of (member u16, signature 64)."""
+        _write_statement(writer, self).sequence(self.signatures, _write_signature)
 
     @classmethod
-    def decode(cls, data: bytes) -> "Certificate":
-        """The certificate of exactly these bytes; raises MalformedError."""
-        return decode_whole(data, cls.read)
-
-    @classmethod
-    def read(cls, reader: Reader) -> "Certificate":
-        """Take one certificate; raises MalformedError."""
+    def read(cls, reader: Reader) -> Self:
         kind, epoch, view, block_hash = _read_statement(reader)
         return cls(kind, epoch, view, block_hash, reader.sequence(MAX_MEMBERS, _read_signature))
 
@@ -167,17 +155,13 @@ def _check_signature(member: int, signature64: bytes, digest: bytes, membership:
         raise VoteRejected(VoteReason.BAD_SIGNATURE, f"member {member}")
 
 
-def _write_statement(statement: Vote | Certificate) -> Writer:
-    return Writer().u8(statement.kind).u32(statement.epoch).u64(statement.view).variable(statement.block_hash)
+def _write_statement(writer: Writer, statement: Vote | Certificate) -> Writer:
+    return writer.u8(statement.kind).u32(statement.epoch).u64(statement.view).variable(statement.block_hash)
 
 
 def _read_statement(reader: Reader) -> tuple[VoteKind, int, int, BlockHash]:
-    value = reader.u8()
-    try:
-        kind = VoteKind(value)
-    except ValueError as error:
-        raise MalformedError(f"{value} is no kind of vote") from error
-    epoch, view, block_hash = reader.u32(), reader.u64(), reader.variable(HASH_SIZE)
+    kind, epoch, view = reader.enumeration(VoteKind), reader.u32(), reader.u64()
+    block_hash = reader.variable(HASH_SIZE)
     if len(block_hash) not in (0, HASH_SIZE):
         raise MalformedError(f"a block hash of {len(block_hash)} bytes")
     return kind, epoch, view, BlockHash(block_hash)

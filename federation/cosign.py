@@ -9,12 +9,13 @@ lets the script engine judge the result before anyone sees it.
 """
 
 from dataclasses import dataclass
+from typing import Self
 
 from bridge.bitcoin.curve import schnorr_verify
 from bridge.bitcoin.identifiers import HASH_SIZE, Txid, hash_to_hex
 from bridge.bitcoin.script_engine import verify_scripts
 from bridge.bitcoin.transaction import Transaction
-from bridge.codec import Reader, Writer, decode_whole
+from bridge.codec import Encoded, Reader, Writer
 from bridge.custody import quorum_witness
 from bridge.errors import Reason, Rejected
 from federation.errors import FaultySigner, Refused
@@ -45,7 +46,7 @@ class CosignRefused(Refused):
 
 
 @dataclass(frozen=True, slots=True)
-class CosignShare:
+class CosignShare(Encoded):
     """One member's signatures of one transaction: for each input in order, 64 bytes.
 
     txid: of the unsigned transaction, 32 bytes.  member: the signer's index (u16).
@@ -55,18 +56,13 @@ class CosignShare:
     member: int
     signatures: tuple[bytes, ...]
 
-    def encode(self) -> bytes:
-        """The canonical bytes: txid, member as u16, a counted list of signatures. Raises MalformedError."""
-        writer = Writer().fixed(self.txid, HASH_SIZE).u16(self.member)
-        return writer.sequence(self.signatures, lambda to, signature: to.fixed(signature, SIGNATURE_SIZE)).finish()
+    def write(self, writer: Writer) -> None:
+        """Append txid, member u16, a list of signatures of 64 bytes, at most MAX_SHARE_SIGNATURES."""
+        writer.fixed(self.txid, HASH_SIZE).u16(self.member)
+        writer.sequence(self.signatures, lambda to, signature: to.fixed(signature, SIGNATURE_SIZE))
 
     @classmethod
-    def decode(cls, data: bytes) -> "CosignShare":
-        """The share of exactly `data`; at most MAX_SHARE_SIGNATURES. Raises MalformedError."""
-        return decode_whole(data, cls._read)
-
-    @classmethod
-    def _read(cls, reader: Reader) -> "CosignShare":
+    def read(cls, reader: Reader) -> Self:
         txid = Txid(reader.take(HASH_SIZE))
         member = reader.u16()
         return cls(txid, member, reader.sequence(MAX_SHARE_SIGNATURES, lambda source: source.take(SIGNATURE_SIZE)))

@@ -7,7 +7,7 @@ from typing import Self
 from bridge.batch import Batch
 from bridge.bitcoin.hashes import tagged_list
 from bridge.bitcoin.identifiers import BlockHash
-from bridge.codec import Reader, Writer, decode_whole
+from bridge.codec import Encoded, Reader, Writer
 from bridge.errors import MalformedError
 from bridge.evidence import Evidence
 from pegnode.chain.header import HEADER_SIZE, Header
@@ -26,7 +26,7 @@ ITEM_OVERHEAD_BYTES = 4
 
 
 @dataclass(frozen=True)
-class Body:
+class Body(Encoded):
     """What a block does, in the order in which it does it.
 
     records: quorum-signed decisions.  evidence: what L1 says.  refunds: derived transactions that return expired burns.
@@ -39,17 +39,13 @@ class Body:
     transactions: tuple[bytes, ...] = ()
     batches: tuple[Batch, ...] = ()
 
-    def encode(self) -> bytes:
-        """Five counted lists of length-prefixed items."""
-        writer = Writer()
+    def write(self, writer: Writer) -> None:
+        """Append five counted lists of length-prefixed items."""
         for section in self._sections.values():
             writer.sequence(section, Writer.variable)
-        return writer.finish()
 
     @classmethod
     def read(cls, reader: Reader) -> Self:
-        """The body at the front of `reader`; raises MalformedError."""
-
         def items(count: int, size: int) -> tuple[bytes, ...]:
             return reader.sequence(count, lambda item: item.variable(size))
 
@@ -60,11 +56,6 @@ class Body:
             transactions=items(MAX_TRANSACTIONS, MAX_TRANSACTION_BYTES),
             batches=tuple(Batch.decode(item) for item in items(MAX_BATCHES, MAX_BODY_BYTES)),
         )
-
-    @classmethod
-    def decode(cls, data: bytes) -> Self:
-        """The body of exactly these bytes; raises MalformedError."""
-        return decode_whole(data, cls.read)
 
     @cached_property
     def root(self) -> bytes:

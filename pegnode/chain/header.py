@@ -6,7 +6,7 @@ from typing import Self
 
 from bridge.bitcoin.hashes import tagged_hash
 from bridge.bitcoin.identifiers import HASH_SIZE, BlockHash
-from bridge.codec import Reader, Writer, decode_whole
+from bridge.codec import Encoded, Reader, Writer
 from bridge.state import Anchor
 
 HEADER_VERSION = 1
@@ -15,8 +15,10 @@ HEADER_SIZE = 4 + HASH_SIZE + 4 + 8 + 8 + HASH_SIZE + 2 + 8 + ANCHOR_SIZE + HASH
 
 
 @dataclass(frozen=True)
-class Header:
+class Header(Encoded):
     """The header of a block. It holds no certificate, so its hash is known before anybody votes.
+
+    Whether it breaks a rule is looked at elsewhere.
 
     version, epoch: u32.  height, view, time_ms (milliseconds since 1970): u64.  leader: u16, index in the membership.
     chain_id, parent, body_root, ledger_root: 32 bytes each; the parent of the genesis block is the chain id.
@@ -35,27 +37,15 @@ class Header:
     body_root: bytes
     ledger_root: bytes
 
-    def encode(self) -> bytes:
-        """HEADER_SIZE bytes; raises MalformedError when a field is out of range."""
-        return (
-            Writer()
-            .u32(self.version)
-            .fixed(self.chain_id, HASH_SIZE)
-            .u32(self.epoch)
-            .u64(self.height)
-            .u64(self.view)
-            .fixed(self.parent, HASH_SIZE)
-            .u16(self.leader)
-            .u64(self.time_ms)
-            .fixed(self.anchor.encode(), ANCHOR_SIZE)
-            .fixed(self.body_root, HASH_SIZE)
-            .fixed(self.ledger_root, HASH_SIZE)
-            .finish()
-        )
+    def write(self, writer: Writer) -> None:
+        """Append HEADER_SIZE bytes."""
+        writer.u32(self.version).fixed(self.chain_id, HASH_SIZE).u32(self.epoch).u64(self.height).u64(self.view)
+        writer.fixed(self.parent, HASH_SIZE).u16(self.leader).u64(self.time_ms)
+        self.anchor.write(writer)
+        writer.fixed(self.body_root, HASH_SIZE).fixed(self.ledger_root, HASH_SIZE)
 
     @classmethod
     def read(cls, reader: Reader) -> Self:
-        """The header at the front of `reader`; raises MalformedError."""
         return cls(
             version=reader.u32(),
             chain_id=reader.take(HASH_SIZE),
@@ -69,11 +59,6 @@ class Header:
             body_root=reader.take(HASH_SIZE),
             ledger_root=reader.take(HASH_SIZE),
         )
-
-    @classmethod
-    def decode(cls, data: bytes) -> Self:
-        """The header of exactly HEADER_SIZE bytes; raises MalformedError. Its rules are checked elsewhere."""
-        return decode_whole(data, cls.read)
 
     @cached_property
     def hash(self) -> BlockHash:

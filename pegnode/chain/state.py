@@ -6,7 +6,7 @@ from typing import Protocol, Self
 
 from bridge.bitcoin.identifiers import BlockHash, OutPoint, Script
 from bridge.bitcoin.transaction import Transaction
-from bridge.codec import Reader, Writer, decode_whole
+from bridge.codec import Encoded, Reader, Writer
 from bridge.ledger import GenesisLedger, Ledger, LedgerView
 from bridge.state import MAX_SCRIPT_BYTES
 from bridge.tables import MemoryTable, OverlayTable, Table
@@ -25,7 +25,7 @@ LEDGER_TABLES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Utxo:
+class Utxo(Encoded):
     """One unspent output, in one of the five types.
 
     height (u64), time_ms (u64): of the block that made it, for relative lock times.
@@ -36,20 +36,14 @@ class Utxo:
     height: int
     time_ms: int
 
-    def encode(self) -> bytes:
-        """Value, height and time as u64 each, then the script."""
-        return Writer().u64(self.value_sats).u64(self.height).u64(self.time_ms).variable(self.script).finish()
+    def write(self, writer: Writer) -> None:
+        """Append value, height and time as u64 each, then the script."""
+        writer.u64(self.value_sats).u64(self.height).u64(self.time_ms).variable(self.script)
 
     @classmethod
     def read(cls, reader: Reader) -> Self:
-        """The output at the front of `reader`; raises MalformedError."""
         value_sats, height, time_ms = reader.u64(), reader.u64(), reader.u64()
         return cls(value_sats, Script(reader.variable(MAX_SCRIPT_BYTES)), height, time_ms)
-
-    @classmethod
-    def decode(cls, data: bytes) -> Self:
-        """The output of exactly these bytes; raises MalformedError."""
-        return decode_whole(data, cls.read)
 
 
 @dataclass(frozen=True, slots=True)

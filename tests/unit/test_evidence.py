@@ -85,7 +85,7 @@ def test_bytes_that_decode_are_the_encoding(data: bytes) -> None:
 @pytest.mark.parametrize("kind", [0, 4, 255])
 def test_opening_is_refused_with_an_unknown_kind(kind: int) -> None:
     writer = Writer().u32(0).u8(kind).u32(0).variable(b"")
-    with pytest.raises(MalformedError, match="no kind of coin"):
+    with pytest.raises(MalformedError, match="is no CoinKind"):
         decode_whole(writer.finish(), Opening.read)
 
 

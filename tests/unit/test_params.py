@@ -8,6 +8,7 @@ from bridge.bitcoin.amounts import MAX_MONEY_SATS, fee_sats
 from bridge.custody import quorum_input_weight
 from bridge.errors import Rejected
 from bridge.params import ParamsReason, PegParams
+from bridge.state import MAX_LIST_ITEMS
 from tests.support.peg import PARAMS, POLICY
 
 INPUT_WEIGHT = quorum_input_weight(POLICY)
@@ -46,7 +47,12 @@ def test_parameter_is_refused_when_zero(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "most"),
-    [("recovery_timelock_blocks", 65_535), ("max_evidence_transaction_bytes", 1_000_000), ("max_openings", 1_000)],
+    [
+        ("recovery_timelock_blocks", 65_535),
+        ("max_evidence_transaction_bytes", 1_000_000),
+        ("max_openings", 1_000),
+        ("withdrawal_window_anchors", MAX_LIST_ITEMS),
+    ],
 )
 def test_parameter_is_refused_above_what_bitcoin_or_an_encoding_holds(name: str, most: int) -> None:
     assert _reason(**{name: most}) is None

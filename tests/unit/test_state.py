@@ -13,6 +13,7 @@ from bridge.bitcoin.identifiers import BlockHash, OutPoint, Script, Txid
 from bridge.custody import CoinKind
 from bridge.errors import MalformedError, Rejected
 from bridge.state import (
+    MAX_LIST_ITEMS,
     Anchor,
     BatchKind,
     BatchVersion,
@@ -143,6 +144,15 @@ def test_value_with_an_unknown_byte_is_malformed(
 def test_coin_with_a_long_claim_script_is_malformed() -> None:
     with pytest.raises(MalformedError):
         Coin.decode(replace(COIN, claim_script=bytes(35)).encode())
+
+
+def test_totals_of_the_longest_window_are_read_back() -> None:
+    """Each anchor height of the window may have its entry, and no parameter makes the window longer."""
+    entries = tuple(WindowEntry(height, 1) for height in range(MAX_LIST_ITEMS))
+    full = replace(EMPTY, withdrawal_window=entries)
+    assert Totals.decode(full.encode()) == full
+    with pytest.raises(MalformedError):
+        Totals.decode(replace(full, withdrawal_window=(*entries, WindowEntry(MAX_LIST_ITEMS, 1))).encode())
 
 
 @pytest.mark.parametrize("value_sats", [-1, 2**64])
