@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -16,8 +17,11 @@ import pytest
 from bridge.bitcoin.addresses import decode_address, encode_address, l1_network
 from bridge.bitcoin.identifiers import Script, hash_to_hex
 from bridge.custody import CoinKind, reserve_script
+from federation.keystore import SecretKind, read_member_secrets, read_secret
+from pegnode.folders import PASSPHRASE_FILE
 from pegnode.genesis import Genesis
 from pegnode.local_federation import LocalFederation
+from pegnode.passphrase import read_passphrase_file
 from pegnode.rpc.results import AuditReply, DepositReply, PegInfoReply, StatusReply, WithdrawalReply
 from tests.support.federation import (
     CONFIRMATIONS,
@@ -100,6 +104,7 @@ def peg(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peg]:
     try:
         made = peg.ok("up")
         assert "made a federation of 4 members" in made
+        assert "started: bitcoind, alice, bob, carol, dave\n" in made
         assert "3 of 4 members are needed" in made
         peg.new_wallet("default")
         address = peg.json("deposit", "address")["address"]
@@ -113,7 +118,7 @@ def peg(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peg]:
 
 def test_up_starts_only_what_does_not_run(peg: Peg) -> None:
     before = [peg.federation.local.process(name) for name in peg.federation.local.member_names]
-    assert "running: bitcoind, alice, bob, carol, dave" in peg.ok("up")
+    assert peg.ok("up").startswith("running already: bitcoind, alice, bob, carol, dave\n3 of 4 members")
     assert [peg.federation.local.process(name) for name in peg.federation.local.member_names] == before
 
 
@@ -272,53 +277,38 @@ def test_wrong_command_is_explained(peg: Peg, arguments: tuple[str, ...], words:
 
 
 def test_node_refuses_a_genesis_whose_anchor_l1_does_not_hold(peg: Peg, tmp_path: Path) -> None:
-    node = peg.federation.local.bitcoind
     block_hash = peg.federation.on_l1(lambda client, _: client.block_hash(50))
     assert block_hash is not None
-    l1 = ("--l1-url", node.url, "--l1-cookie", str(node.cookie_path))
-    anchor = ("--anchor-height", "49", "--anchor-hash", hash_to_hex(block_hash))
-    peg.ok("federation", "init", str(tmp_path / "new"), *l1, *anchor)
-    done = peg.run("node", "run", "--config", str(tmp_path / "new" / "node" / "node.toml"))
+    folder = tmp_path / "node"
+    shutil.copytree(peg.federation.local.node_config_path.parent, folder, ignore=shutil.ignore_patterns("data"))
+    genesis = json.loads((folder / "genesis.json").read_text())
+    genesis["l1"] |= {"anchor_height": 49, "anchor_hash_hex": hash_to_hex(block_hash)}
+    (folder / "genesis.json").write_text(json.dumps(genesis))
+    done = peg.run("node", "run", "--config", str(folder / "node.toml"))
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
     assert last.startswith("error: ")
     assert f"does not hold the block that the genesis refers to, {hash_to_hex(block_hash)} at height 49" in last
 
 
-def test_federation_is_set_up_with_secrets_for_their_owner_alone(peg: Peg, tmp_path: Path) -> None:
-    bitcoind = peg.federation.local.bitcoind
-    l1 = ("--l1-url", bitcoind.url, "--l1-cookie", str(bitcoind.cookie_path))
-    anchor = (
-        "--anchor-height",
-        "0",
-        "--anchor-hash",
-        "0f9188f13cb7b2c71f2a335e3a4fc328bf5beb436012afca590b1a11466e2206",
-    )
-    new = tmp_path / "federation"
-    said = peg.ok("federation", "init", str(new), *l1, *anchor)
-    assert "each member must make its own keys" in said
-    keys = sorted(new.rglob("*.key"))
-    assert len(keys) == 4 * 3 + 3
-    assert {stat.S_IMODE(path.stat().st_mode) for path in keys} == {OWNER_ONLY}
-    assert "name a new directory" in peg.refused("federation", "init", str(new), *l1, *anchor)
-    other = str(tmp_path / "other")
-    said = peg.misused("federation", "init", other, *l1, "--anchor-height", "0", "--anchor-hash", "zz")
-    assert "'--anchor-hash': not hexadecimal" in said
-    assert not Path(other).exists()
-
-
 def secrets_of(peg: Peg) -> Iterator[str]:
-    """Every secret below the directory: the keys in hex, and the wallets' words."""
-    for path in (peg.directory / "federation").rglob("*.key"):
-        yield json.loads(path.read_text())["secret"]
+    """Every secret below the directory: the keys in hex, their passphrase, and the wallets' words."""
+    directory = peg.directory / "federation"
+    passphrase = read_passphrase_file(directory / PASSPHRASE_FILE)
+    yield passphrase.reveal().decode()
+    for path in directory.rglob("member.key"):
+        keys = read_member_secrets(path.parent, passphrase)
+        yield from (key.hex() for key in (keys.vote, keys.custody, keys.transport))
+    for path in directory.rglob("recovery.key"):
+        yield read_secret(path.parent, SecretKind.RECOVERY, passphrase).hex()
     yield from peg.words
 
 
 def test_secrets_are_the_owners_alone_and_nowhere_told(peg: Peg) -> None:
     secrets = list(secrets_of(peg))
-    assert len(secrets) == 4 * 3 + 3 + 2
+    assert len(secrets) == 1 + 4 * 3 + 3 + 2
     files = [*peg.directory.rglob("*.key"), *peg.directory.rglob("seed.json"), *peg.directory.rglob(".cookie")]
-    assert len(files) == 15 + 3 + 4 + 1
+    assert len(files) == 7 + 3 + 4 + 1
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {OWNER_ONLY}
     logs = [path for path in (peg.directory / "run").iterdir() if path.suffix == ".log"]
     assert len(logs) == 4
@@ -327,10 +317,10 @@ def test_secrets_are_the_owners_alone_and_nowhere_told(peg: Peg) -> None:
 
 
 def test_down_stops_everything(peg: Peg) -> None:
-    assert peg.ok("down") == "stopped\n"
+    assert peg.ok("down") == "stopped: alice, bob, carol, dave, bitcoind; go on with: peg up\n"
     assert list(peg.federation.local.running()) == []
     assert peg.federation.local.bitcoind.pid is None
-    assert peg.ok("down") == "stopped\n"
+    assert peg.ok("down") == "nothing was running; go on with: peg up\n"
     assert "no member runs in" in peg.refused("audit")
     assert "stopped" in peg.ok("status")
     assert not list(peg.directory.rglob(".cookie"))
