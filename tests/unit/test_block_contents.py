@@ -1,0 +1,196 @@
+"""Transactions, burns and batches in blocks: every rule of theirs is a rule of blocks."""
+
+from dataclasses import replace
+
+import pytest
+
+from bridge.batch import Batch, BatchReason
+from bridge.bitcoin.identifiers import Script
+from bridge.bitcoin.script import ScriptReason, ScriptType
+from bridge.bitcoin.transaction import Transaction, TransactionReason, TxOut
+from bridge.state import BatchKind, WithdrawalStatus
+from pegnode.chain.block import Block
+from pegnode.chain.state import TransactionKind, recount_supply
+from pegnode.chain.transactions import TransactionRule
+from pegnode.chain.verdicts import BodyReason
+from tests.support.chain import MemoryChain
+from tests.support.mini_wallet import MiniWallet, coins_of
+from tests.support.verdicts import (
+    refusal,
+    rejected,
+    transaction_refusal,
+    with_transactions,
+)
+
+ALICE = MiniWallet("alice")
+BOB = MiniWallet("bob")
+
+
+@pytest.fixture
+def chain() -> MemoryChain:
+    return MemoryChain()
+
+
+def test_block_over_the_cap_of_inputs_is_refused(chain: MemoryChain) -> None:
+    payments = [ALICE.pay(coin, BOB.script()) for coin in chain.fund(*[ALICE.script()] * 3)]
+    block = chain.build(*payments).block
+    chain.rules = replace(chain.rules, chain=replace(chain.rules.chain, max_inputs=3))
+    chain.apply(block)
+    chain.rules = replace(chain.rules, chain=replace(chain.rules.chain, max_inputs=2))
+    assert refusal(chain, block) == (BodyReason.TOO_MANY_INPUTS, BodyReason.TOO_MANY_INPUTS)
+
+
+def test_block_over_the_sigop_cap_is_refused() -> None:
+    chain = MemoryChain(chain={"max_sigop_cost": 16_000})
+    coins = chain.fund(ALICE.script(ScriptType.P2TR), ALICE.script(ScriptType.P2TR))
+    heavy = [
+        ALICE.spend([coin], [TxOut(coin[1].value_sats, BOB.script(kind)), TxOut(0, note)])
+        for coin, kind, note in zip(coins, (ScriptType.P2WPKH, ScriptType.P2PKH), heavy_notes(), strict=True)
+    ]
+    both = chain.build(*heavy)
+    assert both.block.body.transactions == (heavy[0].serialize(),)
+    chain.apply(both.block)
+    body = replace(both.block.body, transactions=tuple(transaction.serialize() for transaction in heavy))
+    block = chain.reseal(Block(both.block.header, body))
+    assert refusal(chain, block) == (BodyReason.TOO_MANY_SIGOPS, BodyReason.TOO_MANY_SIGOPS)
+
+
+def heavy_notes() -> list[Script]:
+    """Data outputs that count for 16,000 and for no signature operations."""
+    return [Script(b"\x6a" + b"\xae" * 200), Script(b"\x6a")]
+
+
+def test_transfer_moves_value_and_pays_its_fee_to_the_fund(chain: MemoryChain) -> None:
+    [coin] = chain.fund(ALICE.script(), value_sats=100_000)
+    payment = ALICE.spend([coin], [TxOut(60_000, BOB.script()), TxOut(38_500, ALICE.script())])
+    [applied] = chain.extend(payment).state.transactions
+    assert (applied.kind, applied.fee_sats, applied.spent[0][0]) == (TransactionKind.TRANSFER, 500, coin[0])
+    assert [chain.utxo_value(outpoint) for outpoint, _ in [coin, *coins_of(payment)]] == [None, 60_000, 38_500]
+    totals = chain.state.ledger.totals
+    assert (totals.supply_sats, totals.fund_sats) == (98_500, 1_500)
+    assert recount_supply(chain.state) == 98_500
+
+
+def test_transaction_may_spend_one_before_it_and_none_behind_it(chain: MemoryChain) -> None:
+    [coin] = chain.fund(ALICE.script())
+    first = ALICE.pay(coin, ALICE.script())
+    second = ALICE.pay(coins_of(first)[0], BOB.script())
+    assert refusal(chain, with_transactions(chain, second, first)) == (
+        BodyReason.BAD_TRANSACTION,
+        TransactionRule.MISSING_INPUT,
+    )
+    chain.extend(first, second)
+
+
+def test_coin_is_spent_once_in_a_block_and_ever(chain: MemoryChain) -> None:
+    [coin] = chain.fund(ALICE.script())
+    first, second = ALICE.pay(coin, ALICE.script()), ALICE.pay(coin, BOB.script())
+    assert refusal(chain, with_transactions(chain, first, second)) == (
+        BodyReason.BAD_TRANSACTION,
+        TransactionRule.MISSING_INPUT,
+    )
+    chain.extend(first)
+    assert refusal(chain, with_transactions(chain, second)) == (
+        BodyReason.BAD_TRANSACTION,
+        TransactionRule.MISSING_INPUT,
+    )
+    assert refusal(chain, with_transactions(chain, first)) == (
+        BodyReason.BAD_TRANSACTION,
+        TransactionRule.MISSING_INPUT,
+    )
+
+
+def test_block_with_a_failing_script_is_refused(chain: MemoryChain) -> None:
+    [coin] = chain.fund(ALICE.script())
+    stolen = BOB.spend([(coin[0], TxOut(coin[1].value_sats, BOB.script()))], [TxOut(1_000, BOB.script())])
+    assert transaction_refusal(chain, stolen) is ScriptReason.SCRIPT_FAILED
+
+
+def test_block_with_bytes_that_are_no_transaction_is_refused(chain: MemoryChain) -> None:
+    block = chain.with_body(transactions=(b"nothing",))
+    assert refusal(chain, block) == (BodyReason.BAD_TRANSACTION, TransactionReason.MALFORMED)
+
+
+def test_derived_transactions_are_nobodys_to_put_in(chain: MemoryChain) -> None:
+    chain.fund(ALICE.script())
+    _, evidence = chain.pay_reserve(ALICE.script(), 50_000)
+    chain.bury()
+    claim = chain.build(evidence=[evidence]).state.transactions[0].transaction
+    assert refusal(chain, with_transactions(chain, claim)) == (
+        BodyReason.BAD_TRANSACTION,
+        TransactionRule.RESERVED_INDEX,
+    )
+
+
+def test_ledger_root_of_another_ledger_is_refused(chain: MemoryChain) -> None:
+    [coin] = chain.fund(ALICE.script())
+    block = with_transactions(chain, ALICE.pay(coin, BOB.script()))
+    verdict = rejected(chain, block)
+    assert verdict.reason is BodyReason.WRONG_LEDGER_ROOT
+    assert not verdict.condemns_header
+
+
+def burned(chain: MemoryChain, count: int = 1) -> None:
+    """Burns of Alice's in the newest block."""
+    coins = chain.fund(*[ALICE.script()] * count, value_sats=1_000_000)
+    chain.extend(*[ALICE.spend([coin], [chain.burn_output(990_000, BOB.script(), ALICE.script())]) for coin in coins])
+
+
+def test_burn_becomes_a_pending_withdrawal_and_no_output(chain: MemoryChain) -> None:
+    burned(chain)
+    [(outpoint, withdrawal)] = chain.state.ledger.open_withdrawals.items()
+    assert (withdrawal.value_sats, withdrawal.status) == (990_000, WithdrawalStatus.PENDING)
+    assert (withdrawal.l1_script, withdrawal.refund_script) == (BOB.script(), ALICE.script())
+    assert chain.utxo_value(outpoint) is None
+    assert chain.state.ledger.totals.unsettled_sats == 990_000
+    assert recount_supply(chain.state) == chain.state.ledger.totals.supply_sats == 0
+
+
+def test_batch_is_in_the_block_when_it_is_due_and_locks_its_burns(chain: MemoryChain) -> None:
+    burned(chain, chain.rules.params.batch_min_payouts)
+    assert len(chain.extend().block.body.batches) == 1
+    statuses = {withdrawal.status for _, withdrawal in chain.state.ledger.open_withdrawals.items()}
+    assert statuses == {WithdrawalStatus.BATCHED}
+
+
+def test_burns_of_the_same_block_are_not_eligible(chain: MemoryChain) -> None:
+    burned(chain, chain.rules.params.batch_min_payouts)
+    assert chain.blocks[-1].body.batches == ()
+
+
+def batch_block(chain: MemoryChain) -> Block:
+    """A block with a due batch."""
+    burned(chain, chain.rules.params.batch_min_payouts)
+    return chain.build().block
+
+
+def test_batch_of_other_bytes_is_refused(chain: MemoryChain) -> None:
+    block = batch_block(chain)
+    batch = replace(block.body.batches[0], transaction=b"another")
+    changed = chain.reseal(Block(block.header, replace(block.body, batches=(batch,))))
+    assert refusal(chain, changed) == (BodyReason.BAD_BATCH, BatchReason.TRANSACTION_DIFFERS)
+
+
+def test_batch_that_is_not_due_is_refused(chain: MemoryChain) -> None:
+    batch = Batch(BatchKind.PAYOUT, None, 2_000, b"")
+    assert refusal(chain, chain.with_body(batches=(batch,))) == (BodyReason.BAD_BATCH, BatchReason.NOT_DUE)
+
+
+def test_batch_while_another_is_open_is_refused(chain: MemoryChain) -> None:
+    batch = batch_block(chain).body.batches[0]
+    chain.extend()
+    assert refusal(chain, chain.with_body(batches=(batch,))) == (BodyReason.BAD_BATCH, BatchReason.LINEAGE_OPEN)
+
+
+def test_batch_settles_by_evidence_without_openings(chain: MemoryChain) -> None:
+    batch = batch_block(chain).body.batches[0]
+    chain.extend()
+    payout = Transaction.parse(batch.transaction)
+    chain.l1.mine(payout)
+    evidence = chain.l1.evidence(payout)
+    chain.bury()
+    chain.extend(evidence=[evidence])
+    assert list(chain.state.ledger.open_withdrawals.items()) == []
+    statuses = [withdrawal.status for _, withdrawal in chain.state.ledger.closed_withdrawals.items()]
+    assert statuses == [WithdrawalStatus.SETTLED] * chain.rules.params.batch_min_payouts
+    chain.state.ledger.totals.require_equality()
