@@ -10,7 +10,7 @@ from typing import Annotated, Self
 
 import msgspec
 
-from bridge.l1.credentials import CookieAuth, Credentials, PasswordAuth
+from bridge.l1.credentials import CookieAuth, Credentials, PasswordFileAuth
 from federation.membership import Member, Membership
 from pegnode.folders import COOKIE_FILE
 from pegnode.net.transport import PeerAddress, PeerId
@@ -51,20 +51,13 @@ class L1Config(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
 
     def credentials(self) -> Credentials:
-        """How to prove to that node who asks. Raises ConfigRefused(NO_PASSWORD) for a password file without one."""
+        """How to prove to that node who asks. The files are read when they are needed, so that both may change."""
         if self.cookie_file is not None:
             return CookieAuth(self.cookie_file)
         rules.require_credentials(self)
         if self.user is None or self.password_file is None:
             raise ConfigRefused(ConfigReason.MISSING_OPTION, "missing", (("l1", "password_file"),))
-        try:
-            password = self.password_file.read_text(encoding="utf-8").partition("\n")[0].strip()
-        except (OSError, UnicodeDecodeError):
-            password = ""
-        if not password:
-            what = f"no password on the first line of {self.password_file}, or no such file"
-            raise ConfigRefused(ConfigReason.NO_PASSWORD, what, (("l1", "password_file"),))
-        return PasswordAuth(self.user, password)
+        return PasswordFileAuth(self.user, self.password_file)
 
 
 class PeerConfig(msgspec.Struct, frozen=True, kw_only=True):

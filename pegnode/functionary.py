@@ -10,6 +10,7 @@ from pegnode.config import FunctionaryConfig
 from pegnode.consensus.machine import Simplex
 from pegnode.folders import JOURNAL_FOLDER
 from pegnode.genesis import Genesis
+from pegnode.memory_guard import forbid_memory_dumps
 from pegnode.node import MAX_GUESTS, assemble, run_parts
 from pegnode.passphrase import find_passphrase
 from pegnode.service.consensus_driver import ConsensusDriver
@@ -23,6 +24,7 @@ from pegnode.service.work import WorkWatch
 
 async def run_functionary(config: FunctionaryConfig) -> None:
     """Run a member until it is told to stop. Raises what keys, journal, store or configuration refuse with."""
+    forbid_memory_dumps()
     genesis = Genesis.load(config.genesis)
     rules = genesis.rules()
     member = config.member(rules.membership)
@@ -38,7 +40,7 @@ async def run_functionary(config: FunctionaryConfig) -> None:
         raise
     core, peers = parts.core, parts.peers
     try:
-        payouts = Payouts(core, parts.client, peers, signer)
+        payouts = Payouts(core, parts.client, peers, signer, lambda: parts.catch_up.is_current)
         reports = L1Reports(core, peers, member.index)
         proposer = Proposer(core, reports.by_member, genesis.consensus.view_timeout_ms / 4_000)
         machine = Simplex(member.index, rules.membership, genesis.consensus)
@@ -51,7 +53,7 @@ async def run_functionary(config: FunctionaryConfig) -> None:
             catch_up=parts.catch_up,
             evidence_maker=parts.evidence_maker,
             payouts=payouts,
-            l1=parts.l1_memory,
+            l1=parts.l1_monitor,
             stop=parts.stop.set,
             l1_name=genesis.l1.network,
             pool_limits=parts.pool_limits,

@@ -11,15 +11,11 @@ from typing import TYPE_CHECKING, Final
 import structlog
 import trio
 
-from bridge.bitcoin.identifiers import hash_to_hex
 from bridge.l1.client import L1Client
-from bridge.l1.errors import L1Error
 from bridge.l1.watcher import L1Watcher
 from pegnode import __version__
-from pegnode.chain.facts import AnchorStatus
 from pegnode.clock import now_ms
 from pegnode.config import NodeConfig
-from pegnode.errors import PegnodeError
 from pegnode.folders import CHAIN_FOLDER
 from pegnode.genesis import Genesis
 from pegnode.mempool.evidence_pool import EvidencePool, EvidencePoolLimits
@@ -30,8 +26,9 @@ from pegnode.rpc.server import ServerConfig, serve
 from pegnode.service.catch_up import CatchUp
 from pegnode.service.core import NodeCore
 from pegnode.service.evidence_maker import EvidenceMaker
+from pegnode.service.l1_monitor import L1Monitor
 from pegnode.service.l1_questions import L1Questions
-from pegnode.service.live_node import L1Memory, LiveNode
+from pegnode.service.live_node import LiveNode
 from pegnode.service.payouts import Payouts
 from pegnode.service.peers import Peers
 from pegnode.service.registry import DepositRegistry
@@ -45,15 +42,10 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 L1_POLL_S: Final = 0.5
-"""How often the Bitcoin node is asked for its tip."""
-L1_START_RETRY_S: Final = 1.0
+"""How often the Bitcoin node is asked for new blocks."""
 MAX_GUESTS: Final = 32
 """Full nodes that one member serves."""
 TRANSPORT_SECRET_SIZE: Final = 32
-
-
-class WrongL1Chain(PegnodeError):  # noqa: N818 -- a state of the machine's configuration
-    """The configured Bitcoin node follows another chain than the genesis names."""
 
 
 @dataclass(slots=True)
@@ -70,7 +62,7 @@ class NodeParts:
     catch_up: CatchUp
     evidence_maker: EvidenceMaker
     pool_limits: PoolLimits
-    l1_memory: L1Memory
+    l1_monitor: L1Monitor
     stop: trio.Event
 
     async def close(self) -> None:
@@ -102,6 +94,7 @@ def assemble(config: NodeConfig, transport_secret: bytes, max_guests: int) -> No
     )
     peers = Peers(host, rules.membership)
     relay = Relay(core, peers)
+    catch_up = CatchUp(core, peers)
     return NodeParts(
         config=config,
         genesis=genesis,
@@ -110,10 +103,10 @@ def assemble(config: NodeConfig, transport_secret: bytes, max_guests: int) -> No
         core=core,
         peers=peers,
         relay=relay,
-        catch_up=CatchUp(core, peers),
-        evidence_maker=EvidenceMaker(core, client, relay),
+        catch_up=catch_up,
+        evidence_maker=EvidenceMaker(core, client, relay, lambda: catch_up.is_current),
         pool_limits=pool_limits,
-        l1_memory=L1Memory(),
+        l1_monitor=L1Monitor(core, client, genesis.anchor),
         stop=trio.Event(),
     )
 
@@ -139,10 +132,6 @@ async def run_parts(
     """Run a node until it is told to stop, by signal or by RPC. tasks: what this kind of node runs besides."""
 
     async def l1_changed() -> None:
-        if parts.core.watcher.outage is not None:
-            log.warning("the Bitcoin node can't be asked", detail=parts.core.watcher.outage)
-        await _refresh(parts)
-        await _halt_if_contradicted(parts)
         on_l1_change()
         parts.evidence_maker.poke()
         parts.core.work_changed()
@@ -161,19 +150,14 @@ async def run_parts(
             rpc=address,
             p2p=[item.text for item in parts.host.listen_addresses],
         )
-        nursery.start_soon(_watch_l1, parts, l1_changed)
+        nursery.start_soon(parts.l1_monitor.run, l1_changed)
+        nursery.start_soon(parts.core.watcher.run, L1_POLL_S, l1_changed)
         for task in (parts.relay.run, parts.catch_up.run, parts.evidence_maker.run, payouts.run, *tasks):
             nursery.start_soon(task)
         await parts.stop.wait()
         log.info("stopping")
         await server_ended.wait()
         nursery.cancel_scope.cancel()
-
-
-async def _watch_l1(parts: NodeParts, on_change: Callable[[], Awaitable[None]]) -> None:
-    """Follow the Bitcoin node, once it is known to be on the right chain. What doesn't need it goes on meanwhile."""
-    await _require_right_chain(parts)
-    await parts.core.watcher.run(L1_POLL_S, on_change)
 
 
 async def _serve(
@@ -191,54 +175,6 @@ async def _serve(
         ended.set()
 
 
-async def _refresh(parts: NodeParts) -> None:
-    """Ask for what `status` shows of the Bitcoin node."""
-    try:
-        parts.l1_memory.network = await parts.client.network_info()
-        parts.l1_memory.feerate_sat_kvb = await parts.core.questions.feerate_sat_kvb()
-    except L1Error as outage:
-        log.debug("the Bitcoin node can't be asked", detail=str(outage))
-
-
-async def _halt_if_contradicted(parts: NodeParts) -> None:
-    """Latch a halt when L1's active chain has left the newest final block's anchor: a reorganisation that deep."""
-    tip = parts.core.store.tip.header
-    try:
-        status = await parts.core.questions.anchor_status(tip.anchor)
-    except L1Error as outage:
-        log.debug("the Bitcoin node can't be asked", detail=str(outage))
-        return
-    if status is AnchorStatus.CONTRADICTED:
-        anchor = f"{tip.anchor.height} {hash_to_hex(tip.anchor.hash)}"
-        parts.core.halt(f"the Bitcoin node left the L1 block {anchor}, to which block {tip.height} refers")
-
-
-async def _require_right_chain(parts: NodeParts) -> None:
-    """Wait for the Bitcoin node, and make sure that it is on the genesis's chain. Raises WrongL1Chain.
-
-    A node that has yet to come as far as the genesis's anchor is on the right chain as far as anybody can tell.
-    """
-    genesis = parts.genesis
-    while not parts.stop.is_set():
-        try:
-            first = await parts.client.block_hash(0)
-            anchored = await parts.core.questions.anchor_status(genesis.anchor)
-        except L1Error as outage:
-            parts.core.waiting_for = f"the Bitcoin node at {parts.config.l1.url}: {outage}"
-            log.warning("waiting for the Bitcoin node", detail=str(outage))
-            with trio.move_on_after(L1_START_RETRY_S):
-                await parts.stop.wait()
-            continue
-        where = f"the Bitcoin node at {parts.config.l1.url}"
-        if first != genesis.l1_genesis_hash:
-            raise WrongL1Chain(f"{where} is not on {genesis.l1.network}: its first block differs")
-        if anchored in (AnchorStatus.CONTRADICTED, AnchorStatus.WRONG_HEIGHT):
-            anchor = f"{hash_to_hex(genesis.anchor.hash)} at height {genesis.anchor.height}"
-            raise WrongL1Chain(f"{where} does not hold the block that the genesis refers to, {anchor}")
-        parts.core.waiting_for = None
-        return
-
-
 async def _stop_on_signal(stop: trio.Event) -> None:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async for number in signals:
@@ -254,7 +190,7 @@ async def run_node(config: NodeConfig) -> None:
     """Run a full node without keys: it checks everything, serves wallets, and passes on what they hand in."""
     parts = assemble(config, secrets.token_bytes(TRANSPORT_SECRET_SIZE), max_guests=0)
     try:
-        payouts = Payouts(parts.core, parts.client, parts.peers, None)
+        payouts = Payouts(parts.core, parts.client, parts.peers, None, lambda: parts.catch_up.is_current)
         live = LiveNode(
             core=parts.core,
             peers=parts.peers,
@@ -262,7 +198,7 @@ async def run_node(config: NodeConfig) -> None:
             catch_up=parts.catch_up,
             evidence_maker=parts.evidence_maker,
             payouts=payouts,
-            l1=parts.l1_memory,
+            l1=parts.l1_monitor,
             stop=parts.stop.set,
             l1_name=parts.genesis.l1.network,
             pool_limits=parts.pool_limits,

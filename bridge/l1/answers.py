@@ -22,6 +22,16 @@ class ChainInfo:
     best_block_hash: BlockHash
     initial_block_download: bool
     pruned: bool
+    prune_height: int
+    """The lowest block that the node still has; 0 when it has all of them."""
+
+    @property
+    def is_downloading(self) -> bool:
+        """Whether the node is still catching up with the chain.
+
+        On regtest, a node with all blocks says so too, as long as the newest is a day old: nobody mines there.
+        """
+        return self.initial_block_download and (self.blocks < self.headers or self.chain != "regtest")
 
     @classmethod
     def parse(cls, reply: Reply) -> Self:
@@ -33,6 +43,7 @@ class ChainInfo:
             best_block_hash=reply["bestblockhash"].block_hash(),
             initial_block_download=reply["initialblockdownload"].flag(),
             pruned=reply["pruned"].flag(),
+            prune_height=reply["pruneheight"].integer() if "pruneheight" in reply else 0,
         )
 
 

@@ -82,7 +82,7 @@ class L1Connection:
         """Return HTTP status and body. A cookie that the node refuses is read again once: it may have restarted."""
         try:
             with trio.fail_after(self._timeout_s if timeout_s is None else timeout_s):
-                secret = self._secret or self._auth.read()
+                secret = self._secret or await self._credentials()
                 status, response = await self._post_once(body, secret, path)
                 if status == _UNAUTHORIZED and (fresh := self._auth.read()) != secret:
                     secret = fresh
@@ -96,9 +96,18 @@ class L1Connection:
         self._secret = None if status == _UNAUTHORIZED else secret
         return status, response
 
-    async def _post_once(self, body: bytes, secret: tuple[str, str], path: str) -> tuple[int, bytes]:
+    async def _credentials(self) -> tuple[str, str]:
+        """Read them. Where there are none, a node that does not run is the likelier cause, and is named instead."""
+        try:
+            return self._auth.read()
+        except L1Unavailable:
+            await self._post_once(b"", None, "/")  # fails in its own way if nobody listens
+            raise
+
+    async def _post_once(self, body: bytes, secret: tuple[str, str] | None, path: str) -> tuple[int, bytes]:
         url = self._url.join(path)
-        async with self._http.stream("POST", url, content=body, auth=httpx.BasicAuth(*secret)) as response:
+        auth = None if secret is None else httpx.BasicAuth(*secret)
+        async with self._http.stream("POST", url, content=body, auth=auth) as response:
             received = bytearray()
             async for chunk in response.aiter_raw():
                 received += chunk

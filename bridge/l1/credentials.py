@@ -22,22 +22,31 @@ class CookieAuth:
     path: Path
 
     def read(self) -> tuple[str, str]:
-        """Return the cookie's user and password; raises L1Unavailable(UNREACHABLE) when there is none."""
-        try:
-            cookie = self.path.read_text(encoding="utf-8")
-        except FileNotFoundError as error:
-            raise L1Unavailable(L1Reason.UNREACHABLE, "no cookie file: the node isn't running") from error
-        except (OSError, UnicodeDecodeError) as error:
-            raise L1Unavailable(L1Reason.UNAUTHORIZED, "the cookie file can't be read") from error
-        user, colon, password = cookie.strip().partition(":")
+        """Return the cookie's user and password; raises L1Unavailable(CREDENTIALS_MISSING)."""
+        user, colon, password = _read(self.path, "cookie").strip().partition(":")
         if not colon:  # the node has created the file, and not yet filled it
-            raise L1Unavailable(L1Reason.UNAUTHORIZED, "the cookie file holds no user and password")
+            raise L1Unavailable(L1Reason.CREDENTIALS_MISSING, "the cookie file holds no user and password")
         return user, password
 
 
 @dataclass(frozen=True, slots=True)
+class PasswordFileAuth:
+    """A user and password set by `rpcauth` or `rpcpassword`. The password is the first line of a file."""
+
+    user: str
+    path: Path
+
+    def read(self) -> tuple[str, str]:
+        """Return user and password; raises L1Unavailable(CREDENTIALS_MISSING)."""
+        password = _read(self.path, "password").partition("\n")[0].strip()
+        if not password:
+            raise L1Unavailable(L1Reason.CREDENTIALS_MISSING, "the password file holds no password")
+        return self.user, password
+
+
+@dataclass(frozen=True, slots=True)
 class PasswordAuth:
-    """A user and password set by `rpcauth` or `rpcpassword`."""
+    """A user and password that are known already."""
 
     user: str
     password: str = field(repr=False)
@@ -45,3 +54,12 @@ class PasswordAuth:
     def read(self) -> tuple[str, str]:
         """Return user and password."""
         return self.user, self.password
+
+
+def _read(path: Path, kind: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise L1Unavailable(L1Reason.CREDENTIALS_MISSING, f"there is no {kind} file {path}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise L1Unavailable(L1Reason.CREDENTIALS_MISSING, f"the {kind} file {path} can't be read") from error

@@ -15,14 +15,18 @@ class L1Reason(Reason):
     """Why the node can't be asked."""
 
     UNREACHABLE = "l1-unreachable"
-    """No connection, or it broke; a stopped node, whose cookie file is gone, included."""
+    """No connection, or it broke."""
     TIMEOUT = "l1-timeout"
+    CREDENTIALS_MISSING = "l1-credentials-missing"
+    """The file with cookie or password is absent, unreadable or empty, though somebody listens at the address."""
     UNAUTHORIZED = "l1-unauthorized"
-    """The node refused the credentials, or they can't be read."""
+    """The node refused the credentials."""
     WARMING_UP = "l1-warming-up"
     """It is starting, or still building the transaction index."""
     OVERLOADED = "l1-overloaded"
-    """Its work queue is full."""
+    """Its work queue is full, or it is stopping."""
+    FAILING = "l1-failing"
+    """An error of the server, without a reason that it could name."""
     BAD_RESPONSE = "l1-bad-response"
     """What answered isn't a Bitcoin node's JSON-RPC, or is larger than allowed."""
     UNREAD = "l1-unread"
@@ -34,6 +38,8 @@ class L1Reason(Reason):
 class RpcCode(IntEnum):
     """The node's error codes that this program tells apart. Source: Bitcoin Core, rpc/protocol.h."""
 
+    BLOCK_ABSENT = -1
+    """The node has a block's header and not its body; also other errors that have no number of their own."""
     NOT_FOUND = -5
     """Also a malformed address or key."""
     INVALID_PARAMETER = -8

@@ -16,6 +16,7 @@ JsonValue = None | bool | int | str | Decimal | list[Any] | dict[str, Any]
 """What a reply holds once parsed: never a float."""
 
 _STATUS_OK = 200
+_SERVER_ERROR = 500
 _STATUSES_WITH_BODY = frozenset({_STATUS_OK, 400, 404, 500})
 _STATUS_REASONS = {401: L1Reason.UNAUTHORIZED, 403: L1Reason.UNAUTHORIZED, 503: L1Reason.OVERLOADED}
 
@@ -75,12 +76,17 @@ def _parse(status: int, body: bytes) -> JsonValue:
     if status in _STATUS_REASONS:
         raise L1Unavailable(_STATUS_REASONS[status], f"HTTP status {status}")
     if status not in _STATUSES_WITH_BODY:
-        _bad_response(f"HTTP status {status}")
+        raise L1Unavailable(_other_reason(status), f"HTTP status {status}")
     try:
         parsed: JsonValue = json.loads(body, parse_float=Decimal, parse_constant=_refuse_constant)
     except (ValueError, RecursionError, ArithmeticError) as error:
-        raise L1Unavailable(L1Reason.BAD_RESPONSE, "not JSON") from error
+        detail = "not JSON" if status == _STATUS_OK else f"HTTP status {status}"
+        raise L1Unavailable(_other_reason(status), detail) from error
     return parsed
+
+
+def _other_reason(status: int) -> L1Reason:
+    return L1Reason.FAILING if status >= _SERVER_ERROR else L1Reason.BAD_RESPONSE
 
 
 def _outcome(call: Call, request_id: object, reply: object) -> JsonValue | L1RpcError:

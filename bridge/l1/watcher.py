@@ -14,12 +14,14 @@ from typing import Final, Protocol
 import trio
 
 from bridge.bitcoin.block import parse_block
+from bridge.bitcoin.hashes import sha256d
 from bridge.bitcoin.identifiers import BlockHash, OutPoint, Script, Txid
 from bridge.bitcoin.script import ScriptType, classify
 from bridge.errors import MalformedError
-from bridge.l1.errors import L1RpcError, L1Unavailable
+from bridge.l1.errors import L1Error, L1Reason, L1RpcError, L1Unavailable, RpcCode
 from bridge.state import Anchor
 
+HEADER_BYTES: Final = 80
 WINDOW_BLOCKS: Final = 288
 """How many of the latest blocks the watcher remembers: two days of L1, about 100 MB there and nothing on regtest."""
 
@@ -66,7 +68,7 @@ class L1Watcher:
         self._window_blocks = window_blocks
         self._blocks: list[_ScannedBlock] = []
         self._payments: dict[Script, list[Payment]] = {}
-        self._outage: str | None = "not asked yet"
+        self._outage: L1Error | None = None
 
     @property
     def tip(self) -> Anchor | None:
@@ -74,8 +76,8 @@ class L1Watcher:
         return self._blocks[-1].position if self._blocks else None
 
     @property
-    def outage(self) -> str | None:
-        """Why the last poll failed, for people; None when the node answered it."""
+    def outage(self) -> L1Error | None:
+        """Why the last poll failed; None when it did not."""
         return self._outage
 
     def block_at(self, height: int) -> Anchor | None:
@@ -110,6 +112,8 @@ class L1Watcher:
         if self.tip is not None and self.tip.hash == tip_hash:
             return False
         dropped = await self._drop_stale()
+        if self.tip is not None and tip_height - self.tip.height >= self._window_blocks:
+            self._forget_all()  # the new blocks fill the window, and the node may have pruned those before
         height = self.tip.height + 1 if self.tip else max(self._first_height, tip_height - self._window_blocks + 1)
         return await self._extend(height) or dropped
 
@@ -126,7 +130,13 @@ class L1Watcher:
     async def _extend(self, height: int) -> bool:
         extended = False
         while (block_hash := await self._source.block_hash(height)) is not None:
-            scanned, parent_hash = _scan(await self._source.block(block_hash), Anchor(height, block_hash))
+            try:
+                scanned, parent_hash = await self._read(Anchor(height, block_hash))
+            except L1RpcError as error:
+                if self._blocks or error.code != RpcCode.BLOCK_ABSENT:
+                    raise
+                height += 1  # pruned, or below a snapshot: the window starts above
+                continue
             if self._blocks and self._blocks[-1].position.hash != parent_hash:
                 break  # the chain changed between two questions: the next poll sorts it out
             self._remember(scanned)
@@ -136,10 +146,24 @@ class L1Watcher:
             height += 1
         return extended
 
+    async def _read(self, position: Anchor) -> tuple[_ScannedBlock, BlockHash]:
+        """A block, and the hash of its parent. Raises L1Unavailable, also for bytes that are another block or none."""
+        data = await self._source.block(position.hash)
+        try:
+            scanned, parent_hash = _scan(data, position)
+        except MalformedError as error:
+            raise L1Unavailable(L1Reason.BAD_RESPONSE, f"getblock: {error}") from error
+        if sha256d(data[:HEADER_BYTES]) != position.hash:
+            raise L1Unavailable(L1Reason.BAD_RESPONSE, "getblock: another block than the one asked for")
+        return scanned, parent_hash
+
     def _remember(self, block: _ScannedBlock) -> None:
         self._blocks.append(block)
         for payment in block.payments:
             self._payments.setdefault(payment.script, []).append(payment)
+
+    def _forget_all(self) -> None:
+        self._blocks, self._payments = [], {}
 
     def _forget(self, block: _ScannedBlock) -> None:
         """Drop the payments of a block that has left the window, at either end."""
@@ -149,16 +173,15 @@ class L1Watcher:
                 self._payments[script] = left
 
     async def run(self, interval_s: float, on_change: Callable[[], Awaitable[None]]) -> None:
-        """Poll for ever; `on_change` is awaited after each poll that moved the window or changed `outage`."""
+        """Poll for ever; `on_change` is awaited after each poll that moved the window."""
         while True:
-            before = self._outage
+            moved = False
             try:
                 moved = await self.poll()
                 self._outage = None
-            except (L1Unavailable, L1RpcError, MalformedError) as error:
-                moved = False
-                self._outage = str(error)
-            if moved or self._outage != before:
+            except L1Error as error:
+                self._outage = error
+            if moved:
                 await on_change()
             await trio.sleep(interval_s)
 

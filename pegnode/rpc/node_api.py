@@ -10,6 +10,7 @@ from typing import Protocol
 from bridge.bitcoin.addresses import Network
 from bridge.bitcoin.identifiers import BlockHash, OutPoint, Script, Txid
 from bridge.errors import Reason
+from bridge.l1.states import L1Health
 from pegnode.chain.parameters import ChainRules
 from pegnode.errors import ReasonedError
 from pegnode.mempool.pool import Mempool, PoolLimits
@@ -39,7 +40,7 @@ class NodeUnavailable(ReasonedError):  # noqa: N818 -- a state of the node, not 
 class L1Status:
     """The node's view of its own Bitcoin node."""
 
-    reachable: bool
+    health: L1Health
     version: str
     """The subversion string, e.g. "/Satoshi:29.1.0/"; empty until it was reached once."""
     height: int | None

@@ -16,8 +16,16 @@ class AnchorReply(msgspec.Struct, frozen=True):
 
 
 class L1Reply(msgspec.Struct, frozen=True):
-    """The node's own Bitcoin node."""
+    """The node's own Bitcoin node.
 
+    state: one of the list in docs/operating.md; since_ms: since when, Unix time in milliseconds; detail: what was
+    seen; remedy: what its operator should do.  reachable: whether it answers questions.
+    """
+
+    state: str
+    since_ms: int
+    detail: str
+    remedy: str
     reachable: bool
     version: str
     height: int | None

@@ -264,7 +264,8 @@ class CatchUp:
             try:
                 return await validate(core, block, data)
             except L1Contradicted as contradiction:
-                core.halt(f"final block {block.header.height}: {contradiction}")
+                core.suspect(f"final block {block.header.height}: {contradiction}")
+                core.waiting_for = f"L1 for block {block.header.height}: {contradiction}"
             except (L1Waiting, L1Error) as waiting:
                 core.waiting_for = f"L1 for block {block.header.height}: {waiting}"
             await trio.sleep(L1_RETRY_S)

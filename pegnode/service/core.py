@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 import structlog
 
 from bridge.bitcoin.identifiers import BlockHash, hash_to_hex
+from bridge.l1.states import NOT_ASKED, L1Health
 from bridge.l1.watcher import L1Watcher
+from bridge.state import Anchor
 from pegnode.chain.parameters import ChainRules
 from pegnode.mempool.evidence_pool import EvidencePool
 from pegnode.mempool.pool import Mempool
@@ -17,6 +20,11 @@ from pegnode.storage.store import ChainStore
 
 log = structlog.get_logger()
 
+SUSPICION_MS: Final = 10_000
+"""For how long one's own Bitcoin node has to contradict the final chain, without a pause, before this node halts."""
+SUSPICION_GAP_MS: Final = 3_000
+"""A longer pause than this between two such findings, and the count starts anew."""
+
 
 @dataclass(slots=True)
 class NodeCore:
@@ -24,6 +32,7 @@ class NodeCore:
 
     now_ms: Unix time in milliseconds.  halt_findings: why this node halted, latched; empty while it has not.
     waiting_for: what the node can't go on without at present, for people; None when nothing is missing.
+    l1: how one's own Bitcoin node is.  l1_reports: by member, the highest L1 block that it says is at the peg's depth.
     """
 
     rules: ChainRules
@@ -37,19 +46,44 @@ class NodeCore:
     now_ms: Callable[[], int]
     halt_findings: list[str] = field(default_factory=list)
     waiting_for: str | None = None
+    l1: L1Health = NOT_ASKED
+    l1_reports: dict[int, Anchor] = field(default_factory=dict)
+    _suspicions: dict[str, tuple[int, int]] = field(default_factory=dict)
     _on_final: list[Callable[[UnfinalBlock], None]] = field(default_factory=list)
     _on_work: list[Callable[[], None]] = field(default_factory=list)
 
     @property
     def halted(self) -> bool:
-        """Whether this node has latched a halt."""
-        return bool(self.halt_findings)
+        """Whether this node does nothing about L1: it has latched a halt, or may have to."""
+        return bool(self.halt_findings or self.suspicions())
 
     def halt(self, finding: str) -> None:
         """Latch a halt. Naming the same finding again changes nothing."""
         if finding not in self.halt_findings:
             self.halt_findings.append(finding)
             log.error("halted", finding=finding)
+
+    def suspect(self, finding: str) -> None:
+        """Note a finding that rests on one's own Bitcoin node alone, and halt when it was made for SUSPICION_MS on end.
+
+        A node that is catching up, or a connection to another one, may say for a moment what is no longer said later.
+        """
+        now_ms = self.now_ms()
+        first_ms, last_ms = self._suspicions.get(finding, (now_ms, now_ms))
+        if not 0 <= now_ms - last_ms <= SUSPICION_GAP_MS:
+            first_ms = now_ms
+        self._suspicions[finding] = (first_ms, now_ms)
+        if now_ms - first_ms >= SUSPICION_MS:
+            self.halt(finding)
+
+    def suspicions(self) -> tuple[str, ...]:
+        """The findings that may become a halt, and were made just now."""
+        now_ms = self.now_ms()
+        return tuple(
+            finding
+            for finding, (_, last_ms) in self._suspicions.items()
+            if 0 <= now_ms - last_ms <= SUSPICION_GAP_MS and finding not in self.halt_findings
+        )
 
     def on_final(self, listener: Callable[[UnfinalBlock], None]) -> None:
         """Call `listener` after each block that became final here, in order."""

@@ -1,6 +1,7 @@
 """From what the watcher saw on L1 to evidence for the sidechain: deposits nobody has to claim, and settled batches."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
 
 import structlog
 import trio
@@ -21,6 +22,9 @@ from pegnode.service.relay import Relay
 
 log = structlog.get_logger()
 
+CURRENT_POLL_S: Final = 0.5
+"""How often a node that is catching up looks whether it has."""
+
 
 class ClaimReason(Reason):
     """Why a deposit can't be claimed by hand now."""
@@ -38,12 +42,17 @@ class ClaimRefused(Refusal):
 
 
 class EvidenceMaker:
-    """Makes evidence of every watched transaction that is deep enough, whenever L1, the chain or the registry moved."""
+    """Makes evidence of every watched transaction that is deep enough, whenever L1, the chain or the registry moved.
 
-    def __init__(self, core: NodeCore, client: L1Client, relay: Relay) -> None:
+    is_current: whether this node has caught up with the chain. Until then nothing is made: in an old ledger, the
+    change of a batch that a later block records looks like a donation.
+    """
+
+    def __init__(self, core: NodeCore, client: L1Client, relay: Relay, is_current: Callable[[], bool]) -> None:
         self._core = core
         self._client = client
         self._relay = relay
+        self._is_current = is_current
         self._failed_at: dict[Txid, Anchor | None] = {}
         self._poked = trio.Event()
         core.on_final(lambda _: self.poke())
@@ -61,10 +70,14 @@ class EvidenceMaker:
         """Make evidence after each poke, for ever. An outage of L1 ends one attempt, not the task."""
         while True:
             await self._poked.wait()
+            if not self._is_current():
+                await trio.sleep(CURRENT_POLL_S)
+                continue
             self._poked = trio.Event()
             try:
                 await self._make_all()
             except L1Error as outage:
+                self._failed_at.clear()  # what the node said before may have been as wrong
                 log.info("no evidence made", detail=str(outage))
 
     async def _make_all(self) -> None:

@@ -81,15 +81,34 @@ class L1Questions:
         return await self.anchor_status(parent)
 
     async def anchor_status(self, anchor: Anchor) -> AnchorStatus:
-        """Where `anchor` stands on the active chain. Raises L1Unavailable."""
+        """Where `anchor` stands on the active chain. Raises L1Unavailable.
+
+        A node on its way tells much that it will take back: one that returns with a stale tip first learns of the
+        headers above the anchor, and calls it off its chain. So only what it can't take back is a contradiction.
+        """
         if await self._client.block_hash(anchor.height) == anchor.hash:
             return AnchorStatus.ON_CHAIN
         header = await self._client.block_header(anchor.hash)
         if header is None:
             return AnchorStatus.UNKNOWN
         if header.height != anchor.height:
-            return AnchorStatus.WRONG_HEIGHT
-        return AnchorStatus.CONTRADICTED if header.confirmations < 0 else AnchorStatus.UNKNOWN
+            active = header.confirmations > 0 and await self._client.block_hash(header.height) == anchor.hash
+            return AnchorStatus.WRONG_HEIGHT if active else AnchorStatus.UNKNOWN
+        if header.confirmations < 0 and await self.has_another_block(anchor):
+            return AnchorStatus.CONTRADICTED
+        return AnchorStatus.UNKNOWN
+
+    async def has_another_block(self, anchor: Anchor) -> bool:
+        """Whether the active chain holds another block than `anchor` at its height, and means it.
+
+        It means it when the node has downloaded all that it knows of, and that other block is at the peg's depth.
+        Raises L1Unavailable.
+        """
+        active = await self._client.block_hash(anchor.height)
+        chain = await self._client.chain_info()
+        depth = chain.blocks - anchor.height + 1
+        is_settled = not chain.is_downloading and chain.blocks >= chain.headers
+        return active not in (None, anchor.hash) and is_settled and depth >= self._params.confirmations
 
     async def block_fact(self, block_hash: BlockHash) -> L1BlockFact | None:
         """What evidence needs of a block; None unless the active chain holds it. Raises L1Unavailable."""

@@ -17,7 +17,7 @@ class L1Reports:
         self._core = core
         self._peers = peers
         self._member = member
-        self._by_member: dict[int, Anchor] = {}
+        self._by_member = core.l1_reports
         peers.on_message(L1Report, self._receive, from_guests=False)
         peers.on_connected(self._greet)
 

@@ -1,12 +1,10 @@
 """The running node as its RPC sees it: an implementation of `pegnode.rpc.node_api.NodeApi`."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from bridge.bitcoin.addresses import Network, l1_network, sidechain_network
 from bridge.bitcoin.identifiers import OutPoint, Script, Txid
 from bridge.deposits import claim_transaction
-from bridge.l1.answers import NetworkInfo
 from bridge.l1.errors import L1Error
 from pegnode import __version__
 from pegnode.chain.parameters import ChainRules
@@ -30,18 +28,11 @@ from pegnode.service.consensus_driver import ConsensusDriver
 from pegnode.service.core import NodeCore
 from pegnode.service.deposit_report import report_deposits
 from pegnode.service.evidence_maker import EvidenceMaker
+from pegnode.service.l1_monitor import L1Monitor
 from pegnode.service.payouts import Payouts
 from pegnode.service.peers import Peers
 from pegnode.service.relay import Relay
 from pegnode.storage.store import ChainStore
-
-
-@dataclass(slots=True)
-class L1Memory:
-    """What changes seldom about one's own Bitcoin node; refreshed by whoever talks to it."""
-
-    network: NetworkInfo | None = None
-    feerate_sat_kvb: int | None = None
 
 
 class LiveNode:
@@ -55,7 +46,7 @@ class LiveNode:
         catch_up: CatchUp,
         evidence_maker: EvidenceMaker,
         payouts: Payouts,
-        l1: L1Memory,
+        l1: L1Monitor,
         stop: Callable[[], None],
         l1_name: str,
         pool_limits: PoolLimits,
@@ -130,8 +121,8 @@ class LiveNode:
     def _l1_status(self) -> L1Status:
         tip = self._core.watcher.tip
         return L1Status(
-            reachable=self._core.watcher.outage is None,
-            version=self._l1.network.subversion if self._l1.network else "",
+            health=self._core.l1,
+            version=self._l1.version,
             height=tip.height if tip else None,
             block_hash=tip.hash if tip else None,
             feerate_sat_kvb=self._l1.feerate_sat_kvb,
@@ -147,9 +138,10 @@ class LiveNode:
 
     def _missing(self) -> list[str]:
         core = self._core
-        missing = []
-        if core.watcher.outage is not None:
-            missing.append(f"the Bitcoin node: {core.watcher.outage}")
+        missing: list[str] = []
+        if core.l1.state.waits:
+            missing.append(": ".join(filter(None, ("the Bitcoin node", core.l1.state, core.l1.detail))))
+        missing += core.suspicions()
         if core.waiting_for is not None:
             missing.append(core.waiting_for)
         quorum = core.rules.membership.quorum

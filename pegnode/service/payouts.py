@@ -8,7 +8,7 @@ Nothing here decides anything: what may be paid is in the final ledger.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -39,13 +39,25 @@ RETRY_S: Final = 3.0
 
 
 class Payouts:
-    """The sessions of every open lineage. signer: None on a node without keys, which only looks on and broadcasts."""
+    """The sessions of every open lineage. signer: None on a node without keys, which only looks on and broadcasts.
 
-    def __init__(self, core: NodeCore, client: L1Client, peers: Peers, signer: Signer | None) -> None:
+    is_current: whether this node has caught up with the chain. Until then it signs nothing: what its old ledger holds
+    open may be settled long since.
+    """
+
+    def __init__(
+        self,
+        core: NodeCore,
+        client: L1Client,
+        peers: Peers,
+        signer: Signer | None,
+        is_current: Callable[[], bool],
+    ) -> None:
         self._core = core
         self._client = client
         self._peers = peers
         self._signer = signer
+        self._is_current = is_current
         self._sessions: dict[Txid, CosignSession] = {}
         self._shares: dict[Txid, dict[int, CosignShare]] = {}
         self._early: dict[int, OrderedDict[Txid, tuple[PeerId, CosignShare]]] = {}
@@ -112,7 +124,7 @@ class Payouts:
     async def _add_own_share(self, txid: Txid) -> None:
         session = self._session(txid)
         signer = self._signer
-        if session is None or signer is None:
+        if session is None or signer is None or not self._is_current():
             return
         own = self._shares.get(txid, {}).get(signer.index)
         if own is None:

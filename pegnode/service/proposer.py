@@ -74,8 +74,8 @@ class Proposer:
     async def l1_work(self) -> frozenset[bytes]:
         """What of L1 a block on the final tip might hold: evidence, by L1 txid, and PAYOUT_WORK. Raises L1Error."""
         core, params = self._core, self._core.rules.params
-        if core.watcher.outage is not None:
-            raise L1Unavailable(L1Reason.UNREACHABLE, core.watcher.outage)
+        if not core.l1.state.answers:
+            raise L1Unavailable(L1Reason.UNREACHABLE, f"{core.l1.state}: {core.l1.detail}")
         anchor = await self.best_anchor(core.store.tip.header.anchor)
         evidence = core.evidence.select(anchor.height, params.max_evidence_bytes)
         work = {sha256d(item.transaction) for item in evidence}

@@ -8,16 +8,20 @@ from dataclasses import dataclass, field
 
 import trio
 
-from bridge.bitcoin.identifiers import BlockHash, OutPoint, Txid
+from bridge.bitcoin.identifiers import BlockHash, OutPoint, Txid, hash_from_hex
 from bridge.bitcoin.script_engine import verify_scripts
 from bridge.bitcoin.transaction import Transaction, TxOut, compact_size
 from bridge.errors import Rejected
-from bridge.l1.answers import L1Header, L1TxOut, NetworkInfo
+from bridge.l1.answers import ChainInfo, L1Header, L1TxOut, NetworkInfo
 from bridge.l1.errors import L1Reason, L1RpcError, L1Unavailable, RpcCode
+from pegnode.genesis_rules import L1_GENESIS_HASHES_HEX
 from tests.support.fake_l1 import FakeBlock, FakeL1, merkle_block
 
 ANSWER_S = 0.001
 """How long an answer takes, unless the test says otherwise: other tasks may change the world meanwhile."""
+
+
+REGTEST_GENESIS = BlockHash(hash_from_hex(L1_GENESIS_HASHES_HEX["regtest"]))
 
 
 @dataclass
@@ -40,7 +44,7 @@ class FakeL1Client:
 
     refusals: an error by method, raised instead of an answer.  asked: the methods' names.
     on_ask: called with each name before it is answered.  stale: blocks by hash that it knows off its active chain.
-    unread: blocks that it knows by their headers alone.
+    unread: blocks that it knows by their headers alone.  headers_ahead: further headers that it knows of.
     """
 
     world: L1World
@@ -53,18 +57,33 @@ class FakeL1Client:
     on_ask: Callable[[str], None] | None = None
     stale: dict[BlockHash, FakeBlock] = field(default_factory=dict)
     unread: set[BlockHash] = field(default_factory=set)
+    headers_ahead: int = 0
+    downloading: bool = False
+    prune_height: int = 0
+    version: int = 290_000
+    connections: int = 1
+    first_block: BlockHash = REGTEST_GENESIS
 
     async def tip(self) -> tuple[int, BlockHash]:
         await self._ask("tip")
         block = self._blocks[-1]
         return block.height, block.hash
 
+    async def chain_info(self) -> ChainInfo:
+        await self._ask("chain_info")
+        tip = self._blocks[-1]
+        headers = tip.height + self.headers_ahead
+        pruned = self.prune_height > 0
+        return ChainInfo("regtest", tip.height, headers, tip.hash, self.downloading, pruned, self.prune_height)
+
     async def network_info(self) -> NetworkInfo:
         await self._ask("network_info")
-        return NetworkInfo(290_000, "/Fake:29.0/", 1, 1_000, 1_000)
+        return NetworkInfo(self.version, "/Fake:29.0/", self.connections, 1_000, 1_000)
 
     async def block_hash(self, height: int) -> BlockHash | None:
         await self._ask("block_hash")
+        if height == 0:
+            return self.first_block
         return self._blocks[height].hash if height < len(self._blocks) else None
 
     async def block_header(self, block_hash: BlockHash) -> L1Header | None:

@@ -8,6 +8,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -40,9 +41,10 @@ from pegnode.service.consensus_driver import ConsensusDriver
 from pegnode.service.core import NodeCore
 from pegnode.service.evidence_maker import EvidenceMaker
 from pegnode.service.judge import Judge
+from pegnode.service.l1_monitor import L1Monitor
 from pegnode.service.l1_questions import L1Questions
 from pegnode.service.l1_reports import L1Reports
-from pegnode.service.live_node import L1Memory, LiveNode
+from pegnode.service.live_node import LiveNode
 from pegnode.service.payouts import Payouts
 from pegnode.service.peers import Peers
 from pegnode.service.proposer import Proposer
@@ -146,14 +148,15 @@ class Member:
         self.peers = Peers(self.transport, rules.membership)
         self.relay = Relay(self.core, self.peers)
         self.catch_up = CatchUp(self.core, self.peers)
-        self.evidence_maker = EvidenceMaker(self.core, client, self.relay)
+        self.evidence_maker = EvidenceMaker(self.core, client, self.relay, self.is_current)
         self.dropped: list[tuple[PeerId, DropReason]] = []
         self._note_drops()
         self.driver: ConsensusDriver | None = None
         self.reports: L1Reports | None = None
         tasks: list[Callable[[], Any]] = []
         signer = None if index is None else federation.signer(index)
-        self.payouts = Payouts(self.core, client, self.peers, signer)
+        self.payouts = Payouts(self.core, client, self.peers, signer, self.is_current)
+        self.l1_monitor = L1Monitor(self.core, client, federation.genesis.anchor)
         if index is not None and signer is not None:
             self.reports = L1Reports(self.core, self.peers, index)
             patience_s = federation.genesis.consensus.view_timeout_ms / 4_000
@@ -173,7 +176,7 @@ class Member:
             catch_up=self.catch_up,
             evidence_maker=self.evidence_maker,
             payouts=self.payouts,
-            l1=L1Memory(),
+            l1=self.l1_monitor,
             stop=self.scope.cancel,
             l1_name="regtest",
             pool_limits=PoolLimits(),
@@ -181,12 +184,17 @@ class Member:
             driver=self.driver,
         )
         parts = (self.peers.run, self.relay.run, self.catch_up.run, self.evidence_maker.run, self.payouts.run)
-        self.tasks: tuple[Callable[[], Any], ...] = (*parts, self._watch_l1, *tasks)
+        watching = (partial(self.l1_monitor.run, self._l1_changed), partial(watcher.run, L1_POLL_S, self._l1_changed))
+        self.tasks: tuple[Callable[[], Any], ...] = (*parts, *watching, *tasks)
 
     @property
     def height(self) -> int:
         """Of the newest final block."""
         return self.store.tip.header.height
+
+    def is_current(self) -> bool:
+        """Whether it has caught up; for a test of some members' part, whose quorum never runs, it always has."""
+        return not self.federation.has_quorum or self.catch_up.is_current
 
     async def run(self, *, task_status: "TaskStatus[None]" = trio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled, as `pegnode.node` would."""
@@ -206,14 +214,11 @@ class Member:
         fresh = self.disk.entries.get(b"h") is None
         return (Journal.create if fresh else Journal.open)(self.disk.entries, identity)
 
-    async def _watch_l1(self) -> None:
-        async def changed() -> None:
-            if self.reports is not None:
-                self.reports.announce()
-            self.evidence_maker.poke()
-            self.core.work_changed()
-
-        await self.core.watcher.run(L1_POLL_S, changed)
+    async def _l1_changed(self) -> None:
+        if self.reports is not None:
+            self.reports.announce()
+        self.evidence_maker.poke()
+        self.core.work_changed()
 
     def _note_drops(self) -> None:
         drop = self.transport.drop
@@ -271,6 +276,7 @@ class MemoryFederation:
         self.rules = self.genesis.rules()
         self.network = MemoryNetwork(random.Random(seed))
         self.members: dict[int, Member] = {}
+        self.has_quorum = False
         self.disks = {index: Disk() for index in range(self.rules.membership.size)}
         self.nodes = {index: FakeL1Client(self.l1) for index in self.disks}
 
@@ -290,6 +296,7 @@ class MemoryFederation:
         for index in indexes:
             member = Member(self, index, self.disks[index], self.nodes[index])
             self.members[index] = member
+            self.has_quorum |= len(self.members) >= self.rules.membership.quorum
             await self.nursery.start(member.run)
 
     async def stop(self, index: int) -> None:

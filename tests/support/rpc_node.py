@@ -10,6 +10,7 @@ import msgspec
 from bridge.bitcoin.addresses import Network, l1_network, sidechain_network
 from bridge.bitcoin.identifiers import OutPoint, Script, Txid
 from bridge.evidence import Evidence
+from bridge.l1.states import L1Health, L1State
 from pegnode.chain.parameters import ChainRules
 from pegnode.mempool.pool import Mempool, PoolLimits
 from pegnode.rpc.jsonrpc import handle
@@ -61,7 +62,7 @@ class FakeNode:
             leader=0,
             best_known_height=0,
             syncing=False,
-            l1=L1Status(True, "/A node:1/", 120, self.chain.l1.anchor(0).hash, 3_000),
+            l1=L1Status(L1Health(L1State.OK, START_MS), "/A node:1/", 120, self.chain.l1.anchor(0).hash, 3_000),
             members=(MemberStatus(0, True, 11), MemberStatus(1, False, None)),
             halt_findings=(),
             waiting_for=(),

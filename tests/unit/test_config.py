@@ -103,16 +103,6 @@ def test_credentials_are_the_cookie_or_the_password(tmp_path: Path) -> None:
     assert "hunter2" not in repr(l1) + repr(l1.credentials())
 
 
-@pytest.mark.parametrize("content", [None, b"", b"\n\n", b"\xff\xfe"])
-def test_password_file_without_a_password_is_refused(tmp_path: Path, content: bytes | None) -> None:
-    path = tmp_path / "password"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(ConfigRefused) as caught:
-        L1Config(url="http://127.0.0.1:1", user="peg", password_file=path).credentials()
-    assert caught.value.reason is ConfigReason.NO_PASSWORD
-
-
 @pytest.mark.parametrize(
     "l1",
     [

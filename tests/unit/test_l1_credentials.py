@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bridge.l1.connection import L1Connection
-from bridge.l1.credentials import CookieAuth, PasswordAuth
+from bridge.l1.credentials import CookieAuth, PasswordAuth, PasswordFileAuth
 from bridge.l1.errors import L1Reason, L1Unavailable
 
 PASSWORD = "correct horse"
@@ -22,24 +22,44 @@ def test_cookie_is_read_afresh(tmp_path: Path) -> None:
     assert auth.read() == ("__cookie__", "a:b")
 
 
-def test_cookie_that_is_absent_means_no_node(tmp_path: Path) -> None:
+def test_cookie_that_is_absent_is_missing(tmp_path: Path) -> None:
     with pytest.raises(L1Unavailable) as caught:
         CookieAuth(tmp_path / ".cookie").read()
-    assert caught.value.reason == L1Reason.UNREACHABLE
+    assert caught.value.reason == L1Reason.CREDENTIALS_MISSING
 
 
 @pytest.mark.parametrize("content", [b"", b"nothing", b"\xff:\xff"])
-def test_cookie_that_is_no_cookie_means_no_access(tmp_path: Path, content: bytes) -> None:
+def test_cookie_that_is_no_cookie_is_missing(tmp_path: Path, content: bytes) -> None:
     (tmp_path / ".cookie").write_bytes(content)
     with pytest.raises(L1Unavailable) as caught:
         CookieAuth(tmp_path / ".cookie").read()
-    assert caught.value.reason == L1Reason.UNAUTHORIZED
+    assert caught.value.reason == L1Reason.CREDENTIALS_MISSING
 
 
-def test_cookie_path_that_is_a_folder_means_no_access(tmp_path: Path) -> None:
+def test_cookie_path_that_is_a_folder_is_missing(tmp_path: Path) -> None:
     with pytest.raises(L1Unavailable) as caught:
         CookieAuth(tmp_path).read()
-    assert caught.value.reason == L1Reason.UNAUTHORIZED
+    assert caught.value.reason == L1Reason.CREDENTIALS_MISSING
+
+
+def test_password_file_is_read_afresh_and_shows_nowhere(tmp_path: Path) -> None:
+    path = tmp_path / "password"
+    path.write_text(f"{PASSWORD}\nsecond line\n")
+    auth = PasswordFileAuth("user", path)
+    assert auth.read() == ("user", PASSWORD)
+    assert PASSWORD not in f"{auth!r} {auth}"
+    path.write_text("another")
+    assert auth.read() == ("user", "another")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\n\n", b"\xff\xfe"])
+def test_password_file_without_a_password_is_missing(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "password"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(L1Unavailable) as caught:
+        PasswordFileAuth("user", path).read()
+    assert caught.value.reason is L1Reason.CREDENTIALS_MISSING
 
 
 def test_password_shows_in_no_representation() -> None:

@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from bridge.bitcoin.identifiers import BlockHash, OutPoint, Txid
-from bridge.l1.answers import L1Header, L1TxOut
+from bridge.l1.answers import ChainInfo, L1Header, L1TxOut
 from bridge.l1.client import L1Client
 from bridge.l1.errors import L1Reason, L1Unavailable
 from bridge.l1.watcher import L1Watcher
@@ -30,6 +30,8 @@ class FakeNode:
         self.tip = anchor(START_HEIGHT)
         self.indexed: set[Txid] = set()
         self.blocks = {anchor(START_HEIGHT): 1, anchor(START_HEIGHT + 1): 1}
+        self.other_blocks: set[Anchor] = set()
+        self.extra_blocks, self.headers_ahead, self.downloading = 0, 0, False
         self.when_asked: Callable[[], object] = lambda: None
 
     def mine(self) -> None:
@@ -55,6 +57,12 @@ class FakeNode:
             for outpoint in outpoints
         ]
 
+    async def chain_info(self) -> ChainInfo:
+        """The Bitcoin node's answer: the tip is at the peg's depth above the newest block that it names."""
+        await trio.lowlevel.checkpoint()
+        blocks = START_HEIGHT + PARAMS.confirmations + self.extra_blocks
+        return ChainInfo("regtest", blocks, blocks + self.headers_ahead, self.node_tip.hash, self.downloading, False, 0)
+
     async def transaction_block(self, txid: Txid) -> BlockHash | None:
         """The Bitcoin node's index."""
         await trio.lowlevel.checkpoint()
@@ -75,6 +83,7 @@ class FakeNode:
         active = [
             block.hash for block, confirmations in self.blocks.items() if block.height == height and confirmations > 0
         ]
+        active += [block.hash for block in self.other_blocks if block.height == height]
         return active[0] if active else None
 
     async def block_headers(self, block_hashes: Sequence[BlockHash]) -> list[L1Header | None]:
@@ -93,6 +102,7 @@ class _Client:
     def __init__(self, node: FakeNode) -> None:
         self.txouts = node.txouts
         self.tip = node.tip_of_node
+        self.chain_info = node.chain_info
         self.transaction_block = node.transaction_block
         self.block_header = node.block_header
         self.block_headers = node.block_headers
@@ -204,5 +214,47 @@ async def test_new_anchor_is_judged_with_the_one_it_should_descend_from(
         del node.blocks[parent]
     else:
         node.blocks[parent] = parent_confirmations
+        node.other_blocks = {Anchor(parent.height, BlockHash(b"\x55" * 32))}
     facts = await questions(node).facts_for_evidence(parent, new, ())
     assert facts.anchor is expected
+
+
+# What one's own node says on its way is no contradiction
+
+
+def left_behind() -> tuple[FakeNode, Anchor]:
+    """A node that has left a block for another one, for good; and that block."""
+    node, left = FakeNode(batched_ledger()), anchor(START_HEIGHT)
+    node.blocks[left] = -1
+    node.other_blocks = {Anchor(left.height, BlockHash(b"\x55" * 32))}
+    return node, left
+
+
+async def test_anchor_that_the_node_left_for_good_is_contradicted() -> None:
+    node, left = left_behind()
+    assert await questions(node).anchor_status(left) is AnchorStatus.CONTRADICTED
+
+
+@pytest.mark.parametrize(
+    "on_its_way",
+    [
+        lambda node: setattr(node, "headers_ahead", 1),
+        lambda node: setattr(node, "extra_blocks", -PARAMS.confirmations),
+        lambda node: node.other_blocks.clear(),
+    ],
+    ids=["headers without blocks", "a stale tip that is not deep", "no block at that height"],
+)
+async def test_anchor_off_the_chain_of_a_node_on_its_way_is_unknown(on_its_way: Callable[[FakeNode], object]) -> None:
+    node, left = left_behind()
+    on_its_way(node)
+    assert await questions(node).anchor_status(left) is AnchorStatus.UNKNOWN
+
+
+async def test_height_is_wrong_only_where_the_node_holds_the_block() -> None:
+    node, known = FakeNode(batched_ledger()), anchor(START_HEIGHT)
+    false = Anchor(known.height + 5, known.hash)
+    assert await questions(node).anchor_status(false) is AnchorStatus.WRONG_HEIGHT
+    node.blocks = {false: 1}  # the header says so, and the chain does not
+    node.other_blocks = {Anchor(false.height, BlockHash(b"\x55" * 32))}
+    node.blocks[false] = -1
+    assert await questions(node).anchor_status(known) is AnchorStatus.UNKNOWN

@@ -1,12 +1,12 @@
 """The watcher against a Bitcoin node whose chain the test decides."""
 
 import pytest
+import trio
 from bitcoin.core import CBlock, CMutableTransaction, CMutableTxIn, CMutableTxOut, COutPoint
 from bitcoin.core.script import CScript
 
 from bridge.bitcoin.identifiers import BlockHash, Script
-from bridge.errors import MalformedError
-from bridge.l1.errors import L1Reason, L1Unavailable
+from bridge.l1.errors import L1Reason, L1RpcError, L1Unavailable, RpcCode
 from bridge.l1.watcher import L1Watcher
 from bridge.state import Anchor
 
@@ -140,14 +140,92 @@ async def test_watcher_keeps_its_window_during_an_outage(node: FakeNode) -> None
     assert watcher.tip == node.position(3)
 
 
-async def test_block_that_is_none_is_malformed_and_leaves_the_window(node: FakeNode) -> None:
-    class Garbled(FakeNode):
-        async def block(self, block_hash: BlockHash) -> bytes:
-            return b"\x00" * 10
+class Liar(FakeNode):
+    """Gives the bytes of the test's choice for any block."""
 
-    garbled = Garbled()
-    garbled.chain = node.chain
-    watcher = L1Watcher(garbled, 0)
-    with pytest.raises(MalformedError):
+    data = b""
+
+    async def block(self, block_hash: BlockHash) -> bytes:
+        return self.data
+
+
+@pytest.mark.parametrize("other", [False, True])
+async def test_bytes_that_are_not_the_block_asked_for_leave_the_window(node: FakeNode, other: bool) -> None:
+    liar = Liar()
+    liar.chain = node.chain
+    liar.data = bytes(node.chain[1].serialize()) if other else b"\x00" * 10
+    watcher = L1Watcher(liar, 0)
+    with pytest.raises(L1Unavailable) as caught:
         await watcher.poll()
+    assert caught.value.reason is L1Reason.BAD_RESPONSE
     assert watcher.tip is None
+
+
+class Pruned(FakeNode):
+    """Has deleted the blocks below a height."""
+
+    first = 0
+
+    async def block(self, block_hash: BlockHash) -> bytes:
+        if any(self.position(height).hash == block_hash for height in range(self.first)):
+            raise L1RpcError("getblock", RpcCode.BLOCK_ABSENT, "Block not available (pruned data)")
+        return await super().block(block_hash)
+
+
+async def test_window_of_a_pruned_node_starts_above_what_it_has_deleted(node: FakeNode) -> None:
+    pruned = Pruned()
+    pruned.chain, pruned.first = node.chain, 2
+    watcher = L1Watcher(pruned, 0)
+    assert await watcher.poll()
+    assert (watcher.block_at(1), watcher.block_at(2)) == (None, node.position(2))
+
+
+async def test_block_that_was_pruned_before_it_was_read_is_an_outage(node: FakeNode) -> None:
+    pruned = Pruned()
+    pruned.chain = node.chain
+    watcher = L1Watcher(pruned, 0)
+    await watcher.poll()
+    pruned.mine()
+    pruned.mine()
+    pruned.first = 4
+    with pytest.raises(L1RpcError):
+        await watcher.poll()
+    assert watcher.tip == node.position(2)
+
+
+async def test_watcher_that_was_away_for_a_window_reads_the_newest_alone(node: FakeNode) -> None:
+    pruned = Pruned()
+    pruned.chain = node.chain
+    watcher = L1Watcher(pruned, 0, window_blocks=2)
+    await watcher.poll()
+    for _ in range(3):
+        pruned.mine()
+    pruned.first = 4
+    assert await watcher.poll()
+    assert (watcher.block_at(3), watcher.tip) == (None, pruned.position(5))
+
+
+async def test_watcher_goes_on_after_every_kind_of_failure(node: FakeNode, autojump_clock: trio.abc.Clock) -> None:
+    moves = []
+
+    async def moved() -> None:
+        moves.append(watcher.tip)
+
+    pruned = Pruned()
+    pruned.chain = node.chain
+    watcher = L1Watcher(pruned, 0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watcher.run, 0.5, moved)
+        await trio.sleep(1)
+        pruned.reachable = False
+        await trio.sleep(1)
+        assert isinstance(watcher.outage, L1Unavailable)
+        pruned.reachable, pruned.first = True, 5
+        pruned.mine()
+        await trio.sleep(1)
+        assert isinstance(watcher.outage, L1RpcError)
+        pruned.first = 0
+        await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+    assert moves == [node.position(2), node.position(3)]
+    assert watcher.outage is None

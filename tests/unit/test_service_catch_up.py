@@ -371,5 +371,7 @@ async def test_final_anchor_that_l1_contradicts_halts(autojump_clock: trio.abc.C
         await federation.start(3)
         late = federation.members[3]
         await federation.until(lambda: late.core.halted)
+        assert late.core.halt_findings == [], "the node may yet think better of it"
+        await federation.until(lambda: late.core.halt_findings)
         assert "another L1 block is active" in late.core.halt_findings[0]
         assert late.height < federation.members[0].height

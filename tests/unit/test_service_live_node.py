@@ -4,6 +4,7 @@ import pytest
 import trio
 
 from bridge.errors import Rejected
+from bridge.l1.states import L1State
 from pegnode.chain.transactions import TransactionRule
 from pegnode.net.transport import PeerId
 from pegnode.rpc.node_api import NodeUnavailable, UnavailableReason
@@ -23,7 +24,7 @@ async def test_status_shows_chain_members_and_l1(autojump_clock: trio.abc.Clock)
         assert status.leader == federation.rules.membership.leader(status.view)
         assert [member.connected for member in status.members] == [True, True, True, False]
         assert (status.syncing, status.best_known_height) == (False, federation.height)
-        assert (status.l1.reachable, status.l1.height) == (True, federation.l1.chain.height)
+        assert (status.l1.health.state, status.l1.height) == (L1State.OK, federation.l1.chain.height)
         assert (status.halt_findings, status.waiting_for) == ((), ())
         assert status.uptime_ms > 0
 
@@ -36,9 +37,11 @@ async def test_status_names_what_is_missing(autojump_clock: trio.abc.Clock) -> N
         federation.members[0].core.halt("a finding")
         status = federation.members[0].live.status()
         assert status.halt_findings == ("a finding",)
-        assert not status.l1.reachable
+        assert status.l1.health.state is L1State.DOWN
+        assert status.l1.health.detail == "the test says so"
+        assert 0 <= federation.members[0].core.now_ms() - status.l1.health.since_ms <= 2_000
         assert len(status.waiting_for) == 2
-        assert "the Bitcoin node" in status.waiting_for[0]
+        assert status.waiting_for[0] == "the Bitcoin node: down: the test says so"
         assert "quorum" in status.waiting_for[1]
 
 

@@ -55,7 +55,11 @@ async def getstatus(node: NodeApi) -> StatusReply:
         leader=status.leader,
         anchor=AnchorReply(tip.anchor.height, hash_to_hex(tip.anchor.hash)),
         l1=L1Reply(
-            reachable=l1.reachable,
+            state=l1.health.state,
+            since_ms=l1.health.since_ms,
+            detail=l1.health.detail,
+            remedy=l1.health.state.remedy,
+            reachable=l1.health.state.answers,
             version=l1.version,
             height=l1.height,
             block_hash=None if l1.block_hash is None else hash_to_hex(l1.block_hash),

@@ -44,7 +44,7 @@ async def getpeginfo(node: NodeApi) -> PegInfoReply:
         height=tip.header.height,
         block_hash=hash_to_hex(tip.hash),
         anchor=AnchorReply(anchor.height, hash_to_hex(anchor.hash)),
-        l1_reachable=status.l1.reachable,
+        l1_reachable=status.l1.health.state.answers,
         l1_height=status.l1.height,
         reserves_sats=totals.reserves_sats,
         deficit_sats=totals.deficit_sats,
