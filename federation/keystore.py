@@ -8,7 +8,8 @@ No message of this module, and no repr of its values, holds a secret.
 
 import enum
 import secrets as system
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -116,7 +117,7 @@ def write_member_secrets(
 
 def read_member_secrets(directory: Path, passphrase: Passphrase) -> MemberSecrets:
     """The three keys of `directory`. Raises KeystoreRefused with the reason, and the remedy in its detail."""
-    keys = _read(member_path(directory), MEMBER_KIND, MEMBER_KEYS, passphrase)
+    keys = _read(member_path(directory), MEMBER_KIND, passphrase)
     return MemberSecrets(keys[SecretKind.VOTE], keys[SecretKind.CUSTODY], keys[SecretKind.TRANSPORT])
 
 
@@ -136,12 +137,57 @@ def write_secret(
 
 def read_secret(directory: Path, kind: SecretKind, passphrase: Passphrase) -> bytes:
     """The 32-byte secret that `write_secret` wrote. Raises KeystoreRefused."""
-    return _read(secret_path(directory, kind), kind.value, (kind,), passphrase)[kind]
+    return _read(secret_path(directory, kind), kind.value, passphrase)[kind]
 
 
 def public_key(kind: SecretKind, secret: bytes) -> bytes:
     """How a key is known to others: a transport key compressed, 33 bytes, for its peer id; all others x-only, 32."""
     return PrivateKey(secret).public_key.format() if kind is SecretKind.TRANSPORT else x_only(secret)
+
+
+def open_keys(box: SealedBox, passphrase: Passphrase) -> dict[SecretKind, bytes]:
+    """The secret keys in a box, and nothing that does not fit its public keys.
+
+    Raises KeystoreRefused: WRONG_PASSPHRASE, COST, WRONG_KIND, WRONG_SIZE, INVALID_SCALAR, REUSED_KEY,
+    WRONG_PUBLIC_KEY.
+    """
+    kinds = key_kinds(box)
+    joined = box.open(passphrase)
+    if len(joined) != len(kinds) * SECRET_SIZE:
+        raise KeystoreRefused(KeystoreReason.WRONG_SIZE, "not 32 bytes for each key; restore it from your backup")
+    keys = {kind: joined[index * SECRET_SIZE : (index + 1) * SECRET_SIZE] for index, kind in enumerate(kinds)}
+    _require_keys(keys)
+    if box.public != _public_hex(keys):
+        raise KeystoreRefused(
+            KeystoreReason.WRONG_PUBLIC_KEY, "secret and public keys don't match; restore it from your backup"
+        )
+    return keys
+
+
+def key_kinds(box: SealedBox) -> tuple[SecretKind, ...]:
+    """Which keys a box holds. Raises KeystoreRefused (WRONG_KIND) for one with something else."""
+    if box.kind == MEMBER_KIND:
+        return MEMBER_KEYS
+    if box.kind in list(SecretKind):
+        return (SecretKind(box.kind),)
+    raise KeystoreRefused(KeystoreReason.WRONG_KIND, "it holds no keys of a member or for recovery")
+
+
+def read_box(path: Path) -> SealedBox:
+    """The box in a file that is its owner's alone, in a directory likewise. Raises KeystoreRefused."""
+    require_private_directory(path.parent)
+    content = read_private_file(path, MAX_BOX_SIZE)
+    with naming(path):
+        return SealedBox.parse(content)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Put the path before what a KeystoreRefused says."""
+    try:
+        yield
+    except KeystoreRefused as error:
+        raise KeystoreRefused(error.reason, f"{path}: {error.detail}") from None
 
 
 def _write(
@@ -154,42 +200,26 @@ def _write(
 ) -> Path:
     _require_keys(keys)
     make_private_directory(path.parent)
-    public = {kind.value: public_key(kind, secret).hex() for kind, secret in keys.items()}
+    joined = b"".join(keys.values())
+    public = _public_hex(keys)
     write_private_file(
-        path,
-        seal(
-            file_kind,
-            public,
-            b"".join(keys.values()),
-            passphrase,
-            random_bytes=random_bytes,
-            scrypt_log_n=scrypt_log_n,
-        ),
+        path, seal(file_kind, public, joined, passphrase, random_bytes=random_bytes, scrypt_log_n=scrypt_log_n)
     )
     return path
 
 
-def _read(path: Path, file_kind: str, kinds: tuple[SecretKind, ...], passphrase: Passphrase) -> dict[SecretKind, bytes]:
-    require_private_directory(path.parent)
-    content = read_private_file(path, MAX_BOX_SIZE)
-    try:
-        box = SealedBox.parse(content)
+def _read(path: Path, file_kind: str, passphrase: Passphrase) -> dict[SecretKind, bytes]:
+    box = read_box(path)
+    with naming(path):
         if box.kind != file_kind:
             raise KeystoreRefused(
                 KeystoreReason.WRONG_KIND, f"it holds {box.kind!r} keys; put the {file_kind} file there"
             )
-        joined = box.open(passphrase)
-        if len(joined) != len(kinds) * SECRET_SIZE:
-            raise KeystoreRefused(KeystoreReason.WRONG_SIZE, "not 32 bytes for each key; restore it from your backup")
-        keys = {kind: joined[index * SECRET_SIZE : (index + 1) * SECRET_SIZE] for index, kind in enumerate(kinds)}
-        _require_keys(keys)
-        if box.public != {kind.value: public_key(kind, secret).hex() for kind, secret in keys.items()}:
-            raise KeystoreRefused(
-                KeystoreReason.WRONG_PUBLIC_KEY, "secret and public keys don't match; restore it from your backup"
-            )
-    except KeystoreRefused as error:
-        raise KeystoreRefused(error.reason, f"{path}: {error.detail}") from None
-    return keys
+        return open_keys(box, passphrase)
+
+
+def _public_hex(keys: Mapping[SecretKind, bytes]) -> dict[str, str]:
+    return {kind.value: public_key(kind, secret).hex() for kind, secret in keys.items()}
 
 
 def _require_keys(keys: Mapping[SecretKind, bytes]) -> None:

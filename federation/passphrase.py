@@ -1,7 +1,7 @@
 """A passphrase: what people may choose, and how it becomes bytes. (pure)
 
 Its text is normalised by NFKC, so that one passphrase typed on two keyboards is the same bytes. Nothing is trimmed:
-what could get lost unseen on the way to a file, such as a blank at an end, is refused.
+what could get lost unseen on the way to a file, such as a blank at an end, is refused. Sources: RFC 8265, UAX 15.
 """
 
 import unicodedata
@@ -11,8 +11,8 @@ from federation.keystore_errors import KeystoreReason, KeystoreRefused
 
 MIN_CHARACTERS = 12
 MAX_BYTES = 1024
-_UNTYPEABLE = ("Cc", "Cn", "Co", "Cs", "Zl", "Zp")
-"""Unicode categories: control, unassigned, private, surrogate; line and paragraph separators."""
+_UNTYPEABLE = ("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp")
+"""Unicode categories: control, invisible, unassigned, private, surrogate; line and paragraph separators."""
 
 
 @final

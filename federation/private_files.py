@@ -23,13 +23,26 @@ def read_private_file(path: Path, max_size: int) -> bytes:
     Judged on the open descriptor, so that the file can't be swapped between check and read. Raises KeystoreRefused:
     MISSING, NOT_A_FILE, TOO_OPEN, FOREIGN_OWNER, WRONG_SIZE, UNREADABLE.
     """
+    return _read_file(path, max_size, private=True)
+
+
+def read_small_file(path: Path, max_size: int) -> bytes:
+    """All bytes of a regular file, whoever may read it: a backup on a medium that knows no owners.
+
+    Raises KeystoreRefused: MISSING, NOT_A_FILE, WRONG_SIZE, UNREADABLE.
+    """
+    return _read_file(path, max_size, private=False)
+
+
+def _read_file(path: Path, max_size: int, *, private: bool) -> bytes:
     with _refusing_os_errors(path):
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise KeystoreRefused(KeystoreReason.NOT_A_FILE, f"{path} is not a regular file")
-        _require_private(path, status, _FILE_MODE)
+        if private:
+            _require_private(path, status, _FILE_MODE)
         if not 0 < status.st_size <= max_size:
             raise KeystoreRefused(
                 KeystoreReason.WRONG_SIZE, f"{path} has {status.st_size} bytes; restore it from your backup"
@@ -48,6 +61,12 @@ def write_private_file(path: Path, content: bytes) -> None:
     with _refusing_os_errors(path):
         _write_new_file(path, content)
         _sync_directory(path.parent)
+
+
+def refuse_existing(path: Path) -> None:
+    """Raise KeystoreRefused (EXISTS) if there is something: before people are asked for what would be in vain."""
+    if path.exists() or path.is_symlink():
+        raise _exists(path)
 
 
 def replace_private_file(path: Path, content: bytes) -> None:
@@ -122,9 +141,7 @@ def _refusing_os_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except FileExistsError as error:
-        raise KeystoreRefused(
-            KeystoreReason.EXISTS, f"{path} exists; a secret is never overwritten, move it away first"
-        ) from error
+        raise _exists(path) from error
     except FileNotFoundError as error:
         raise KeystoreRefused(
             KeystoreReason.MISSING, f"{path} does not exist; correct the path, or restore it from your backup"
@@ -135,3 +152,7 @@ def _refusing_os_errors(path: Path) -> Iterator[None]:
                 KeystoreReason.NOT_A_FILE, f"{path} is a symbolic link; put the file there"
             ) from error
         raise KeystoreRefused(KeystoreReason.UNREADABLE, f"{path}: {error.strerror}") from error
+
+
+def _exists(path: Path) -> KeystoreRefused:
+    return KeystoreRefused(KeystoreReason.EXISTS, f"{path} exists; a secret is never overwritten, move it away first")

@@ -97,6 +97,11 @@ class SealedBox:
         _require_shape(file)
         return cls(file)
 
+    @property
+    def scrypt_log_n(self) -> int:
+        """The cost of a guess."""
+        return self._file.scrypt_log_n
+
     def open(self, passphrase: Passphrase) -> bytes:
         """The secret. Raises KeystoreRefused: WRONG_PASSPHRASE, COST."""
         file = self._file

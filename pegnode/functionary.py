@@ -10,6 +10,7 @@ from pegnode.config import FunctionaryConfig
 from pegnode.consensus.machine import Simplex
 from pegnode.folders import JOURNAL_FOLDER
 from pegnode.genesis import Genesis
+from pegnode.memory_guard import forbid_memory_dumps
 from pegnode.node import MAX_GUESTS, assemble, run_parts
 from pegnode.passphrase import find_passphrase
 from pegnode.service.consensus_driver import ConsensusDriver
@@ -23,6 +24,7 @@ from pegnode.service.work import WorkWatch
 
 async def run_functionary(config: FunctionaryConfig) -> None:
     """Run a member until it is told to stop. Raises what keys, journal, store or configuration refuse with."""
+    forbid_memory_dumps()
     genesis = Genesis.load(config.genesis)
     rules = genesis.rules()
     member = config.member(rules.membership)

@@ -1,8 +1,10 @@
 """Where a passphrase comes from: a file, the environment, or a person at a terminal, in this order."""
 
+import ctypes
 import getpass
 import os
 import sys
+import warnings
 from pathlib import Path
 
 from federation.keystore import RandomBytes
@@ -17,10 +19,11 @@ RANDOM_SIZE = 32
 def find_passphrase(file: Path | None, *, new: bool = False, what: str = "the keys") -> Passphrase:
     """The passphrase in `file`, else that of the environment, else what is typed: twice when it is `new`.
 
-    The environment variable is removed, so that neither children nor crash reports have it. what: named in the prompt.
+    The environment variable is removed and wiped, so that neither children, crash reports nor /proc have it.
+    what: named in the prompt.
     Raises KeystoreRefused: NO_PASSPHRASE, BAD_PASSPHRASE, and for the file what `read_private_file` raises.
     """
-    from_environment = os.environ.pop(VARIABLE, None)
+    from_environment = _take_variable()
     if file is not None:
         return read_passphrase_file(file)
     if from_environment is not None:
@@ -58,11 +61,33 @@ def _named(source: str, text: str) -> Passphrase:
         raise KeystoreRefused(error.reason, f"{source}: {error.detail}") from None
 
 
+def _take_variable() -> str | None:
+    """The environment variable's value, which is then gone: also from the memory that /proc/PID/environ shows."""
+    text = os.environ.get(VARIABLE)
+    if text is not None:
+        library = ctypes.CDLL(None)
+        library.getenv.restype = ctypes.c_void_p
+        place = library.getenv(VARIABLE.encode())
+        if place is not None:
+            ctypes.memset(place, 0, len(os.fsencode(text)))
+        del os.environ[VARIABLE]
+    return text
+
+
 def _typed(what: str, *, new: bool) -> Passphrase:
+    passphrase = Passphrase(_ask(f"{'new ' if new else ''}passphrase for {what}: "))
+    if new and Passphrase(_ask("the same again: ")) != passphrase:
+        raise KeystoreRefused(KeystoreReason.BAD_PASSPHRASE, "the two passphrases differ")
+    return passphrase
+
+
+def _ask(prompt: str) -> str:
+    """What is typed, unseen. Raises KeystoreRefused (NO_PASSPHRASE) for a terminal that can't hide it."""
     try:
-        passphrase = Passphrase(getpass.getpass(f"{'new ' if new else ''}passphrase for {what}: "))
-        if new and getpass.getpass("the same again: ") != passphrase.reveal().decode():
-            raise KeystoreRefused(KeystoreReason.BAD_PASSPHRASE, "the two passphrases differ")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", getpass.GetPassWarning)
+            return getpass.getpass(prompt)
     except EOFError:
         raise KeystoreRefused(KeystoreReason.NO_PASSPHRASE, "no passphrase was typed") from None
-    return passphrase
+    except getpass.GetPassWarning:
+        raise KeystoreRefused(KeystoreReason.NO_PASSPHRASE, "this terminal would show the passphrase") from None

@@ -3,7 +3,7 @@
 import typer
 
 from pegnode import __version__
-from pegnode.cli import audit, bitcoind, demo, deposits, federation, l1, local, processes, wallets, withdrawals
+from pegnode.cli import audit, bitcoind, demo, deposits, federation, keys, l1, local, processes, wallets, withdrawals
 from pegnode.cli.terminal import out
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.command()(withdrawals.withdraw)
 app.command()(audit.audit)
 app.command()(demo.demo)
 app.add_typer(federation.federation_app, name="federation")
+app.add_typer(keys.keys_app, name="keys")
 app.add_typer(bitcoind.bitcoind_app, name="bitcoind")
 app.add_typer(processes.functionary_app, name="functionary")
 app.add_typer(processes.node_app, name="node")
