@@ -68,16 +68,17 @@ class Transaction:
     def parse(cls, data: bytes) -> "Transaction":
         """The transaction that is exactly `data`.
 
-        Raises Rejected: MALFORMED (both parsers refuse), PARSER_DISAGREEMENT (one does), EMPTY (no input or no
-        output), VALUE_OUT_OF_RANGE (an output's value).
+        Raises Rejected: MALFORMED (both parsers refuse), PARSER_DISAGREEMENT (one does, or gives other bytes back),
+        EMPTY (no input or no output), VALUE_OUT_OF_RANGE (an output's value).
         """
-        by_kernel = kernel.reserialize(data) == data
+        by_kernel = kernel.reserialize(data)
         transaction = _parse_by_library(data)
-        if not by_kernel and transaction is None:
+        if by_kernel is None and transaction is None:
             raise Rejected(TransactionReason.MALFORMED, f"{len(data)} bytes that no parser takes for a transaction")
-        if not by_kernel or transaction is None:
-            refusing = "python-bitcoinlib" if by_kernel else "libbitcoinkernel"
-            raise Rejected(TransactionReason.PARSER_DISAGREEMENT, f"{refusing} refuses these {len(data)} bytes")
+        if by_kernel != data:
+            raise Rejected(TransactionReason.PARSER_DISAGREEMENT, f"libbitcoinkernel refuses these {len(data)} bytes")
+        if transaction is None or transaction.serialize() != data:
+            raise Rejected(TransactionReason.PARSER_DISAGREEMENT, f"python-bitcoinlib refuses these {len(data)} bytes")
         if not transaction.inputs or not transaction.outputs:
             raise Rejected(TransactionReason.EMPTY, "a transaction has an input and an output")
         for index, output in enumerate(transaction.outputs):
@@ -169,13 +170,11 @@ def is_null(outpoint: OutPoint) -> bool:
 
 
 def _parse_by_library(data: bytes) -> Transaction | None:
-    """What python-bitcoinlib makes of `data`, if it gives the same bytes back; else None."""
+    """What python-bitcoinlib makes of `data`, if anything."""
     try:
-        parsed = CTransaction.deserialize(data)
+        return _from_library(CTransaction.deserialize(data))
     except SerializationError:
         return None
-    transaction = _from_library(parsed)
-    return transaction if transaction.serialize() == data else None
 
 
 def _from_library(parsed: CTransaction) -> Transaction:

@@ -75,29 +75,17 @@ def test_transaction_may_spend_one_before_it_and_none_behind_it(chain: MemoryCha
     [coin] = chain.fund(ALICE.script())
     first = ALICE.pay(coin, ALICE.script())
     second = ALICE.pay(coins_of(first)[0], BOB.script())
-    assert refusal(chain, with_transactions(chain, second, first)) == (
-        BodyReason.BAD_TRANSACTION,
-        TransactionRule.MISSING_INPUT,
-    )
+    assert transaction_refusal(chain, second, first) is TransactionRule.MISSING_INPUT
     chain.extend(first, second)
 
 
 def test_coin_is_spent_once_in_a_block_and_ever(chain: MemoryChain) -> None:
     [coin] = chain.fund(ALICE.script())
     first, second = ALICE.pay(coin, ALICE.script()), ALICE.pay(coin, BOB.script())
-    assert refusal(chain, with_transactions(chain, first, second)) == (
-        BodyReason.BAD_TRANSACTION,
-        TransactionRule.MISSING_INPUT,
-    )
+    assert transaction_refusal(chain, first, second) is TransactionRule.MISSING_INPUT
     chain.extend(first)
-    assert refusal(chain, with_transactions(chain, second)) == (
-        BodyReason.BAD_TRANSACTION,
-        TransactionRule.MISSING_INPUT,
-    )
-    assert refusal(chain, with_transactions(chain, first)) == (
-        BodyReason.BAD_TRANSACTION,
-        TransactionRule.MISSING_INPUT,
-    )
+    assert transaction_refusal(chain, second) is TransactionRule.MISSING_INPUT
+    assert transaction_refusal(chain, first) is TransactionRule.MISSING_INPUT
 
 
 def test_block_with_a_failing_script_is_refused(chain: MemoryChain) -> None:
@@ -116,10 +104,7 @@ def test_derived_transactions_are_nobodys_to_put_in(chain: MemoryChain) -> None:
     _, evidence = chain.pay_reserve(ALICE.script(), 50_000)
     chain.bury()
     claim = chain.build(evidence=[evidence]).state.transactions[0].transaction
-    assert refusal(chain, with_transactions(chain, claim)) == (
-        BodyReason.BAD_TRANSACTION,
-        TransactionRule.RESERVED_INDEX,
-    )
+    assert transaction_refusal(chain, claim) is TransactionRule.RESERVED_INDEX
 
 
 def test_ledger_root_of_another_ledger_is_refused(chain: MemoryChain) -> None:

@@ -1,5 +1,6 @@
 """The rules of one transaction: every reason has a transaction that breaks it and nothing else."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -31,6 +32,7 @@ from tests.support.mini_wallet import Coin, MiniWallet
 CHAIN = MemoryChain()
 ALICE = MiniWallet("alice")
 BOB = MiniWallet("bob")
+MALLORY = MiniWallet("mallory")
 COIN_HEIGHT, COIN_SECONDS = 100, 1_800_000_000
 HEIGHT, SECONDS = 200, 1_800_100_000
 CONTEXT = BlockContext(HEIGHT, SECONDS * 1000 + 999)
@@ -163,14 +165,25 @@ def test_total_size_above_the_limit_is_refused_before_parsing() -> None:
         parse_transaction(bytes(MAX_TRANSACTION_BYTES + 1))
     assert caught.value.reason is TransactionRule.TOTAL_SIZE
     with pytest.raises(Rejected) as caught:
-        parse_transaction(bytes(MAX_TRANSACTION_BYTES))
+        parse_transaction(b"\xff" * MAX_TRANSACTION_BYTES)
     assert caught.value.reason is TransactionReason.MALFORMED
 
 
-def test_bytes_beyond_the_transaction_are_refused() -> None:
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda data: data + b"\x00", id="trailing byte"),
+        pytest.param(lambda data: data[:4] + b"\xfd\x01\x00" + data[5:], id="long count"),
+        pytest.param(lambda data: data[:4] + b"\x00\x01" + data[4:-4] + b"\x00" + data[-4:], id="superfluous witness"),
+    ],
+)
+def test_bytes_that_one_parser_alone_takes_are_refused(spoil: Callable[[bytes], bytes]) -> None:
+    """A transaction of two encodings would have one txid and two wtxids, and nodes could differ about it."""
+    legacy = ALICE.spend([coin(ALICE.script(ScriptType.P2PKH))], [to_bob()]).serialize()
+    check_transaction(parse_transaction(legacy), UTXOS, CHAIN.state.ledger, CONTEXT, CHAIN.rules)
     with pytest.raises(Rejected) as caught:
-        parse_transaction(paying(to_bob()).serialize() + b"\x00")
-    assert caught.value.reason is TransactionReason.MALFORMED
+        parse_transaction(spoil(legacy))
+    assert caught.value.reason is TransactionReason.PARSER_DISAGREEMENT
 
 
 @pytest.mark.parametrize(
@@ -298,6 +311,34 @@ def test_relative_lock_ignores_the_bits_without_meaning() -> None:
 def test_script_that_fails_is_refused() -> None:
     stolen = BOB.spend([(coin()[0], TxOut(VALUE_SATS, BOB.script()))], [to_bob()])
     assert reason(stolen) is ScriptReason.SCRIPT_FAILED
+
+
+@pytest.mark.parametrize("kind", ScriptType)
+def test_signature_of_another_transaction_is_refused_for_every_type(kind: ScriptType) -> None:
+    spent = coin(ALICE.script(kind))
+    signed = ALICE.spend([spent], [to_bob()])
+    check(signed)
+    altered = replace(signed, outputs=(TxOut(VALUE_SATS - 501, BOB.script()),))
+    assert reason(altered) is ScriptReason.SCRIPT_FAILED
+
+
+@pytest.mark.parametrize("kind", ScriptType)
+def test_signature_of_another_key_is_refused_for_every_type(kind: ScriptType) -> None:
+    """Mallory signs, and where the script names the key, shows her own or Alice's."""
+    outpoint, output = coin(ALICE.script(kind))
+    [alices] = ALICE.spend([(outpoint, output)], [to_bob()]).inputs
+    [mallorys] = MALLORY.spend([(outpoint, TxOut(VALUE_SATS, MALLORY.script(kind)))], [to_bob()]).inputs
+    stolen = Transaction(2, (mallorys,), (to_bob(),))
+    assert reason(stolen) is ScriptReason.SCRIPT_FAILED
+    if kind in (ScriptType.P2WPKH, ScriptType.P2WSH):
+        shown = replace(mallorys, witness=(mallorys.witness[0], alices.witness[1]))
+        assert reason(replace(stolen, inputs=(shown,))) is ScriptReason.SCRIPT_FAILED
+
+
+@pytest.mark.parametrize("kind", ScriptType)
+def test_input_without_any_signature_is_refused_for_every_type(kind: ScriptType) -> None:
+    bare = Transaction(2, (TxIn(coin(ALICE.script(kind))[0]),), (to_bob(),))
+    assert reason(bare) is ScriptReason.SCRIPT_FAILED
 
 
 def test_signature_of_another_value_is_refused() -> None:
