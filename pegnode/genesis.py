@@ -4,69 +4,50 @@ A genesis is a JSON file. Its layout does not matter: the chain id hashes one ca
 same chain id exactly when they agree on every value. Nothing has a default: what is missing is refused by name.
 """
 
-import tomllib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Self
 
 import msgspec
 
-from bridge.bitcoin.addresses import l1_network
 from bridge.bitcoin.hashes import tagged_hash
 from bridge.bitcoin.identifiers import BlockHash, hash_from_hex, hash_to_hex
-from bridge.custody import Custody, CustodyPolicy, quorum_input_weight
-from bridge.errors import Reason, Rejected
+from bridge.custody import Custody
 from bridge.ledger import GenesisLedger, ledger_root
 from bridge.params import PegParams
-from bridge.state import MAX_BATCH_TRANSACTION_BYTES, Anchor
-from federation.errors import Refused
-from federation.membership import Member, Membership
-from pegnode.chain.block import EMPTY_BODY, MAX_BATCHES, MAX_TRANSACTION_BYTES
+from bridge.state import Anchor
+from pegnode.chain.block import EMPTY_BODY
 from pegnode.chain.header import HEADER_VERSION, Header
 from pegnode.chain.parameters import ChainParams, ChainRules
-from pegnode.consensus.parameters import ConsensusParams, ConsensusParamsRefused
-from pegnode.errors import Refusal
+from pegnode.consensus.parameters import ConsensusParams
+from pegnode.genesis_rules import (
+    FIRST_EPOCH,
+    L1_GENESIS_HASHES_HEX,
+    GenesisReason,
+    GenesisRefused,
+    check_chain,
+    check_consensus,
+    check_l1_genesis,
+    check_member_count,
+    check_network,
+    check_peg,
+    checked_membership,
+    checked_policy,
+    converted,
+)
+from pegnode.input_file import read_input
+from pegnode.options.errors import locating
+from pegnode.options.toml_document import TomlDocument, TomlError
 
 GENESIS_VERSION = 1
-FIRST_EPOCH = 0
 MAX_GENESIS_BYTES = 1_000_000
 
-L1_GENESIS_HASHES_HEX = {
-    "main": "000000000019d6689c085ae165831e934ff763ae46a2a6c172b3f1b60a8ce26f",
-    "test": "000000000933ea01ad0ee984209779baaec3ced90fa3f408719526f8d77f4943",
-    "signet": "00000008819873e925422c1ff0f99f7cc9bbb232af63a077a480a3633bee1ef6",
-    "regtest": "0f9188f13cb7b2c71f2a335e3a4fc328bf5beb436012afca590b1a11466e2206",
-}
-"""Source: Bitcoin Core, kernel/chainparams.cpp. Every signet has the same first block."""
-
-T = TypeVar("T")
 Hex32 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 PeerId = Annotated[str, msgspec.Meta(pattern=r"^[1-9A-HJ-NP-Za-km-z]{1,128}\Z")]
 MemberName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}\Z")]
 U32 = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 TimeMs = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-
-
-class GenesisReason(Reason):
-    """Why a genesis, or a template for one, is refused."""
-
-    UNREADABLE = "genesis-unreadable"
-    MALFORMED = "genesis-malformed"
-    INVALID_FIELD = "genesis-invalid-field"
-    UNKNOWN_FIELD = "genesis-unknown-field"
-    VERSION = "genesis-version"
-    NETWORK = "genesis-network"
-    L1_GENESIS = "genesis-l1-genesis"
-    MEMBERS = "genesis-members"
-    MEMBER_COUNT = "genesis-member-count"
-    CUSTODY = "genesis-custody"
-    PEG = "genesis-peg"
-    CHAIN = "genesis-chain"
-    CONSENSUS = "genesis-consensus"
-
-
-class GenesisRefused(Refusal):
-    """Parameters that can't be a chain's. reason: GenesisReason; the detail names the field or the rule."""
 
 
 class L1Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -102,7 +83,12 @@ class Template(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @classmethod
     def from_table(cls, table: Mapping[str, Any]) -> Self:
         """The template in a parsed TOML document; raises GenesisRefused unless it is complete."""
-        return _converted(table, cls)
+        template = converted(table, cls)
+        check_network(template.network, ("network",))
+        check_member_count(template.member_count, ("member_count",))
+        check_chain(template.chain, template.peg)
+        check_consensus(template.consensus)
+        return template
 
 
 class Genesis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -123,22 +109,18 @@ class Genesis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         try:
             raw = msgspec.json.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise GenesisRefused(GenesisReason.MALFORMED, str(error)) from error
-        genesis = _converted(raw, cls)
+            raise GenesisRefused(GenesisReason.MALFORMED, f"not JSON: {error}") from error
+        _require_no_field_twice(data)
+        genesis = converted(raw, cls)
         genesis.rules()
         return genesis
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """The genesis in a JSON file; raises GenesisRefused."""
-        try:
-            with path.open("rb") as file:
-                data = file.read(MAX_GENESIS_BYTES + 1)
-        except OSError as error:
-            raise GenesisRefused(GenesisReason.UNREADABLE, f"{path}: {error.strerror}") from error
-        if len(data) > MAX_GENESIS_BYTES:
-            raise GenesisRefused(GenesisReason.UNREADABLE, f"{path}: more than {MAX_GENESIS_BYTES} bytes")
-        return cls.decode(data)
+        """The genesis in a JSON file; raises FileRefused, and GenesisRefused with the file's name."""
+        data = read_input(path, MAX_GENESIS_BYTES)
+        with locating(TomlDocument("", {}), str(path)):
+            return cls.decode(data)
 
     @classmethod
     def from_template(
@@ -149,22 +131,22 @@ class Genesis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         recovery_keys_hex: Sequence[str],
         anchor: Anchor,
         time_ms: int,
+        file: str = "",
     ) -> Self:
-        """The genesis that a template and these members make; raises GenesisRefused.
+        """The genesis that a template and these members make; raises GenesisRefused with the template's line.
 
         anchor: a buried block of the template's network.  time_ms: now, milliseconds since 1970.
+        file: what to call the template in a refusal.
         """
-        try:
-            raw = tomllib.loads(template_toml)
-        except (ValueError, RecursionError) as error:  # TOMLDecodeError, and numbers longer than the language reads
-            raise GenesisRefused(GenesisReason.MALFORMED, str(error)) from error
-        return cls.compose(
-            Template.from_table(raw),
-            members=members,
-            recovery_keys_hex=recovery_keys_hex,
-            anchor=anchor,
-            time_ms=time_ms,
-        )
+        document = parse_template(template_toml, file)
+        with locating(document, file):
+            return cls.compose(
+                Template.from_table(document.table),
+                members=members,
+                recovery_keys_hex=recovery_keys_hex,
+                anchor=anchor,
+                time_ms=time_ms,
+            )
 
     @classmethod
     def compose(
@@ -178,8 +160,8 @@ class Genesis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ) -> Self:
         """As `from_template`, from a template that was read before."""
         if len(members) != template.member_count:
-            detail = f"{len(members)}, and the template is for {template.member_count}"
-            raise GenesisRefused(GenesisReason.MEMBER_COUNT, detail)
+            what = f"the template is for {template.member_count} members, and these are {len(members)}"
+            raise GenesisRefused(GenesisReason.MEMBER_COUNT, what, (("member_count",),))
         genesis = cls(
             version=GENESIS_VERSION,
             time_ms=time_ms,
@@ -243,15 +225,15 @@ class Genesis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def rules(self) -> ChainRules:
         """The rules of the chain; raises GenesisRefused when the parameters contradict each other."""
         if self.version != GENESIS_VERSION:
-            raise GenesisRefused(GenesisReason.VERSION, f"{self.version}, not {GENESIS_VERSION}")
-        self._check_network()
-        membership = self._membership()
-        policy = self._policy(membership)
-        try:
-            self.peg.validate(quorum_input_weight(policy))
-        except Rejected as error:
-            raise GenesisRefused(GenesisReason.PEG, str(error)) from error
-        self._check_chain()
+            what = f"{self.version}, not {GENESIS_VERSION}: it needs the release that made it"
+            raise GenesisRefused(GenesisReason.VERSION, what, (("version",),))
+        check_network(self.l1.network, ("l1", "network"))
+        check_l1_genesis(self.l1.network, self.l1.genesis_hash_hex)
+        membership = checked_membership(self.members)
+        policy = checked_policy(self.chain_id, membership, self.recovery_keys_hex, self.peg)
+        check_peg(self.peg, policy)
+        check_chain(self.chain, self.peg)
+        check_consensus(self.consensus)
         return ChainRules(
             chain_id=self.chain_id,
             membership=membership,
@@ -262,70 +244,25 @@ class Genesis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             chain=self.chain,
         )
 
-    def _check_network(self) -> None:
-        try:
-            network = l1_network(self.l1.network)
-        except Rejected as error:
-            raise GenesisRefused(GenesisReason.NETWORK, str(error)) from error
-        if self.l1.genesis_hash_hex != L1_GENESIS_HASHES_HEX[network.name]:
-            raise GenesisRefused(GenesisReason.L1_GENESIS, f"not the first block of {network.title}")
 
-    def _membership(self) -> Membership:
-        membership = Membership(
-            FIRST_EPOCH,
-            tuple(
-                Member(
-                    index=index,
-                    name=member.name,
-                    vote_key32=bytes.fromhex(member.vote_key_hex),
-                    custody_key32=bytes.fromhex(member.custody_key_hex),
-                    peer_id=member.peer_id,
-                )
-                for index, member in enumerate(self.members)
-            ),
-        )
-        try:
-            membership.validate()
-        except Refused as error:
-            raise GenesisRefused(GenesisReason.MEMBERS, str(error)) from error
-        return membership
-
-    def _policy(self, membership: Membership) -> CustodyPolicy:
-        try:
-            return CustodyPolicy(
-                chain_id=self.chain_id,
-                epoch=FIRST_EPOCH,
-                quorum=membership.quorum,
-                member_keys=tuple(member.custody_key32 for member in membership.members),
-                recovery_keys=tuple(bytes.fromhex(key) for key in self.recovery_keys_hex),
-                recovery_quorum=self.peg.recovery_quorum,
-                recovery_timelock_blocks=self.peg.recovery_timelock_blocks,
-            )
-        except Rejected as error:
-            raise GenesisRefused(GenesisReason.CUSTODY, str(error)) from error
-
-    def _check_chain(self) -> None:
-        problems = self.chain.problems()
-        wanted = self.peg.max_evidence_bytes + MAX_BATCHES * MAX_BATCH_TRANSACTION_BYTES + 2 * MAX_TRANSACTION_BYTES
-        if self.chain.max_body_bytes < wanted:
-            problems.append(f"max_body_bytes below {wanted}: evidence and batches could crowd out transactions")
-        if problems:
-            raise GenesisRefused(GenesisReason.CHAIN, "; ".join(problems))
-        try:
-            self.consensus.validate()
-        except ConsensusParamsRefused as error:
-            raise GenesisRefused(GenesisReason.CONSENSUS, str(error)) from error
-
-
-def _converted(raw: Any, wanted: type[T]) -> T:
-    """`raw` as `wanted`, complete and with nothing else. A dataclass would take unknown fields in silence."""
+def parse_template(text: str, file: str = "") -> TomlDocument:
+    """The TOML of a template. file: what to call it. Raises GenesisRefused: MALFORMED, DUPLICATE_FIELD."""
     try:
-        value = msgspec.convert(raw, wanted, strict=True)
-    except msgspec.ValidationError as error:
-        raise GenesisRefused(GenesisReason.INVALID_FIELD, str(error)) from error
-    known = msgspec.to_builtins(value)
-    for section in ("peg", "chain", "consensus"):
-        unknown = sorted(raw[section].keys() - known[section].keys())
-        if unknown:
-            raise GenesisRefused(GenesisReason.UNKNOWN_FIELD, f"{section}.{unknown[0]}")
-    return value
+        return TomlDocument.parse(text)
+    except TomlError as error:
+        reason = GenesisReason.DUPLICATE_FIELD if error.option else GenesisReason.MALFORMED
+        raise GenesisRefused(reason, error.what, (error.option,), lines=(error.line,), file=file) from error
+
+
+def _require_no_field_twice(data: bytes) -> None:
+    """Raise GenesisRefused for a field that JSON gives twice: readers differ in which of them they take."""
+
+    def distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        fields: dict[str, object] = {}
+        for name, value in pairs:
+            if name in fields:
+                raise GenesisRefused(GenesisReason.DUPLICATE_FIELD, "given twice; keep one of them", ((name,),))
+            fields[name] = value
+        return fields
+
+    json.loads(data, object_pairs_hook=distinct)

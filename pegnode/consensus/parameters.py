@@ -1,21 +1,33 @@
 """The pace of consensus: this package's section of the parameters."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from bridge.errors import Reason
 from pegnode.errors import Refusal
 
+MAX_MS = 3_600_000
+"""An hour: whoever waits longer waits for people."""
+
 
 class ConsensusParamsReason(Reason):
-    """Why parameters are refused."""
+    """Why the times are refused."""
 
-    NOT_POSITIVE = "consensus-params-not-positive"
+    OUT_OF_RANGE = "consensus-params-out-of-range"
+    """A time of nothing or less, or of more than an hour."""
     CAP_BELOW_TIMEOUT = "consensus-params-cap-below-timeout"
+    """The longest view would be shorter than the first."""
     HEARTBEAT_TOO_SHORT = "consensus-params-heartbeat-too-short"
+    """An idle chain would make blocks faster than a busy one."""
+    RESEND_TOO_LATE = "consensus-params-resend-too-late"
+    """What was lost would be said again after the longest view has ended."""
 
 
 class ConsensusParamsRefused(Refusal):
-    """Parameters that can't work. reason: ConsensusParamsReason."""
+    """Times that can't work. reason: ConsensusParamsReason.  parameters: the names of those that it is about."""
+
+    def __init__(self, reason: ConsensusParamsReason, detail: str, *parameters: str) -> None:
+        super().__init__(reason, detail)
+        self.parameters = parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +49,28 @@ class ConsensusParams:
 
     def validate(self) -> None:
         """Raise ConsensusParamsRefused unless the times can work together."""
-        for name in ("block_interval_ms", "view_timeout_ms", "heartbeat_ms", "resend_ms"):
-            if getattr(self, name) <= 0:
-                raise ConsensusParamsRefused(ConsensusParamsReason.NOT_POSITIVE, name)
+        for field in fields(self):
+            if not 1 <= getattr(self, field.name) <= MAX_MS:
+                detail = f"1 to {MAX_MS:,} milliseconds are allowed"
+                raise ConsensusParamsRefused(ConsensusParamsReason.OUT_OF_RANGE, detail, field.name)
         if self.max_view_timeout_ms < self.view_timeout_ms:
-            raise ConsensusParamsRefused(ConsensusParamsReason.CAP_BELOW_TIMEOUT)
+            raise ConsensusParamsRefused(
+                ConsensusParamsReason.CAP_BELOW_TIMEOUT,
+                f"below view_timeout_ms, {self.view_timeout_ms:,}, which doubles up to it",
+                "max_view_timeout_ms",
+                "view_timeout_ms",
+            )
         if self.heartbeat_ms < self.block_interval_ms:
-            raise ConsensusParamsRefused(ConsensusParamsReason.HEARTBEAT_TOO_SHORT)
+            raise ConsensusParamsRefused(
+                ConsensusParamsReason.HEARTBEAT_TOO_SHORT,
+                f"below block_interval_ms, {self.block_interval_ms:,}, the least time between blocks",
+                "heartbeat_ms",
+                "block_interval_ms",
+            )
+        if self.resend_ms > self.max_view_timeout_ms:
+            raise ConsensusParamsRefused(
+                ConsensusParamsReason.RESEND_TOO_LATE,
+                f"above max_view_timeout_ms, {self.max_view_timeout_ms:,}: no view lasts so long",
+                "resend_ms",
+                "max_view_timeout_ms",
+            )

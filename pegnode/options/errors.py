@@ -1,6 +1,8 @@
-"""Why a configuration is refused, and where in the file."""
+"""Why options are refused, and where in their file."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Self
 
 from bridge.errors import Reason
 from pegnode.errors import ReasonedError
@@ -36,19 +38,17 @@ class ConfigReason(Reason):
     """The functionary's own name is no member's in the genesis."""
 
 
-class ConfigRefused(ReasonedError):  # noqa: N818 -- a verdict, as in bridge.errors
-    """A configuration that this program won't run with.
+class OptionRefused(ReasonedError):  # noqa: N818 -- a verdict, as in bridge.errors
+    """Something in a file of options that this program won't run with.
 
-    reason: stable.  what: what is wrong and what to do.  options: those that it is about, the first of all first.
+    what: what is wrong and what to do.  options: those that it is about, the first of all first.
     lines: of each option, from 1, as far as known.  The detail is `FILE:LINE: option: what`, of which FILE and LINE
     are left out while they aren't known.
     """
 
-    reason: ConfigReason
-
     def __init__(
         self,
-        reason: ConfigReason,
+        reason: Reason,
         what: str,
         options: Sequence[OptionPath] = (),
         *,
@@ -60,10 +60,22 @@ class ConfigRefused(ReasonedError):  # noqa: N818 -- a verdict, as in bridge.err
         self.options = tuple(options)
         self.lines = tuple(lines)
 
-    def located(self, document: TomlDocument, file: str) -> "ConfigRefused":
+    def located(self, document: TomlDocument, file: str) -> Self:
         """The same, with the lines of its options in a document. file: what to call it, empty for nothing."""
-        lines = document.lines_of(self.options)
-        return ConfigRefused(self.reason, self.what, self.options, lines=lines, file=file)
+        return type(self)(self.reason, self.what, self.options, lines=document.lines_of(self.options), file=file)
+
+
+class ConfigRefused(OptionRefused):
+    """A configuration that this program won't run with. reason: ConfigReason."""
+
+
+@contextmanager
+def locating(document: TomlDocument, file: str = "") -> Iterator[None]:
+    """Give what is refused within the lines of its options in the document, and the file's name."""
+    try:
+        yield
+    except OptionRefused as error:
+        raise error.located(document, file) from error
 
 
 def _detail(what: str, options: Sequence[OptionPath], lines: Sequence[int | None], file: str) -> str:

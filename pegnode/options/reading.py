@@ -1,7 +1,5 @@
 """From a file to the values of its options: what is unknown, missing or of another type is refused with its line."""
 
-import difflib
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeGuard, TypeVar, get_args, get_origin
@@ -9,14 +7,12 @@ from typing import TYPE_CHECKING, Annotated, TypeGuard, TypeVar, get_args, get_o
 import msgspec
 
 from pegnode.input_file import read_input_text
-from pegnode.options.errors import ConfigReason, ConfigRefused
+from pegnode.options.errors import ConfigReason, ConfigRefused, locating
 from pegnode.options.toml_document import OptionPath, TomlDocument, TomlError
+from pegnode.options.wording import explained, suggestion
 
 MAX_FILE_BYTES = 100_000
 """Several times what a federation of the greatest size needs."""
-
-_STEP = re.compile(r"\.(?P<key>[A-Za-z0-9_]+)|\[(?P<index>[0-9]+)\]")
-_WORDS = {"`str`": "a text in quotes", "`array`": "a list", "`object`": "a section", "`int`": "a whole number"}
 
 
 if TYPE_CHECKING:
@@ -42,12 +38,10 @@ def parse_document(text: str, file: str = "") -> TomlDocument:
 
 def configuration(document: TomlDocument, kind: type[C], directory: Path, file: str = "") -> C:
     """The configuration of that kind, with relative paths under `directory`. Raises ConfigRefused with the line."""
-    try:
+    with locating(document, file):
         _require_known_options(document.table, kind, ())
         config = _converted(document.table, kind, directory.resolve())
         config.validate()
-    except ConfigRefused as error:
-        raise error.located(document, file) from error
     return config
 
 
@@ -61,12 +55,8 @@ def _converted(table: Mapping[str, object], kind: type[C], base: Path) -> C:
     try:
         return msgspec.convert(table, kind, dec_hook=decode_path)
     except msgspec.ValidationError as error:
-        words, _, place = str(error).partition(" - at `$")
-        for theirs, ours in _WORDS.items():
-            words = words.replace(theirs, ours)
-        steps = _STEP.finditer(place)
-        option = tuple(int(step["index"]) if step["index"] else step["key"] for step in steps)
-        raise ConfigRefused(ConfigReason.WRONG_VALUE, words[:1].lower() + words[1:], (option,)) from error
+        what, option = explained(error)
+        raise ConfigRefused(ConfigReason.WRONG_VALUE, what, (option,)) from error
 
 
 def _require_known_options(table: Mapping[str, object], kind: type[msgspec.Struct], section: OptionPath) -> None:
@@ -94,11 +84,7 @@ def _suggestion(name: str, kind: type[msgspec.Struct]) -> str:
     for other in kind.__subclasses__():
         if name in other.__struct_fields__:
             return f"an option of a {other.__name__.removesuffix('Config').lower()}, which this process isn't"
-    known = [field.name for field in msgspec.structs.fields(kind)]
-    near = difflib.get_close_matches(name, known, n=1)
-    if near:
-        return f"unknown option; did you mean {near[0]}?"
-    return f"unknown option; here there are {', '.join(known)}"
+    return suggestion(name, [field.name for field in msgspec.structs.fields(kind)])
 
 
 def is_section(kind: object) -> TypeGuard[type[msgspec.Struct]]:

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import base58
+
 from bridge.bitcoin.curve import x_only
 from bridge.bitcoin.hashes import sha256
 from bridge.bitcoin.identifiers import OutPoint, Script
@@ -50,11 +52,15 @@ def member_sections(count: int = 4) -> list[MemberSection]:
     """The members, as a genesis names them."""
     keys = zip(vote_secrets(count), custody_secrets(count), strict=True)
     return [
-        MemberSection(
-            f"member-{index}", x_only(vote).hex(), x_only(custody).hex(), "12D3KooWMember" + "123456789ABCDEFGH"[index]
-        )
+        MemberSection(f"member-{index}", x_only(vote).hex(), x_only(custody).hex(), peer_id(index))
         for index, (vote, custody) in enumerate(keys)
     ]
+
+
+def peer_id(index: int) -> str:
+    """The peer id of a member's transport key, spelt without libp2p, which takes a second to load."""
+    point = b"\x02" + x_only(secret("transport", index))
+    return base58.b58encode(bytes((0x00, 37, 0x08, 0x02, 0x12, 33)) + point).decode()
 
 
 def recovery_keys_hex() -> list[str]:
