@@ -4,7 +4,7 @@ MEMBER_NAMES = (
     "alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi", "ivan", "judy", "karl", "liam", "mona", "nina",
     "oscar",
 )  # fmt: skip
-"""The members that one dealer names, in the order of their index."""
+"""The members of a local federation, in the order of their index."""
 GENESIS_FILE = "genesis.json"
 FUNCTIONARY_FILE = "functionary.toml"
 NODE_NAME = "node"

@@ -1,7 +1,7 @@
 """A whole federation on one machine, with its own regtest Bitcoin node: what `peg up` starts and `peg down` stops.
 
 DIRECTORY/bitcoind/        the Bitcoin node
-          federation/      genesis, members and keys, as `peg federation init` lays them out
+          federation/      members and keys, as `pegnode.setup.local` lays them out
           run/<name>.json  which process runs a member;  run/<name>.log  what it says
           wallets/         the users' wallets
 """
@@ -29,29 +29,37 @@ from pegnode.bitcoind import RegtestBitcoind, find_bitcoind, start_regtest
 from pegnode.clock import now_ms
 from pegnode.config import FunctionaryConfig, L1Config, NodeConfig
 from pegnode.errors import ReasonedError
-from pegnode.federation_setup import initialize
 from pegnode.folders import FUNCTIONARY_FILE, GENESIS_FILE, MEMBER_NAMES, NODE_FILE, NODE_NAME
-from pegnode.genesis import L1_GENESIS_HASHES_HEX
+from pegnode.genesis_rules import L1_GENESIS_HASHES_HEX
 from pegnode.rpc.client import RpcClient, RpcClientError
 from pegnode.rpc.results import StatusReply
+from pegnode.setup.local import create_local_federation
 
 START_DEADLINE_S: Final = 60.0
 STOP_DEADLINE_S: Final = 20.0
 POLL_S: Final = 0.1
 LAST_WORDS_LINES: Final = 3
 TEMPLATE_FILE: Final = "local.toml"
+BITCOIND: Final = "bitcoind"
 
 
 class LocalReason(Reason):
     """Why the local federation is not as it should be."""
 
     ABSENT = "local-absent"
+    """The directory holds no local federation."""
     UNKNOWN_MEMBER = "local-unknown-member"
+    """The federation has no member of that name."""
     MEMBER_COUNT = "local-member-count"
+    """More members than there are names for, or none."""
     ALREADY_RUNNING = "local-already-running"
+    """The member's process runs."""
     START_FAILED = "local-start-failed"
+    """The member's process ended, or did not answer in time."""
     STOP_FAILED = "local-stop-failed"
+    """The member's process is still there after SIGKILL."""
     PORT_UNKNOWN = "local-port-unknown"
+    """The node takes a free port, which its log alone tells."""
 
 
 class LocalFederationError(ReasonedError):
@@ -89,14 +97,14 @@ class LocalFederation:
     def create(cls, directory: Path, members: int) -> Self:
         """Start a new Bitcoin node in `directory` and make a federation to it, none of whose members runs yet.
 
-        A Bitcoin node that an earlier attempt left there is used. Raises LocalFederationError, SetupRefused,
-        BitcoindError.
+        A Bitcoin node that an earlier attempt left there is used. Raises LocalFederationError, BitcoindError,
+        SetupRefused.
         """
         template = _sized(template_text(), members)
         datadir = directory / "bitcoind"
         runs = (datadir / "bitcoin.conf").exists() and RegtestBitcoind.attach(datadir).pid is not None
         node = RegtestBitcoind.attach(datadir) if runs else start_regtest(datadir, find_bitcoind(), detached=True)
-        initialize(
+        create_local_federation(
             directory / "federation",
             template,
             l1=L1Config(url=node.url, cookie_file=node.cookie_path),
@@ -124,7 +132,7 @@ class LocalFederation:
     @property
     def genesis_path(self) -> Path:
         """The genesis file."""
-        return self.directory / "federation" / GENESIS_FILE
+        return self.node_config_path.parent / GENESIS_FILE
 
     @property
     def wallets(self) -> Path:
@@ -155,26 +163,37 @@ class LocalFederation:
         """A client of a member, running or not."""
         return client_of(self.member_config(name))
 
-    def up(self) -> None:
-        """Start whatever does not run, and return when every member answers. Raises LocalFederationError."""
+    def up(self) -> list[str]:
+        """Start whatever does not run, and return the names of it when every member answers.
+
+        Raises LocalFederationError, BitcoindError.
+        """
+        started = []
         if self.bitcoind.pid is None:
             start_regtest(self.directory / "bitcoind", find_bitcoind(), detached=True)
-        started = [name for name in self.member_names if not self.is_running(name)]
-        for name in started:
+            started = [BITCOIND]
+        members = [name for name in self.member_names if not self.is_running(name)]
+        for name in members:
             self.start_member(name)
-        for name in started:
+        for name in members:
             self.wait_until_answering(name)
+        return [*started, *members]
 
-    def down(self) -> None:
-        """Stop whatever runs: the members, then the Bitcoin node. Raises LocalFederationError, BitcoindError."""
-        processes = [(name, self.process(name)) for name in self.member_names]
-        for _, process in processes:
-            if process is not None:
-                _tell(process, signal.SIGTERM)
-        for name, process in processes:
-            if process is not None:
-                _await_end(name, process)
-        self.bitcoind.stop()
+    def down(self) -> list[str]:
+        """Stop whatever runs, the members, then the Bitcoin node, and return the names of it.
+
+        Raises LocalFederationError, BitcoindError.
+        """
+        processes = {name: process for name in self.member_names if (process := self.process(name)) is not None}
+        for process in processes.values():
+            _tell(process, signal.SIGTERM)
+        for name, process in processes.items():
+            _await_end(name, process)
+        bitcoind = self.bitcoind
+        if bitcoind.pid is None:
+            return list(processes)
+        bitcoind.stop()
+        return [*processes, BITCOIND]
 
     def start_member(self, name: str) -> None:
         """Start a member's process, which outlives this one. Raises LocalFederationError (ALREADY_RUNNING)."""

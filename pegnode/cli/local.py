@@ -9,7 +9,7 @@ import typer
 from pegnode.cli.home import DirectoryOption, command_on
 from pegnode.cli.terminal import JsonOption, coins, errors_as_one_line, fail, out, print_fields, print_json, print_table
 from pegnode.errors import PegnodeError
-from pegnode.local_federation import LocalFederation
+from pegnode.local_federation import BITCOIND, LocalFederation
 from pegnode.rpc.client import RpcClientError
 from pegnode.rpc.results import PegInfoReply, StatusReply
 
@@ -25,13 +25,21 @@ MemberCountOption = Annotated[
 def up(directory: DirectoryOption, members: MemberCountOption = None) -> None:
     """Start a local federation with its own regtest Bitcoin node; make one first if there is none."""
     with errors_as_one_line():
-        if not (directory / "federation").exists():
+        fresh = not (directory / "federation").exists()
+        if fresh:
             _make(directory, DEFAULT_MEMBERS if members is None else members)
         federation = LocalFederation.open(directory)
         if members not in (None, len(federation.member_names)):
             fail(f"the federation in {directory} has {len(federation.member_names)} members; use another --dir")
-        federation.up()
-        out.print(f"running: bitcoind, {', '.join(federation.running())}", markup=False)
+        everything = [BITCOIND, *federation.member_names]
+        started = federation.up()
+        if fresh:
+            started = everything  # the Bitcoin node was started to make the federation with
+        if started:
+            out.print(f"started: {', '.join(started)}", markup=False)
+        if started != everything:
+            others = ", ".join(name for name in everything if name not in started)
+            out.print(f"running already: {others}", markup=False)
         quorum = len(federation.member_names) - (len(federation.member_names) - 1) // 3
         out.print(
             f"{quorum} of {len(federation.member_names)} members are needed to make blocks and to sign", markup=False
@@ -51,9 +59,9 @@ def _make(directory: Path, members: int) -> None:
 def down(directory: DirectoryOption) -> None:
     """Stop the local federation and its Bitcoin node. What they have written stays."""
     with errors_as_one_line():
-        federation = LocalFederation.open(directory)
-        federation.down()
-        out.print("stopped", markup=False)
+        stopped = LocalFederation.open(directory).down()
+        said = f"stopped: {', '.join(stopped)}" if stopped else "nothing was running"
+        out.print(f"{said}; go on with: {command_on(directory, 'up')}", markup=False)
 
 
 def status(directory: DirectoryOption, json: JsonOption = False) -> None:

@@ -10,7 +10,7 @@ What a card can't prove is who its holder is. For that, people compare fingerpri
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Self, TypeVar
 
 import msgspec
@@ -19,7 +19,7 @@ from bridge.bitcoin.curve import SIGNATURE_SIZE, is_valid_x_only, schnorr_sign, 
 from bridge.bitcoin.hashes import tagged_hash
 from bridge.codec import Writer
 from bridge.errors import Reason
-from federation.keystore import MemberSecrets
+from federation.keystore import MemberSecrets, RandomBytes
 from pegnode.errors import ReasonedError
 from pegnode.genesis import Hex32, MemberName, MemberSection, PeerId
 from pegnode.net.address import Endpoint, parse_endpoint, peer_id_from_secret, transport_key_of
@@ -35,7 +35,6 @@ FINGERPRINT_SIZE = 16
 _ADDRESS = re.compile(r"[A-Za-z0-9./:-]{1,300}")
 _SIGNATURE = re.compile(rf"[0-9a-f]{{{2 * SIGNATURE_SIZE}}}")
 
-RandomBytes = Callable[[int], bytes]
 C = TypeVar("C", bound=msgspec.Struct)
 
 

@@ -1,0 +1,55 @@
+"""Why there is no federation yet."""
+
+from bridge.errors import Reason
+from pegnode.errors import ReasonedError
+
+
+class SetupReason(Reason):
+    """Why setting up a federation, or a member of it, stopped. Nothing was made then."""
+
+    BAD_TEMPLATE = "setup-bad-template"
+    """The template can't be read, or is no TOML."""
+    TEMPLATE_INCOMPLETE = "setup-template-incomplete"
+    """It lacks what all must agree on besides the parameters, or a part of it is of the wrong form."""
+    TEMPLATE_COMPLETE = "setup-template-complete"
+    """It was completed before; completing it again would change what others have agreed on."""
+    TIME_AHEAD = "setup-time-ahead"
+    """Block 0 would lie in this machine's future."""
+    MEMBER_COUNT = "setup-member-count"
+    """Cards are missing, or there are too many."""
+    DUPLICATE_NAME = "setup-duplicate-name"
+    """Two members have one name."""
+    DUPLICATE_KEY = "setup-duplicate-key"
+    """Two members, or two purposes, share a key."""
+    DUPLICATE_ADDRESS = "setup-duplicate-address"
+    """Two members would be dialled at one address."""
+    RECOVERY_KEY_SHARED = "setup-recovery-key-shared"
+    """A recovery key is also a member's, or appears twice."""
+    RECOVERY_KEY_UNKNOWN = "setup-recovery-key-unknown"
+    """A recovery card's key is not among those of the template, or a recovery key is none."""
+    NOT_AMONG_CARDS = "setup-not-among-cards"
+    """The member's own card is not among the cards, or another with its name is."""
+    NOT_OWN_KEYS = "setup-not-own-keys"
+    """The member's card names other keys than the member has."""
+    UNEXPECTED = "setup-unexpected"
+    """The genesis is not the one that was expected."""
+    EXISTS = "setup-exists"
+    """A file is there already, with another content."""
+    NOT_EMPTY = "setup-not-empty"
+    """The new directory holds files."""
+    UNWRITABLE = "setup-unwritable"
+    """The operating system does not let files be written there."""
+    NO_PORTS = "setup-no-ports"
+    """The system has no free ports for a local federation."""
+    WRONG_L1 = "setup-wrong-l1"
+    """The Bitcoin node follows another chain than the template names."""
+    ANCHOR_UNKNOWN = "setup-anchor-unknown"
+    """The Bitcoin node has not come as far as the anchor."""
+    ANCHOR_CONTRADICTED = "setup-anchor-contradicted"
+    """The Bitcoin node holds another block at the anchor's height."""
+    ANCHOR_SHALLOW = "setup-anchor-shallow"
+    """The anchor is not buried as deep as the peg's parameters ask."""
+
+
+class SetupRefused(ReasonedError):  # noqa: N818 -- a verdict, as in bridge.errors
+    """Set-up stopped; the detail says why, and what to do. reason: SetupReason."""
