@@ -159,10 +159,13 @@ class MemoryChain:
         block = self.build().block
         return self.reseal(Block(block.header, replace(Body(), **sections)))  # type: ignore[arg-type]
 
+    def deposit_script(self, claim_script: Script) -> Script:
+        """What a deposit pays on L1 for its claim to pay `claim_script`."""
+        return reserve_script(self.rules.custody.newest, CoinKind.DEPOSIT, claim_script).script
+
     def pay_reserve(self, claim_script: Script, value_sats: int) -> tuple[Transaction, Evidence]:
         """A deposit in a new L1 block, and the evidence for it."""
-        script = reserve_script(self.rules.custody.newest, CoinKind.DEPOSIT, claim_script).script
-        payment = self.l1.payment(TxOut(value_sats, script))
+        payment = self.l1.payment(TxOut(value_sats, self.deposit_script(claim_script)))
         self.l1.mine(payment)
         return payment, self.l1.evidence(payment, Opening(0, CoinKind.DEPOSIT, 0, claim_script))
 

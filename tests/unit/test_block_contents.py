@@ -5,10 +5,13 @@ from dataclasses import replace
 import pytest
 
 from bridge.batch import Batch, BatchReason
-from bridge.bitcoin.identifiers import Script
+from bridge.bitcoin.identifiers import OutPoint, Script, Txid
 from bridge.bitcoin.script import ScriptReason, ScriptType
-from bridge.bitcoin.transaction import Transaction, TransactionReason, TxOut
+from bridge.bitcoin.transaction import Transaction, TransactionReason, TxIn, TxOut
+from bridge.custody import CoinKind, reserve_script
+from bridge.errors import Reason
 from bridge.state import BatchKind, WithdrawalStatus
+from bridge.withdrawals import BurnReason
 from pegnode.chain.block import Block
 from pegnode.chain.state import TransactionKind, recount_supply
 from pegnode.chain.transactions import TransactionRule
@@ -94,6 +97,50 @@ def test_block_with_a_failing_script_is_refused(chain: MemoryChain) -> None:
     assert transaction_refusal(chain, stolen) is ScriptReason.SCRIPT_FAILED
 
 
+def broken_payments(chain: MemoryChain) -> dict[Reason, Transaction]:
+    """Payments of a coin of Alice's, each of which breaks one rule, by the reason."""
+    [coin] = chain.fund(ALICE.script())
+    value_sats = coin[1].value_sats
+    to_bob = TxOut(value_sats - 1_000, BOB.script())
+
+    def paid(*outputs: TxOut, **options: int) -> Transaction:
+        return ALICE.spend([coin], outputs or [to_bob], **options)
+
+    def elsewhere(outpoint: OutPoint) -> Transaction:
+        return ALICE.spend([(outpoint, coin[1])], [to_bob])
+
+    genesis = chain.rules.l1_genesis_hash
+    burn = chain.burn_output(value_sats, BOB.script(), ALICE.script())
+    change_script = reserve_script(chain.rules.custody.newest, CoinKind.CHANGE).script
+    return {
+        TransactionRule.VERSION: paid(version=3),
+        TransactionRule.NULL_PREVOUT: elsewhere(OutPoint(Txid(bytes(32)), 0)),
+        TransactionRule.RESERVED_INDEX: elsewhere(replace(coin[0], vout=1 << 30)),
+        TransactionRule.DUPLICATE_INPUT: ALICE.spend([coin, coin], [to_bob]),
+        TransactionRule.MISSING_INPUT: elsewhere(replace(coin[0], vout=1)),
+        TransactionRule.STRIPPED_SIZE: paid(to_bob, TxOut(0, Script(b"\x6a" + bytes(100_000)))),
+        TransactionRule.SIZE_64: Transaction(2, (TxIn(coin[0]),), (TxOut(0, Script(b"\x6a" + bytes(3))),)),
+        TransactionRule.OUTPUT_TYPE: paid(TxOut(1_000, Script(b"\x51"))),
+        TransactionRule.FEE_NEGATIVE: paid(TxOut(value_sats + 1, BOB.script())),
+        TransactionRule.NOT_FINAL: paid(locktime=1_000_000, sequence=0),
+        TransactionRule.RELATIVE_LOCK: paid(sequence=10),
+        TransactionRule.SIGOP_COST: paid(to_bob, TxOut(0, Script(b"\x6a" + b"\xae" * 201))),
+        BurnReason.MALFORMED: paid(TxOut(1_000, Script(b"\x6a"))),
+        BurnReason.WRONG_GENESIS: paid(replace(burn, script=Script(burn.script.replace(genesis, bytes(32))))),
+        BurnReason.L1_SCRIPT_TYPE: paid(chain.burn_output(value_sats, Script(b"\x51"), ALICE.script())),
+        BurnReason.REFUND_SCRIPT_TYPE: paid(chain.burn_output(value_sats, BOB.script(), Script(b"\x51"))),
+        BurnReason.RESERVE_SCRIPT: paid(chain.burn_output(value_sats, change_script, ALICE.script())),
+        BurnReason.DUST: paid(chain.burn_output(293, BOB.script(), ALICE.script(), max_fee_sats=0)),
+        BurnReason.MAX_FEE: paid(chain.burn_output(value_sats, BOB.script(), ALICE.script(), max_fee_sats=value_sats)),
+        BurnReason.BELOW_REFUND_FEE: paid(chain.burn_output(500, BOB.script(), ALICE.script(), max_fee_sats=0)),
+    }
+
+
+def test_block_with_a_transaction_that_breaks_a_rule_is_refused(chain: MemoryChain) -> None:
+    for reason, payment in broken_payments(chain).items():
+        assert transaction_refusal(chain, payment) is reason
+
+
 def test_block_with_bytes_that_are_no_transaction_is_refused(chain: MemoryChain) -> None:
     block = chain.with_body(transactions=(b"nothing",))
     assert refusal(chain, block) == (BodyReason.BAD_TRANSACTION, TransactionReason.MALFORMED)
@@ -149,22 +196,87 @@ def batch_block(chain: MemoryChain) -> Block:
     return chain.build().block
 
 
-def test_batch_of_other_bytes_is_refused(chain: MemoryChain) -> None:
+def batch_refusal(chain: MemoryChain, batch: Batch, block: Block | None = None) -> Reason | None:
+    """The rule that this batch breaks in place of those of `block`, or of the builder's next one."""
+    block = block or chain.build().block
+    reason, cause = refusal(chain, chain.reseal(Block(block.header, replace(block.body, batches=(batch,)))))
+    assert reason is BodyReason.BAD_BATCH
+    return cause
+
+
+def test_batch_of_any_other_byte_is_refused(chain: MemoryChain) -> None:
     block = batch_block(chain)
-    batch = replace(block.body.batches[0], transaction=b"another")
-    changed = chain.reseal(Block(block.header, replace(block.body, batches=(batch,))))
-    assert refusal(chain, changed) == (BodyReason.BAD_BATCH, BatchReason.TRANSACTION_DIFFERS)
+    [batch] = block.body.batches
+    for position in range(len(batch.transaction)):
+        changed = bytearray(batch.transaction)
+        changed[position] ^= 1
+        other = replace(batch, transaction=bytes(changed))
+        assert batch_refusal(chain, other, block) is BatchReason.TRANSACTION_DIFFERS
+    for data in (b"", batch.transaction[:-1], batch.transaction + b"\x00"):
+        assert batch_refusal(chain, replace(batch, transaction=data), block) is BatchReason.TRANSACTION_DIFFERS
+
+
+def test_batch_that_pays_somebody_else_is_refused(chain: MemoryChain) -> None:
+    batch = batch_block(chain).body.batches[0]
+    payout = Transaction.parse(batch.transaction)
+    for outputs in (
+        (replace(payout.outputs[0], script=ALICE.script()), *payout.outputs[1:]),
+        payout.outputs[1:],
+        (*payout.outputs, TxOut(330, ALICE.script())),
+        (*payout.outputs[:-1], replace(payout.outputs[-1], script=ALICE.script())),
+    ):
+        stolen = replace(payout, outputs=outputs).serialize()
+        assert batch_refusal(chain, replace(batch, transaction=stolen)) is BatchReason.TRANSACTION_DIFFERS
+
+
+def test_batch_of_other_coins_is_refused(chain: MemoryChain) -> None:
+    """Of fewer, more, others in order, or one that has not entered yet, such as change that has not settled."""
+    batch = batch_block(chain).body.batches[0]
+    payout = Transaction.parse(batch.transaction)
+    unsettled = replace(payout.inputs[0], outpoint=payout.outpoint(len(payout.outputs) - 1))
+    for inputs in (
+        payout.inputs[1:],
+        payout.inputs[::-1],
+        (*payout.inputs, payout.inputs[0]),
+        (unsettled, *payout.inputs[1:]),
+    ):
+        other = replace(payout, inputs=inputs).serialize()
+        assert batch_refusal(chain, replace(batch, transaction=other)) is BatchReason.TRANSACTION_DIFFERS
+
+
+def test_batch_at_a_feerate_out_of_range_is_refused(chain: MemoryChain) -> None:
+    batch, params = batch_block(chain).body.batches[0], chain.rules.params
+    low = replace(batch, feerate_sat_kvb=params.feerate_floor_sat_kvb - 1)
+    assert batch_refusal(chain, low) is BatchReason.FEERATE_BELOW_FLOOR
+    high = replace(batch, feerate_sat_kvb=params.feerate_ceiling_sat_kvb + 1)
+    assert batch_refusal(chain, high) is BatchReason.FEERATE_ABOVE_CEILING
+
+
+def test_batch_of_another_kind_is_refused(chain: MemoryChain) -> None:
+    batch = batch_block(chain).body.batches[0]
+    assert batch_refusal(chain, replace(batch, kind=BatchKind.MAINTENANCE)) is BatchReason.MAINTENANCE
 
 
 def test_batch_that_is_not_due_is_refused(chain: MemoryChain) -> None:
-    batch = Batch(BatchKind.PAYOUT, None, 2_000, b"")
-    assert refusal(chain, chain.with_body(batches=(batch,))) == (BodyReason.BAD_BATCH, BatchReason.NOT_DUE)
+    assert batch_refusal(chain, Batch(BatchKind.PAYOUT, None, 2_000, b"")) is BatchReason.NOT_DUE
 
 
-def test_batch_while_another_is_open_is_refused(chain: MemoryChain) -> None:
+def test_batch_of_locked_coins_is_refused(chain: MemoryChain) -> None:
+    """Whatever its transaction: until the open payout settles, its coins are not free, nor is its change there."""
     batch = batch_block(chain).body.batches[0]
     chain.extend()
-    assert refusal(chain, chain.with_body(batches=(batch,))) == (BodyReason.BAD_BATCH, BatchReason.LINEAGE_OPEN)
+    assert batch_refusal(chain, batch) is BatchReason.LINEAGE_OPEN
+
+
+def test_replacement_is_refused_even_one_that_drops_an_input(chain: MemoryChain) -> None:
+    """Two versions of no common input could both confirm. No replacement is valid yet, whatever it spends."""
+    batch = batch_block(chain).body.batches[0]
+    chain.extend()
+    payout = Transaction.parse(batch.transaction)
+    for inputs in (payout.inputs, payout.inputs[1:]):
+        version = replace(payout, inputs=inputs).serialize()
+        replacing = Batch(batch.kind, payout.txid, batch.feerate_sat_kvb * 2, version)
+        assert batch_refusal(chain, replacing) is BatchReason.REPLACEMENT
 
 
 def test_batch_settles_by_evidence_without_openings(chain: MemoryChain) -> None:
