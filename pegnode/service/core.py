@@ -44,7 +44,7 @@ class NodeCore:
     watcher: L1Watcher
     questions: L1Questions
     now_ms: Callable[[], int]
-    halt_findings: list[str] = field(default_factory=list)
+    halt_findings: list[str] = field(init=False)
     waiting_for: str | None = None
     l1: L1Health = NOT_ASKED
     l1_reports: dict[int, Anchor] = field(default_factory=dict)
@@ -52,16 +52,26 @@ class NodeCore:
     _on_final: list[Callable[[UnfinalBlock], None]] = field(default_factory=list)
     _on_work: list[Callable[[], None]] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        """Take up the halt that an earlier run latched: a restart clears none."""
+        self.halt_findings = self.store.halt_findings()
+        for finding in self.halt_findings:
+            log.error("halted", finding=finding, since="before this start")
+
     @property
     def halted(self) -> bool:
         """Whether this node does nothing about L1: it has latched a halt, or may have to."""
         return bool(self.halt_findings or self.suspicions())
 
     def halt(self, finding: str) -> None:
-        """Latch a halt. Naming the same finding again changes nothing."""
+        """Latch a halt, for good: it is on disk before this returns. Naming the same finding again changes nothing.
+
+        Raises StorageError, and the halt is latched all the same for as long as this process runs.
+        """
         if finding not in self.halt_findings:
             self.halt_findings.append(finding)
             log.error("halted", finding=finding)
+            self.store.keep_halt(finding)
 
     def suspect(self, finding: str) -> None:
         """Note a finding that rests on one's own Bitcoin node alone, and halt when it was made for SUSPICION_MS on end.

@@ -33,8 +33,10 @@ HEIGHTS = "heights"
 CERTIFICATES = "certificates"
 DEPOSIT_SCRIPTS = "deposit_scripts"
 SIGNED_PAYOUTS = "signed_payouts"
+HALTS = "halts"
+"""Number to finding: why this node halted. Nothing removes one."""
 FAMILIES = (
-    META, BLOCKS, HEIGHTS, CERTIFICATES, DEPOSIT_SCRIPTS, SIGNED_PAYOUTS, *TABLE_FAMILIES, *INDEX_FAMILIES,
+    META, BLOCKS, HEIGHTS, CERTIFICATES, DEPOSIT_SCRIPTS, SIGNED_PAYOUTS, HALTS, *TABLE_FAMILIES, *INDEX_FAMILIES,
 )  # fmt: skip
 
 _SCHEMA_KEY = b"schema"
@@ -71,12 +73,29 @@ class ChainStore:
     def open(cls, path: Path, rules: ChainRules) -> Self:
         """Open the directory `path`, or begin the chain of `rules` there.
 
-        Raises StorageError: LOCKED, WRONG_CHAIN, NEWER_SCHEMA, DAMAGED or UNUSABLE, with what to do in the detail.
+        Raises StorageError: LOCKED, WRONG_CHAIN, NEWER_SCHEMA, DAMAGED, NO_SPACE, READ_ONLY or UNUSABLE, with what to
+        do in the detail; what was refused is left as it was.
         """
-        database = Database.open(path, FAMILIES)
+        if Database.exists(path):
+            Database.require_free(path)
+            cls.look(path, rules).close()  # RocksDB would move files about even in a directory that is refused
+        else:
+            Database.create(path, FAMILIES, _genesis(rules))
+        return cls._loaded(path, Database.open(path, FAMILIES), rules)
+
+    @classmethod
+    def look(cls, path: Path, rules: ChainRules) -> Self:
+        """Open the directory `path` to read only; no file is changed, nor created.
+
+        Whoever must not be disturbed by a process that writes holds the directory meanwhile. Raises StorageError.
+        """
+        if not Database.exists(path):
+            raise StorageError(StorageReason.MISSING, f"there is no chain in {path}; it is fetched at the first start")
+        return cls._loaded(path, Database.look(path, FAMILIES), rules)
+
+    @classmethod
+    def _loaded(cls, path: Path, database: Database, rules: ChainRules) -> Self:
         try:
-            if database.get(META, _SCHEMA_KEY) is None:
-                _begin(database, rules)
             _check_owner(path, database, rules)
             return cls._load(path, database, rules)
         except BaseException:
@@ -199,6 +218,16 @@ class ChainStore:
         """A batch version with its signatures, if this node has seen them."""
         return self._database.get(SIGNED_PAYOUTS, txid)
 
+    def keep_halt(self, finding: str) -> None:
+        """Remember for good why this node halted."""
+        changes = Changes()
+        changes.put(HALTS, height_key(len(self.halt_findings())), finding.encode())
+        self._database.write(changes)
+
+    def halt_findings(self) -> list[str]:
+        """Why this node halted, oldest first; empty when it never did."""
+        return [self._database.decoded(_text, value) for _, value in self._database.scan(HALTS)]
+
     def begin_recount(self) -> Recount:
         """A recount of everything after the present tip, to be finished in a worker thread."""
         values = self._database.frozen_values(UTXOS.family)
@@ -214,6 +243,10 @@ class ChainStore:
         self._database.close()
 
 
+def _text(data: bytes) -> str:
+    return data.decode("utf-8")
+
+
 def _check_follows(parent: Tip, final: FinalBlock) -> None:
     """Raise StorageError unless the block is the parent's child, and its bytes are its own."""
     header = final.state.tip.header
@@ -224,10 +257,8 @@ def _check_follows(parent: Tip, final: FinalBlock) -> None:
         raise StorageError(StorageReason.NOT_NEXT, f"the bytes of block {header.height} have another header")
 
 
-def _begin(database: Database, rules: ChainRules) -> None:
-    """Write the genesis into an empty database; raises StorageError when it is not empty."""
-    if any(True for family in FAMILIES for _ in database.scan(family)):
-        raise database.damaged("it has contents and no schema version")
+def _genesis(rules: ChainRules) -> Changes:
+    """What a database begins with."""
     header = rules.genesis_header
     changes = Changes()
     changes.put(META, _SCHEMA_KEY, height_key(SCHEMA_VERSION))
@@ -236,7 +267,7 @@ def _begin(database: Database, rules: ChainRules) -> None:
     changes.put(META, _TOTALS_KEY, Totals(header.anchor).encode())
     changes.put(BLOCKS, height_key(0), Block(header, EMPTY_BODY).encode())
     changes.put(HEIGHTS, header.hash, height_key(0))
-    database.write(changes)
+    return changes
 
 
 def _check_owner(path: Path, database: Database, rules: ChainRules) -> None:

@@ -6,6 +6,7 @@ import shutil
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 from tests.soak.run import Soak
@@ -26,6 +27,7 @@ def main() -> int:
         with running_federation(directory / "federation") as federation:
             summary = Soak(federation, seed, say).run(options.kills)
     except AssertionError as failure:
+        traceback.print_exc()
         say(f"soak: FAILED with seed {seed}: {failure}")
         say(f"soak: logs and data are kept in {directory}")
         return 1

@@ -132,7 +132,7 @@ class FederationUnderTest:
         """A recount by a member; it must find nothing."""
         with self.client(name) as client:
             reply = client.ask(AuditReply, "audit")
-        assert reply.findings == []
+        assert reply.findings == [], reply.findings
         return reply
 
     def status(self, name: str) -> StatusReply:

@@ -100,7 +100,7 @@ class MemoryDatabase(Database):
     def open_store(self, rules: Any) -> ChainStore:
         """The store of a chain over this database."""
         if not self.families_in_memory[store_module.META]:
-            store_module._begin(self, rules)
+            self.write(store_module._genesis(rules))
         return ChainStore._load(self._path, self, rules)
 
 

@@ -17,9 +17,17 @@ from federation.membership import Member, Membership
 from pegnode.chain.block import Block, Body
 from pegnode.chain.header import HEADER_VERSION, Header
 from pegnode.chain.parameters import ChainParams, ChainRules
-from pegnode.chain.state import AppliedTransaction, ChainState, ChainView, Tip, TransactionKind, Utxo
+from pegnode.chain.state import (
+    LEDGER_TABLES,
+    AppliedTransaction,
+    ChainState,
+    ChainView,
+    Tip,
+    TransactionKind,
+    Utxo,
+)
 from pegnode.storage.store import ChainStore, FinalBlock
-from tests.support.peg import CUSTODY, L1_GENESIS, PARAMS, POLICY, START_HEIGHT, anchor
+from tests.support.peg import ALICE, BOB, CUSTODY, L1_GENESIS, PARAMS, POLICY, START_HEIGHT, anchor, outpoint
 
 GENESIS_MS = 1_700_000_000_000
 BLOCK_MS = 1_000
@@ -162,10 +170,36 @@ def extend(store: ChainStore, *steps: Step) -> FinalBlock:
     return final
 
 
+DEPOSIT = outpoint(1)
+DEPOSIT_SATS = 5_000_000
+CLAIM = claim_outpoint(DEPOSIT, DEPOSIT_SATS, ALICE)
+CLAIMED_SATS = DEPOSIT_SATS - RULES.params.claim_fee_sats
+BURN = Burn(BOB, 10_000, ALICE)
+PAYMENT = spend(CLAIM, (1_000_000, BOB), burn_output(2_000_000, BURN), (CLAIMED_SATS - 3_000_500, ALICE))
+
+
+def fill(store: ChainStore) -> None:
+    """Three blocks: a deposit; a payment with a burn; a new anchor and another deposit."""
+    extend(store, deposit(DEPOSIT, DEPOSIT_SATS, ALICE))
+    extend(store, transfer(PAYMENT), burning(PAYMENT, 1, BURN))
+    extend(store, anchored(START_HEIGHT + 2), deposit(outpoint(2), 700_000, BOB))
+
+
+def contents(store: ChainStore) -> dict[str, object]:
+    """Everything that rules can read."""
+    read: dict[str, object] = {name: list(getattr(store.ledger, name).items()) for name in LEDGER_TABLES}
+    return read | {"utxos": list(store.utxos.items()), "totals": store.ledger.totals, "tip": store.tip}
+
+
+def files(path: Path) -> dict[str, bytes]:
+    """What a database's directory holds, but for the lock file: whoever reads and closes that gives up the lock."""
+    return {file.name: file.read_bytes() for file in path.iterdir() if file.name != "LOCK"}
+
+
 def _apply(state: ChainState, applied: AppliedTransaction) -> None:
     header = state.tip.header
-    for outpoint, _ in applied.spent:
-        state.utxos.delete(outpoint)
+    for spent, _ in applied.spent:
+        state.utxos.delete(spent)
     for vout, output in enumerate(applied.transaction.outputs):
         if output.script[:1] != b"\x6a":
             utxo = Utxo(output.value_sats, output.script, header.height, header.time_ms)
