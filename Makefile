@@ -8,9 +8,9 @@ STAMP := $(VENV)/.installed-$(LOCKED)
 UV := uv==0.13.8
 
 SOURCES := $(wildcard bridge federation pegnode tests bench)
-TESTS := $(wildcard tests/unit tests/vectors tests/sim tests/attacks tests/functional)
+TESTS := $(wildcard tests/unit tests/vectors tests/fuzz tests/sim tests/attacks tests/functional)
 
-.PHONY: help setup venv bitcoind demo test check bench lock clean
+.PHONY: help setup venv bitcoind demo test check fuzz bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## Print this list
@@ -40,6 +40,9 @@ check: venv ## Lint, formatting, types
 	@$(VENV)/bin/ruff format --check
 	@$(VENV)/bin/mypy --strict $(SOURCES)
 
+fuzz: venv ## Fuzz every decoder and all validation, MINUTES (20) for each of the targets, or for TARGETS alone
+	@$(VENV)/bin/python -m tests.fuzz --minutes $(or $(MINUTES),20) $(TARGETS)
+
 bench: venv bitcoind ## Measure
 	@$(VENV)/bin/python -m bench
 
@@ -54,5 +57,5 @@ $(VENV)/uv/bin/uv: | $(STAMP)
 	@$(VENV)/uv/bin/python -m pip --quiet --disable-pip-version-check install --only-binary=:all: $(UV)
 
 clean: ## Remove the environment and every cache
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .fuzz
 	find bridge federation pegnode tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,381 @@
+"""The decoders of what is hashed, signed, stored or sent between nodes."""
+
+from functools import cache
+from typing import Any
+
+from bridge.batch import Batch
+from bridge.bitcoin.block import parse_block
+from bridge.bitcoin.identifiers import BlockHash, OutPoint, Script, Txid
+from bridge.bitcoin.script import parse_pushes, push
+from bridge.bitcoin.transaction import Transaction, TxOut, compact_size
+from bridge.codec import decode_whole
+from bridge.custody import CoinKind
+from bridge.errors import MalformedError, Rejected
+from bridge.evidence import Evidence, MerkleProof, Opening
+from bridge.state import Anchor, BatchVersion, Coin, Lineage, Totals, WindowEntry, Withdrawal, WithdrawalStatus
+from bridge.withdrawals import encode_burn, parse_burn
+from federation.certificate import Certificate, Vote, VoteKind
+from federation.cosign import CosignShare
+from federation.journal import Journal, JournalIdentity, JournalRefused, MemoryEntries
+from pegnode.chain.block import Block, Body
+from pegnode.chain.header import Header
+from pegnode.chain.state import TransactionKind, Utxo
+from pegnode.chain.transactions import parse_transaction
+from pegnode.net import messages
+from pegnode.net.framing import FrameDecoder, FrameKind, encode_frame
+from pegnode.net.handshake import Hello, decode_goodbye, decode_hello, encode_goodbye, encode_hello
+from pegnode.net.messages import decode_message, encode_message
+from pegnode.net.transport import DropReason, PeerRole, RemoteFault
+from pegnode.storage import tables
+from pegnode.storage.indexes import FinalTransaction
+from pegnode.storage.keys import (
+    Place,
+    height_from_key,
+    height_key,
+    history_key,
+    outpoint_from_key,
+    place_from_history_key,
+    txid_from_key,
+)
+from tests.fuzz.chooser import Chooser
+from tests.fuzz.decoders import Decoder, Finding
+from tests.fuzz.scene import certificate, scene, settled_lineage, vote
+from tests.support.fake_l1 import FakeBlock
+
+MALFORMED = (MalformedError,)
+IDENTITY = JournalIdentity(bytes(range(32)), 0, 1)
+PLACE = Place(7, 1)
+MAX_FRAME = 4_000
+
+
+@cache
+def binary_decoders() -> tuple[Decoder, ...]:
+    """All of them, with samples from the scene."""
+    return (*_bitcoin(), *_ledger(), *_votes(), *_chain(), *_stored(), *_wire())
+
+
+def _bitcoin() -> tuple[Decoder, ...]:
+    payments = scene().payments
+    raw = tuple(payment.serialize() for payment in payments)
+    stripped = tuple(payment.serialize_stripped() for payment in payments)
+    burn = payments[0].outputs[1].script
+    l1_genesis = scene().chain.rules.l1_genesis_hash
+    evidence = scene().evidence
+
+    def read_burn(data: bytes) -> Any:
+        return parse_burn(TxOut(1, Script(data)), l1_genesis)
+
+    def pushes(data: bytes) -> list[bytes]:
+        items = parse_pushes(data)
+        if items is None:
+            raise MalformedError("not shortest pushes alone")
+        return items
+
+    def walked(data: bytes) -> object:
+        return decode_whole(data, MerkleProof.read).walk()
+
+    return (
+        Decoder("bridge.bitcoin.transaction:Transaction.parse", Transaction.parse, (Rejected,), raw, _serialized),
+        Decoder(
+            "bridge.bitcoin.transaction:Transaction.parse_stripped",
+            Transaction.parse_stripped,
+            (Rejected,),
+            stripped,
+            Transaction.serialize_stripped,
+        ),
+        Decoder("pegnode.chain.transactions:parse_transaction", parse_transaction, (Rejected,), raw, _serialized),
+        Decoder("bridge.bitcoin.block:parse_block", parse_block, MALFORMED, tuple(map(_l1_block, _mined()))),
+        Decoder(
+            "bridge.bitcoin.script:parse_pushes",
+            pushes,
+            MALFORMED,
+            (burn[1:], b"\x51\x4f\x00\x02ab"),
+            lambda items: b"".join(map(push, items)),
+        ),
+        Decoder(
+            "bridge.withdrawals:parse_burn",
+            read_burn,
+            (Rejected,),
+            (burn,),
+            lambda found: encode_burn(l1_genesis, found),
+        ),
+        Decoder(
+            "bridge.bitcoin.identifiers:OutPoint.decode",
+            OutPoint.decode,
+            MALFORMED,
+            (payments[0].outpoint(1).encode(),),
+            OutPoint.encode,
+        ),
+        Decoder(
+            "bridge.evidence:Evidence.decode",
+            Evidence.decode,
+            MALFORMED,
+            tuple(item.encode() for item in evidence),
+            Evidence.encode,
+        ),
+        Decoder(
+            "bridge.evidence:Opening.decode",
+            Opening.decode,
+            MALFORMED,
+            tuple(opening.encode() for item in evidence for opening in item.openings),
+            Opening.encode,
+        ),
+        Decoder(
+            "bridge.evidence:MerkleProof.read",
+            walked,
+            (MalformedError, Rejected),
+            tuple(item.proof for item in evidence),
+        ),
+    )
+
+
+def _ledger() -> tuple[Decoder, ...]:
+    coin, paid = scene().coins[0][0], scene().coins[1][0]
+    script, refund = Script(b"\x00\x14" + bytes(20)), Script(b"\x51\x20" + bytes(range(32)))
+    coins = (Coin(coin, 5, CoinKind.DEPOSIT, 0, script, 9, 3), Coin(paid, 2**40, CoinKind.CHANGE, 1, b"", 10))
+    withdrawals = (
+        Withdrawal(coin, 3, 900_000, 2_000, script, refund, 12),
+        Withdrawal(coin, 3, 900_000, 2_000, script, refund, 12, WithdrawalStatus.SETTLED, 1, paid),
+    )
+    lineage = settled_lineage()
+    totals = scene().chain.state.ledger.totals
+    batch = scene().block.body.batches[0]
+    return (
+        Decoder("bridge.batch:Batch.decode", Batch.decode, MALFORMED, (batch.encode(),), Batch.encode),
+        Decoder("bridge.state:Anchor.decode", Anchor.decode, MALFORMED, (totals.anchor.encode(),), Anchor.encode),
+        Decoder("bridge.state:Coin.decode", Coin.decode, MALFORMED, tuple(map(Coin.encode, coins)), Coin.encode),
+        Decoder(
+            "bridge.state:Withdrawal.decode",
+            Withdrawal.decode,
+            MALFORMED,
+            tuple(map(Withdrawal.encode, withdrawals)),
+            Withdrawal.encode,
+        ),
+        Decoder(
+            "bridge.state:BatchVersion.decode",
+            BatchVersion.decode,
+            MALFORMED,
+            (lineage.versions[0].encode(),),
+            BatchVersion.encode,
+        ),
+        Decoder("bridge.state:Lineage.decode", Lineage.decode, MALFORMED, (lineage.encode(),), Lineage.encode),
+        Decoder(
+            "bridge.state:WindowEntry.decode",
+            WindowEntry.decode,
+            MALFORMED,
+            (WindowEntry(3, 900).encode(),),
+            WindowEntry.encode,
+        ),
+        Decoder("bridge.state:Totals.decode", Totals.decode, MALFORMED, (totals.encode(),), Totals.encode),
+    )
+
+
+def _votes() -> tuple[Decoder, ...]:
+    block_hash = scene().block.hash
+    votes = (vote(VoteKind.NOTARIZE, 5, block_hash, 1), vote(VoteKind.NULLIFY, 6, b"", 2))
+    certificates = (certificate(VoteKind.FINALIZE, 5, block_hash), certificate(VoteKind.NULLIFY, 6, b""))
+    share = CosignShare(Txid(bytes(range(32))), 2, (bytes(64), bytes(range(64))))
+    return (
+        Decoder(
+            "federation.certificate:Vote.decode", Vote.decode, MALFORMED, tuple(map(Vote.encode, votes)), Vote.encode
+        ),
+        Decoder(
+            "federation.certificate:Certificate.decode",
+            Certificate.decode,
+            MALFORMED,
+            tuple(map(Certificate.encode, certificates)),
+            Certificate.encode,
+        ),
+        Decoder(
+            "federation.cosign:CosignShare.decode", CosignShare.decode, MALFORMED, (share.encode(),), CosignShare.encode
+        ),
+        Decoder("federation.journal:Journal.open", open_journal, (JournalRefused,), _journal_samples()),
+    )
+
+
+def open_journal(data: bytes) -> object:
+    """The contents of a journal on a disk that says anything: header, then entries, each field with its length."""
+    fields = Chooser(data)
+    entries = MemoryEntries()
+    written = {b"\x00": fields.take(fields.below(256))} if data else {}
+    while fields:
+        key = fields.take(fields.below(64))
+        written[key] = fields.take(fields.below(65_536))
+    entries.write({_HEADER_KEY if key == b"\x00" else key: value for key, value in written.items()}, sync=True)
+    return Journal.open(entries, IDENTITY).contents()
+
+
+def _journal_samples() -> tuple[bytes, ...]:
+    entries = MemoryEntries()
+    journal = Journal.create(entries, IDENTITY, 4)
+    empty = _entries_text(entries)
+    block = scene().block
+    journal.record_vote(vote(VoteKind.NOTARIZE, 5, block.hash, IDENTITY.member), b"a body")
+    journal.record_certificate(certificate(VoteKind.NULLIFY, 6, b""))
+    return empty, _entries_text(entries)
+
+
+def _entries_text(entries: MemoryEntries) -> bytes:
+    header = entries.get(_HEADER_KEY) or b""
+    others = [(key, value) for key, value in entries.scan(b"", b"\xff" * 50) if key != _HEADER_KEY]
+    text = [bytes([len(key)]) + key + len(value).to_bytes(2, "little") + value for key, value in others]
+    return bytes([len(header)]) + header + b"".join(text)
+
+
+def _header_key() -> bytes:
+    entries = MemoryEntries()
+    Journal.create(entries, IDENTITY)
+    return entries.scan(b"", b"\xff" * 50)[0][0]
+
+
+_HEADER_KEY = _header_key()
+
+
+def _chain() -> tuple[Decoder, ...]:
+    block = scene().block
+    utxo = Utxo(5, Script(b"\x00\x14" + bytes(20)), 7, 8)
+    return (
+        Decoder(
+            "pegnode.chain.header:Header.decode", Header.decode, MALFORMED, (block.header.encode(),), Header.encode
+        ),
+        Decoder("pegnode.chain.block:Body.decode", Body.decode, MALFORMED, (block.body.encode(),), Body.encode),
+        Decoder("pegnode.chain.block:Block.decode", Block.decode, MALFORMED, (block.encode(),), Block.encode),
+        Decoder(
+            "pegnode.chain.block:Block.decode_whole", Block.decode_whole, MALFORMED, (block.encode(),), Block.encode
+        ),
+        Decoder("pegnode.chain.state:Utxo.decode", Utxo.decode, MALFORMED, (utxo.encode(),), Utxo.encode),
+    )
+
+
+def _stored() -> tuple[Decoder, ...]:
+    transaction = scene().payments[0]
+    final = FinalTransaction(transaction.txid, PLACE, TransactionKind.TRANSFER, 9, transaction.serialize())
+    outpoint = transaction.outpoint(1).encode()
+
+    def history_place(data: bytes) -> tuple[bytes, Place]:
+        return data[:32], place_from_history_key(data)
+
+    return (
+        Decoder(
+            "pegnode.storage.indexes:FinalTransaction.decode",
+            lambda data: FinalTransaction.decode(PLACE, data),
+            MALFORMED,
+            (final.encode(),),
+            FinalTransaction.encode,
+        ),
+        Decoder("pegnode.storage.keys:Place.decode", Place.decode, MALFORMED, (PLACE.encode(),), Place.encode),
+        Decoder("pegnode.storage.keys:height_from_key", height_from_key, MALFORMED, (height_key(9),), height_key),
+        Decoder(
+            "pegnode.storage.keys:place_from_history_key",
+            history_place,
+            MALFORMED,
+            (history_key(bytes(32), PLACE),),
+            lambda found: history_key(*found),
+        ),
+        Decoder("pegnode.storage.keys:outpoint_from_key", outpoint_from_key, MALFORMED, (outpoint,), OutPoint.encode),
+        Decoder("pegnode.storage.keys:txid_from_key", txid_from_key, MALFORMED, (transaction.txid,), bytes),
+        *_tables(),
+    )
+
+
+def _tables() -> tuple[Decoder, ...]:
+    """The values of each table; that its codec is the one that the values have is all there is to find."""
+    samples: dict[tables.TableCodec[Any, Any], tuple[bytes, ...]] = {
+        tables.UTXOS: _chain()[-1].samples,
+        tables.COINS: _ledger()[2].samples,
+        tables.ENTERED: (height_key(3),),
+        tables.OPEN_WITHDRAWALS: _ledger()[3].samples,
+        tables.CLOSED_WITHDRAWALS: _ledger()[3].samples,
+        tables.OPEN_LINEAGES: _ledger()[5].samples,
+        tables.CLOSED_LINEAGES: _ledger()[5].samples,
+        tables.VERSIONS: (height_key(3),),
+    }
+    return tuple(
+        Decoder(
+            f"pegnode.storage.tables:{codec.family.upper()}", codec.decode_value, MALFORMED, items, codec.encode_value
+        )
+        for codec, items in samples.items()
+    )
+
+
+def _wire() -> tuple[Decoder, ...]:
+    hello = Hello(bytes(range(32)), PeerRole.MEMBER, "pegnode/1")
+    frames = encode_frame(FrameKind.HELLO, encode_hello(hello)) + encode_frame(FrameKind.PING, bytes(8))
+    return (
+        Decoder(
+            "pegnode.net.messages:decode_message",
+            _read_message,
+            MALFORMED,
+            tuple(map(encode_message, _messages())),
+        ),
+        Decoder(
+            "pegnode.net.handshake:decode_hello", decode_hello, (RemoteFault,), (encode_hello(hello),), encode_hello
+        ),
+        Decoder(
+            "pegnode.net.handshake:decode_goodbye",
+            decode_goodbye,
+            (RemoteFault,),
+            (encode_goodbye(DropReason.SLOW_CONSUMER), b"a reason of later versions"),
+        ),
+        Decoder("pegnode.net.framing:FrameDecoder.feed", _read_frames, (RemoteFault,), (frames, frames[:60])),
+    )
+
+
+def _read_message(data: bytes) -> object:
+    """MessagePack has several encodings of a value, so what is asked is that reading ours gives the value back."""
+    message = decode_message(data)
+    again = decode_message(encode_message(message))
+    if message != again:
+        raise Finding(f"{message} is read back as {again}")
+    return message
+
+
+def _read_frames(data: bytes) -> object:
+    """The frames, however the stream is cut."""
+    whole = FrameDecoder(MAX_FRAME)
+    frames = list(whole.feed(data))
+    bytewise = FrameDecoder(MAX_FRAME)
+    if frames != [frame for place in range(len(data)) for frame in bytewise.feed(data[place : place + 1])]:
+        raise Finding(f"{data.hex()}: other frames when it comes byte by byte")
+    if not data.startswith(b"".join(encode_frame(*frame) for frame in frames)):
+        raise Finding(f"{data.hex()}: frames that are not in it")
+    return frames
+
+
+def _messages() -> list[messages.Message]:
+    """One of each type."""
+    block, data = scene().block, scene().block.encode()
+    cast = vote(VoteKind.NOTARIZE, 5, block.hash, 1).encode()
+    nullified = certificate(VoteKind.NULLIFY, 6, b"").encode()
+    final = certificate(VoteKind.FINALIZE, 5, block.hash).encode()
+    payment = scene().payments[0].serialize()
+    known = BlockHash(block.hash)
+    return [
+        messages.ProposalMessage(data[:400], cast, (nullified,)),
+        messages.VotesMessage((cast,)),
+        messages.CertificatesMessage((nullified, final)),
+        messages.BlockRequest(known),
+        messages.BlockAnswer(known, b""),
+        messages.FinalBlocksRequest(7),
+        messages.FinalBlocksAnswer(7, (messages.FinalBlock(data[:300], final),), (block.header.encode(),), final),
+        messages.TipMessage(7, known),
+        messages.TransactionsMessage((payment,)),
+        messages.EvidenceMessage((scene().evidence[0].encode(),)),
+        messages.RegistrationsMessage((b"\x00\x14" + bytes(20),)),
+        messages.L1Report(11, known),
+        messages.SharesMessage((CosignShare(Txid(bytes(32)), 2, (bytes(64),)).encode(),)),
+        messages.SignedPayoutMessage(payment),
+    ]
+
+
+def _mined() -> list[FakeBlock]:
+    return [block for block in scene().chain.l1.blocks if len(block.transactions) > 1][:2]
+
+
+def _l1_block(block: FakeBlock) -> bytes:
+    """As a Bitcoin node sends it."""
+    return block.header + compact_size(len(block.transactions)) + b"".join(map(_serialized, block.transactions))
+
+
+def _serialized(transaction: Transaction) -> bytes:
+    return transaction.serialize()

@@ -1,0 +1,119 @@
+"""The chain that fuzzed transactions, evidence and blocks are judged on: made once, and never changed after."""
+
+from dataclasses import dataclass
+from functools import cache
+
+from bridge.bitcoin.curve import schnorr_sign
+from bridge.bitcoin.identifiers import Script
+from bridge.bitcoin.script import ScriptType
+from bridge.bitcoin.transaction import Transaction, TxOut
+from bridge.custody import CoinKind, reserve_script
+from bridge.evidence import Evidence, Opening
+from bridge.state import BatchKind, BatchVersion, Lineage
+from federation.certificate import Certificate, Vote, VoteKind, vote_digest
+from pegnode.chain.block import Block
+from pegnode.chain.state import AppliedTransaction
+from tests.support.chain import MemoryChain, vote_secrets
+from tests.support.mini_wallet import Coin, MiniWallet
+
+ALICE = MiniWallet("alice")
+BOB = MiniWallet("bob")
+COIN_SATS = 10_000_000
+BURN_SATS = 900_000
+
+
+@dataclass(frozen=True)
+class Scene:
+    """coins: Alice's, one of each output type, unspent.  evidence: what the next block may hold, in its order.
+
+    payments: valid in the next block, which may hold them all.  block: one that holds all that, and a payout.
+    """
+
+    chain: MemoryChain
+    coins: tuple[Coin, ...]
+    evidence: tuple[Evidence, ...]
+    payments: tuple[Transaction, ...]
+    block: Block
+    applied: tuple[AppliedTransaction, ...]
+
+
+@cache
+def scene() -> Scene:
+    """The one there is."""
+    chain = MemoryChain()
+    coins = chain.fund(*(ALICE.script(kind) for kind in ScriptType), value_sats=COIN_SATS)
+    burned = chain.fund(*[ALICE.script()] * chain.rules.params.batch_min_payouts)
+    burn = chain.burn_output(BURN_SATS, BOB.script(), ALICE.script())
+    chain.extend(*[ALICE.spend([coin], [burn, TxOut(8_000_000, BOB.script())]) for coin in burned[1:]])
+    chain.extend(ALICE.spend([burned[0]], [burn, TxOut(8_000_000, ALICE.script())]))
+    evidence = _evidence(chain)
+    payments = _payments(chain, coins)
+    built = chain.build(*payments, evidence=evidence)
+    body = built.block.body
+    assert (len(body.evidence), len(body.transactions), len(body.batches)) == (len(evidence), len(payments), 1)
+    return Scene(chain, tuple(coins), body.evidence, payments, built.block, tuple(built.state.transactions))
+
+
+def _evidence(chain: MemoryChain) -> list[Evidence]:
+    """A deposit among strangers' payments, two in one transaction, a donation, and one alone in its block."""
+    custody = chain.rules.custody.newest
+
+    def paid(kind: CoinKind, claim_script: bytes = b"") -> TxOut:
+        return TxOut(400_000, reserve_script(custody, kind, claim_script).script)
+
+    alice, bob = ALICE.script(), BOB.script(ScriptType.P2TR)
+    stranger = TxOut(70_000, Script(b"\x00\x14" + bytes(20)))
+    one = chain.l1.payment(paid(CoinKind.DEPOSIT, alice), stranger)
+    two = chain.l1.payment(stranger, paid(CoinKind.DEPOSIT, alice), paid(CoinKind.DEPOSIT, bob))
+    gift = chain.l1.payment(paid(CoinKind.DONATION))
+    chain.l1.mine(*[chain.l1.payment(stranger) for _ in range(5)], one, chain.l1.payment(stranger))
+    chain.l1.mine(two, gift)
+    chain.bury()
+    return [
+        chain.l1.evidence(one, Opening(0, CoinKind.DEPOSIT, 0, alice)),
+        chain.l1.evidence(two, Opening(1, CoinKind.DEPOSIT, 0, alice), Opening(2, CoinKind.DEPOSIT, 0, bob)),
+        chain.l1.evidence(gift, Opening(0, CoinKind.DONATION, 0, b"")),
+    ]
+
+
+def _payments(chain: MemoryChain, coins: list[Coin]) -> tuple[Transaction, ...]:
+    """A transfer of each output type; among their outputs a burn, a note and a chain of two."""
+    p2pkh, p2sh, p2wpkh, p2wsh, p2tr = coins
+    burn = chain.burn_output(BURN_SATS, BOB.script(), ALICE.script())
+    note = TxOut(0, Script(b"\x6a\x04note"))
+    two_types = ALICE.spend([p2pkh, p2sh], [TxOut(15_000_000, BOB.script(ScriptType.P2SH)), burn])
+    noted = ALICE.spend([p2wpkh], [TxOut(9_000_000, ALICE.script(ScriptType.P2TR)), note], sequence=1)
+    following = ALICE.spend([(noted.outpoint(0), noted.outputs[0])], [TxOut(8_000_000, BOB.script())], version=1)
+    return (
+        two_types,
+        noted,
+        following,
+        ALICE.spend([p2wsh], [TxOut(9_000_000, BOB.script(ScriptType.P2WSH))], locktime=1, sequence=0xFFFFFFFE),
+        ALICE.pay(p2tr, BOB.script(), ALICE.script(ScriptType.P2PKH)),
+    )
+
+
+def vote(kind: VoteKind, view: int, block_hash: bytes, member: int) -> Vote:
+    """A member's vote on the scene's chain. block_hash: empty for NULLIFY."""
+    rules = scene().chain.rules
+    digest = vote_digest(rules.chain_id, rules.membership.epoch, kind, view, block_hash)
+    signature = schnorr_sign(vote_secrets()[member], digest, bytes(32))
+    return Vote(kind, rules.membership.epoch, view, block_hash, member, signature)  # type: ignore[arg-type]
+
+
+def certificate(kind: VoteKind, view: int, block_hash: bytes) -> Certificate:
+    """A quorum's."""
+    membership = scene().chain.rules.membership
+    votes = [vote(kind, view, block_hash, member) for member in range(membership.quorum)]
+    signatures = tuple((item.member, item.signature64) for item in votes)
+    return Certificate(kind, membership.epoch, view, votes[0].block_hash, signatures)
+
+
+def settled_lineage() -> Lineage:
+    """A lineage with every field set."""
+    batch = scene().block.body.batches[0]
+    transaction = Transaction.parse(batch.transaction)
+    version = BatchVersion(transaction.txid, batch.transaction, batch.feerate_sat_kvb, 3_000, 20, 0, 12)
+    inputs = tuple(item.outpoint for item in transaction.inputs)
+    payees = tuple(item for item, _ in scene().coins[:3])
+    return Lineage(1, BatchKind.PAYOUT, inputs, payees, (version, version), 20, transaction.txid, 14)
