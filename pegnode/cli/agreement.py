@@ -1,13 +1,15 @@
 """How cards, templates and agreements are shown: what people read to each other before they trust them."""
 
+from pathlib import Path
+
 from pegnode.cli.terminal import coins, out, print_fields
 from pegnode.setup.assembly import Assembly
 from pegnode.setup.card import Card, MemberCard
 from pegnode.setup.template import AgreedTemplate, time_text
 
 
-def print_card(card: Card) -> None:
-    """A card, its fingerprint first."""
+def print_card(card: Card, path: Path) -> None:
+    """A card that was read from, or written to, a file."""
     if isinstance(card, MemberCard):
         print_fields(
             {
@@ -17,14 +19,22 @@ def print_card(card: Card) -> None:
                 "peer id": card.peer_id,
                 "vote key": card.vote_key_hex,
                 "custody key": card.custody_key_hex,
+                "file": path,
             }
         )
     else:
-        print_fields({"recovery": card.name, "fingerprint": card.fingerprint, "recovery key": card.recovery_key_hex})
+        print_fields(
+            {
+                "recovery": card.name,
+                "fingerprint": card.fingerprint,
+                "recovery key": card.recovery_key_hex,
+                "file": path,
+            }
+        )
 
 
-def print_template(template: AgreedTemplate) -> None:
-    """A completed template, its fingerprint first."""
+def print_template(template: AgreedTemplate, path: Path) -> None:
+    """A completed template that was read from, or written to, a file."""
     agreed = template.agreed
     print_fields(
         {
@@ -32,10 +42,10 @@ def print_template(template: AgreedTemplate) -> None:
             "fingerprint": template.fingerprint,
             "anchor": f"{agreed.anchor_height} {agreed.anchor_hash_hex}",
             "time": time_text(agreed.time_ms),
+            **{f"recovery {index}": key for index, key in enumerate(agreed.recovery_keys_hex, 1)},
+            "file": path,
         }
     )
-    for key in agreed.recovery_keys_hex:
-        print_fields({"recovery": key})
 
 
 def print_agreement(assembly: Assembly, template: AgreedTemplate, anchor_depth: int | None) -> None:

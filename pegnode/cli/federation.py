@@ -63,8 +63,7 @@ def init(
     with errors_as_one_line():
         passphrase = find_passphrase(passphrase_file, new=True, what=f"{name}'s keys")
         card = create_member(directory, name, address, passphrase, random_bytes=secrets.token_bytes)
-        print_card(card)
-        print_fields({"file": directory / CARD_FILE})
+        print_card(card, directory / CARD_FILE)
         out.print("send this file to every member; each compares the fingerprint with you, by voice", markup=False)
 
 
@@ -80,8 +79,7 @@ def recovery_card(
         secret = read_secret(directory, SecretKind.RECOVERY, passphrase)
         card = RecoveryCard.make(name, secret, secrets.token_bytes)
         write_new(directory / CARD_FILE, card.document)
-        print_card(card)
-        print_fields({"file": directory / CARD_FILE})
+        print_card(card, directory / CARD_FILE)
 
 
 @federation_app.command("template")
@@ -123,8 +121,8 @@ def template(
         names = {key.hex(): name for key, name in keys if name is not None}
         result = completed(text, agreed, names)
         write_new(output, result.encode())
-        print_template(AgreedTemplate.parse(result))
-        out.print(f"send {output} to every member; each compares the fingerprint with you, by voice", markup=False)
+        print_template(AgreedTemplate.parse(result), output)
+        out.print("send this file to every member; each compares the fingerprint with you, by voice", markup=False)
 
 
 @federation_app.command("show")
@@ -133,11 +131,11 @@ def show(files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Ca
     with errors_as_one_line():
         for path in files:
             if path.suffix == ".toml":
-                print_template(AgreedTemplate.parse(read_text(path)))
+                print_template(AgreedTemplate.parse(read_text(path)), path)
             elif path.name.startswith("genesis"):
                 print_fields({"genesis": path, "chain id": Genesis.load(path).chain_id.hex()})
             else:
-                print_card(read_card(path))
+                print_card(read_card(path), path)
 
 
 @federation_app.command("assemble")
