@@ -31,15 +31,33 @@ class JournalReason(Reason):
     """Why a journal can't be used, or why it does not take a vote."""
 
     MISSING = "journal-missing"
+    """There is none: it was lost, or never made."""
     EXISTS = "journal-exists"
+    """A second journal could sign against the first."""
     DAMAGED = "journal-damaged"
+    """It is not what this program writes: what was signed is not known."""
+    NEWER = "journal-newer"
+    """A later release wrote it."""
     LOCKED = "journal-locked"
+    """Another process of the same member has it open."""
+    NO_SPACE = "journal-no-space"
+    """The disk is full, or a quota or a limit on the size of files is reached."""
+    READ_ONLY = "journal-read-only"
+    """The disk or the directory can't be written."""
     UNUSABLE = "journal-unusable"
+    """The path can't be used for another reason, or the journal was closed."""
     FOREIGN = "journal-foreign"
+    """It is another member's, another epoch's or another chain's."""
+    BEHIND = "journal-behind"
+    """It lacks a vote of this member that a final block proves: an older copy of it was put back."""
     NOT_OWN = "journal-not-own"
+    """A vote of another member, or of another epoch."""
     PASSED = "journal-passed"
+    """A vote in a view that is pruned."""
     CONFLICT = "journal-conflict"
+    """A vote against this member's own earlier word."""
     BODY_MISSING = "journal-body-missing"
+    """A vote to notarize without the block."""
 
 
 class JournalRefused(Refused):
@@ -108,13 +126,17 @@ class Journal:
 
     @classmethod
     def open(cls, entries: JournalEntries, identity: JournalIdentity) -> "Journal":
-        """Go on with the journal that `create` began. Raises JournalRefused: MISSING, DAMAGED, FOREIGN."""
+        """Go on with the journal that `create` began. Raises JournalRefused: DAMAGED, NEWER, FOREIGN."""
         header = entries.get(_HEADER)
         if header is None:
-            raise JournalRefused(JournalReason.MISSING, "it was lost, or never created")
+            raise JournalRefused(JournalReason.DAMAGED, "it has no beginning")
+        if header[0] > FORMAT_VERSION:
+            detail = f"format {header[0]}, and this release knows {FORMAT_VERSION}; run the later release"
+            raise JournalRefused(JournalReason.NEWER, detail)
         found, floor_view = _decoded(header, _read_header)
         if found != identity:
-            raise JournalRefused(JournalReason.FOREIGN, f"of member {found.member} in epoch {found.epoch}")
+            detail = f"it is of member {found.member} in epoch {found.epoch} of the chain {found.chain_id.hex()[:16]}…"
+            raise JournalRefused(JournalReason.FOREIGN, f"{detail}; give this member its own data_dir")
         journal = cls(entries, identity, floor_view)
         journal.contents()
         return journal
@@ -152,6 +174,19 @@ class Journal:
         if certificate.view > self._floor_view:
             key = _key(_CERTIFICATE, certificate.view, bytes([certificate.kind]))
             self._entries.write({key: certificate.encode()}, sync=False)
+
+    def require_memory_of(self, certificate: Certificate) -> None:
+        """Raise JournalRefused (BEHIND) if this member signed a certificate of which the journal knows nothing."""
+        signers = {member for member, _ in certificate.signatures}
+        view = certificate.view
+        if self._identity.member in signers and view > self._floor_view and not self._vote(view, certificate.kind):
+            detail = f"a final block holds this member's vote in view {view}, of which the journal knows nothing"
+            raise JournalRefused(JournalReason.BEHIND, detail)
+
+    @property
+    def floor_view(self) -> int:
+        """Pruned up to here; nothing at or below is ever signed again."""
+        return self._floor_view
 
     def body(self, block_hash: BlockHash) -> bytes | None:
         """The encoding of a block that this member voted to notarize."""

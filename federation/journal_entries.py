@@ -1,46 +1,94 @@
 """The journal's entries on disk, over rocksdict."""
 
+import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Self
 
-from rocksdict import Options, Rdict, WriteBatch, WriteOptions
+from rocksdict import AccessType, Rdict, WriteBatch, WriteOptions
 
 from federation.journal import Journal, JournalIdentity, JournalReason, JournalRefused
+from federation.rocks import (
+    CATALOGUE_FILE,
+    DiskError,
+    DiskFault,
+    Hold,
+    close_quietly,
+    common_options,
+    disk_error,
+    linked,
+    require_writable,
+)
 
-_KEPT_LOGS = 2
-_LOCK_TEXTS = ("lock hold by current process", "While lock file", "No locks available")
+_STAY_OUT = (
+    "Keep the folder as it is and this member stopped: with an older copy, or a new journal, it could sign against its "
+    "own earlier word. The others go on without it; see 'The journal' in docs/operating.md"
+)
+_ADVICE = {
+    DiskFault.LOCKED: "{path} is in use ({what}); a member runs once: stop its other process",
+    DiskFault.DAMAGED: f"{{path}} is damaged ({{what}}); nothing in it was changed. {_STAY_OUT}",
+    DiskFault.NO_SPACE: "no room for {path}: {what}. Make room and start again: nothing that was signed is forgotten",
+    DiskFault.READ_ONLY: (
+        "can't write {path}: {what}. Mount its disk for writing, or give the folder to the user that runs this process"
+    ),
+    DiskFault.UNUSABLE: "can't use {path}: {what}",
+}
 
 
 class RocksEntries:
     """JournalEntries in one directory. One process at a time may hold it."""
 
-    def __init__(self, path: Path, *, create: bool) -> None:
-        """Open the directory. Raises JournalRefused: MISSING unless `create`, EXISTS, LOCKED, UNUSABLE."""
+    def __init__(self, path: Path, database: Rdict, held: ExitStack) -> None:
+        """For `create`, `open` and `look` only. held: what `close` gives back."""
         self._path = path
+        self._database = database
+        self._held = held
         self._closed = False
-        begun = (path / "CURRENT").exists()
-        if not begun and not create:
-            raise JournalRefused(JournalReason.MISSING, f"no journal in {path}")
-        if not begun and path.exists() and any(path.iterdir()):
-            raise JournalRefused(JournalReason.EXISTS, f"{path} is not empty")
-        options = Options(raw_mode=True)
-        options.create_if_missing(create)
-        options.set_keep_log_file_num(_KEPT_LOGS)
-        with self._translating():
+
+    @classmethod
+    def create(cls, path: Path) -> Self:
+        """Begin a directory. Raises JournalRefused: EXISTS, LOCKED, NO_SPACE, READ_ONLY, UNUSABLE."""
+        with _advising(path), ExitStack() as held:
+            if path.exists() and any(path.iterdir()):
+                raise JournalRefused(JournalReason.EXISTS, f"{path} is not empty")
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._database = Rdict(str(path), options)
+            held.enter_context(Hold(path))
+            require_writable(path)
+            options = common_options()
+            options.create_if_missing(True)
+            return cls(path, Rdict(str(path), options), held.pop_all())
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open what `create` began. Raises JournalRefused: MISSING, DAMAGED, LOCKED, NO_SPACE, READ_ONLY, UNUSABLE."""
+        with _advising(path), ExitStack() as held:
+            _require_present(path)
+            held.enter_context(Hold(path))
+            require_writable(path)
+            options = common_options()
+            options.create_if_missing(False)
+            return cls(path, Rdict(str(path), options), held.pop_all())
+
+    @classmethod
+    def look(cls, path: Path) -> Self:
+        """Open what `create` began to read only, and without changing any file. Raises JournalRefused, as `open`."""
+        with _advising(path), ExitStack() as held:
+            _require_present(path)
+            place = held.enter_context(linked(path))
+            database = Rdict(str(place), common_options(), access_type=AccessType.read_only())
+            return cls(path, database, held.pop_all())
 
     def get(self, key: bytes) -> bytes | None:
-        """The value of `key`. Raises JournalRefused (UNUSABLE)."""
-        with self._translating():
+        """The value of `key`. Raises JournalRefused."""
+        with _advising(self._path):
             value: bytes | None = self._database.get(key)
         return value
 
     def scan(self, first: bytes, last: bytes) -> list[tuple[bytes, bytes]]:
-        """The entries with first <= key <= last, in order of keys. Raises JournalRefused (UNUSABLE)."""
+        """The entries with first <= key <= last, in order of keys. Raises JournalRefused."""
         found: list[tuple[bytes, bytes]] = []
-        with self._translating():
+        with _advising(self._path):
             iterator = self._database.iter()
             iterator.seek(first)
             while iterator.valid() and iterator.key() <= last:
@@ -50,7 +98,7 @@ class RocksEntries:
         return found
 
     def write(self, changes: Mapping[bytes, bytes | None], *, sync: bool) -> None:
-        """Put and delete in one batch. Raises JournalRefused (UNUSABLE), having written nothing."""
+        """Put and delete in one batch. Raises JournalRefused, having written nothing."""
         batch = WriteBatch(raw_mode=True)
         for key, value in changes.items():
             if value is None:
@@ -59,41 +107,84 @@ class RocksEntries:
                 batch.put(key, value)
         options = WriteOptions()
         options.sync = sync
-        with self._translating():
+        with _advising(self._path):
             self._database.write(batch, options)
 
     def close(self) -> None:
         """Free the directory; later use raises JournalRefused (UNUSABLE), but closing again is allowed."""
         if not self._closed:
             self._closed = True
-            self._database.close()
-
-    @contextmanager
-    def _translating(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:  # rocksdict raises nothing narrower
-            if any(mark in str(error) for mark in _LOCK_TEXTS):
-                detail = f"another process uses {self._path}; stop it first"
-                raise JournalRefused(JournalReason.LOCKED, detail) from error
-            raise JournalRefused(JournalReason.UNUSABLE, f"{self._path}: {error}") from error
+            with self._held:
+                close_quietly([self._database])
 
 
 def create_journal(path: Path, identity: JournalIdentity, floor_view: int = 0) -> Journal:
-    """Begin an empty journal in a new directory. Raises JournalRefused: EXISTS, UNUSABLE."""
-    entries = RocksEntries(path, create=True)
-    try:
-        return Journal.create(entries, identity, floor_view)
-    except JournalRefused:
-        entries.close()
-        raise
+    """Make an empty journal in a new directory, whole or not at all: beside its place, and then moved there.
+
+    Raises JournalRefused: EXISTS, LOCKED, NO_SPACE, READ_ONLY, UNUSABLE.
+    """
+    if path.exists() and any(path.iterdir()):
+        raise JournalRefused(JournalReason.EXISTS, f"{path} is not empty")
+    beside = path.with_name(f"{path.name}.new")
+    with _advising(path), Hold(beside):
+        shutil.rmtree(beside, ignore_errors=True)  # of an attempt that was cut short
+    journal = Journal.create(RocksEntries.create(beside), identity, floor_view)
+    journal.close()
+    with _advising(path):
+        beside.rename(path)
+    return open_journal(path, identity)
 
 
 def open_journal(path: Path, identity: JournalIdentity) -> Journal:
-    """Go on with the journal in this directory. Raises JournalRefused: MISSING, DAMAGED, FOREIGN, LOCKED, UNUSABLE."""
-    entries = RocksEntries(path, create=False)
+    """Go on with the journal in this directory; what is refused is left as it was.
+
+    Raises JournalRefused: MISSING, DAMAGED, NEWER, FOREIGN, LOCKED, NO_SPACE, READ_ONLY, UNUSABLE.
+    """
+    _require_present(path)
+    with _advising(path), Hold(path):
+        look_into_journal(path, identity).close()  # RocksDB would move files about even in a directory that is refused
+    return _opened(RocksEntries.open(path), identity, path)
+
+
+def look_into_journal(path: Path, identity: JournalIdentity) -> Journal:
+    """The journal in this directory, to read only; no file is changed. Raises JournalRefused, as `open_journal`.
+
+    Whoever must not be disturbed by a process that writes holds the directory meanwhile.
+    """
+    return _opened(RocksEntries.look(path), identity, path)
+
+
+def _opened(entries: RocksEntries, identity: JournalIdentity, path: Path) -> Journal:
     try:
         return Journal.open(entries, identity)
-    except JournalRefused:
+    except JournalRefused as refused:
         entries.close()
+        if refused.reason is JournalReason.DAMAGED:
+            raise _advised(path, DiskError(DiskFault.DAMAGED, refused.detail)) from refused
         raise
+
+
+def _require_present(path: Path) -> None:
+    """Raise JournalRefused (MISSING) when there is nothing, and DAMAGED when there is something else."""
+    with _advising(path):
+        if (path / CATALOGUE_FILE).exists():
+            return
+        if path.exists() and any(path.iterdir()):
+            raise DiskError(DiskFault.DAMAGED, f"the file {CATALOGUE_FILE} is missing")
+    raise JournalRefused(JournalReason.MISSING, f"there is no journal in {path}; put back the folder. {_STAY_OUT}")
+
+
+def _advised(path: Path, error: DiskError) -> JournalRefused:
+    """The same with what a person can do about it."""
+    return JournalRefused(JournalReason[error.fault.name], _ADVICE[error.fault].format(path=path, what=error.detail))
+
+
+@contextmanager
+def _advising(path: Path) -> Iterator[None]:
+    """Turn what RocksDB and the system raise about `path` into JournalRefused."""
+    try:
+        yield
+    except JournalRefused:
+        raise
+    except Exception as error:  # rocksdict raises nothing narrower
+        raise _advised(path, disk_error(path, error)) from error

@@ -12,11 +12,11 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from rocksdict import DBRecoveryMode, Options
+from rocksdict import DBRecoveryMode, Options, Rdict
 
 from federation.errors import FederationError
 
@@ -168,6 +168,15 @@ def linked(path: Path) -> Iterator[Path]:
                 if file.name not in _UNLINKED:
                     (links / file.name).symlink_to(file)
         yield links
+
+
+def close_quietly(databases: Iterable[Rdict]) -> None:
+    """Close handles, whatever RocksDB says: it writes what is only in memory and in its log into sorted files, and
+    where it can't, on a full disk say, the log still has all of it.
+    """
+    for database in databases:
+        with contextlib.suppress(Exception):  # rocksdict raises nothing narrower
+            database.close()
 
 
 def common_options() -> Options:

@@ -17,6 +17,7 @@ from pegnode.service.consensus_driver import ConsensusDriver
 from pegnode.service.judge import Judge
 from pegnode.service.l1_reports import L1Reports
 from pegnode.service.live_node import LiveNode
+from pegnode.service.memory_check import require_memory
 from pegnode.service.payouts import Payouts
 from pegnode.service.proposer import Proposer
 from pegnode.service.work import WorkWatch
@@ -40,6 +41,7 @@ async def run_functionary(config: FunctionaryConfig) -> None:
         raise
     core, peers = parts.core, parts.peers
     try:
+        require_memory(journal, core.store)
         payouts = Payouts(core, parts.client, peers, signer, lambda: parts.catch_up.is_current)
         reports = L1Reports(core, peers, member.index)
         proposer = Proposer(core, reports.by_member, genesis.consensus.view_timeout_ms / 4_000)

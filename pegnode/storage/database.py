@@ -22,6 +22,7 @@ from federation.rocks import (
     DiskError,
     DiskFault,
     Hold,
+    close_quietly,
     common_options,
     disk_error,
     linked,
@@ -232,13 +233,12 @@ class Database:
         """Free the directory. Later calls raise StorageError (CLOSED); closing twice is allowed."""
         if self._database is None:
             return
+        databases = [*self._families.values(), self._database]
         self._handles.clear()
-        for family in self._families.values():
-            family.close()
         self._families.clear()
-        database, self._database = self._database, None
-        with _advising(self._path), self._held:
-            database.close()
+        self._database = None
+        with self._held:
+            close_quietly(databases)
 
     def _family(self, name: str) -> rocksdict.Rdict:
         if self._database is None:

@@ -174,7 +174,6 @@ def test_created_floor_is_kept(tmp_path: Path) -> None:
 def test_open_refused_when_missing(tmp_path: Path) -> None:
     assert refusal(lambda: open_journal(tmp_path / "journal", IDENTITY)) is JournalReason.MISSING
     assert not (tmp_path / "journal").exists()
-    assert refusal(lambda: Journal.open(MemoryEntries(), IDENTITY)) is JournalReason.MISSING
 
 
 def test_create_refused_over_an_existing_journal(place: Place) -> None:
@@ -215,7 +214,26 @@ def test_open_refused_from_a_later_format() -> None:
     header = entries.get(b"h")
     assert header is not None
     entries.write({b"h": b"\x02" + header[1:]}, sync=True)
-    assert refusal(lambda: Journal.open(entries, IDENTITY)) is JournalReason.DAMAGED
+    assert refusal(lambda: Journal.open(entries, IDENTITY)) is JournalReason.NEWER
+
+
+def test_open_refused_without_a_beginning() -> None:
+    assert refusal(lambda: Journal.open(MemoryEntries(), IDENTITY)) is JournalReason.DAMAGED
+
+
+@pytest.mark.parametrize(("view", "signers", "reason"), [(6, (0, 2), JournalReason.BEHIND), (6, (0, 1), None)])
+def test_own_vote_in_a_final_block_must_be_remembered(
+    place: Place, view: int, signers: tuple[int, ...], reason: JournalReason | None
+) -> None:
+    final = replace(certificate(VoteKind.FINALIZE, view), signatures=tuple((member, bytes(64)) for member in signers))
+    if reason is None:
+        place.journal.require_memory_of(final)
+    else:
+        assert refusal(lambda: place.journal.require_memory_of(final)) is reason
+        place.journal.record_vote(vote(VoteKind.FINALIZE, view))
+        place.reopen().require_memory_of(final)
+        place.journal.prune(view)
+        place.reopen().require_memory_of(final)
 
 
 def test_power_failure_loses_no_vote_nor_what_came_before_it() -> None:

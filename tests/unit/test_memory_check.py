@@ -1,0 +1,53 @@
+"""A member's journal against its chain: an older copy of the journal is noticed."""
+
+from pathlib import Path
+
+import pytest
+
+from bridge.bitcoin.identifiers import BlockHash
+from federation.certificate import Certificate, Vote, VoteKind
+from federation.journal import Journal, JournalIdentity, JournalReason, JournalRefused, MemoryEntries
+from pegnode.service.memory_check import require_memory
+from pegnode.storage.store import ChainStore, FinalBlock
+from tests.support.stores import RULES, next_block, open_store
+
+OWN = 2
+
+
+def chain_of(path: Path, *signers: tuple[int, ...]) -> ChainStore:
+    """A chain with a block in each view from 1 on, finalized by these members; by a descendant where there are none."""
+    store = open_store(path)
+    blocks: list[FinalBlock] = []
+    for members in signers:
+        block = next_block(blocks[-1].state if blocks else store)
+        header = block.state.tip.header
+        certificate = Certificate(
+            VoteKind.FINALIZE, 0, header.view, header.hash, tuple((member, bytes(64)) for member in members)
+        )
+        blocks.append(FinalBlock(block.state, block.block, certificate.encode() if members else None))
+    store.commit(blocks)
+    return store
+
+
+def journal(floor_view: int, *finalized: int) -> Journal:
+    """A journal that remembers having finalized these views."""
+    opened = Journal.create(MemoryEntries(), JournalIdentity(RULES.chain_id, 0, OWN), floor_view)
+    for view in finalized:
+        opened.record_vote(Vote(VoteKind.FINALIZE, 0, view, BlockHash(bytes([view]) * 32), OWN, bytes(64)))
+    return opened
+
+
+@pytest.mark.parametrize("remembered", [journal(3), journal(2, 3), journal(0, 1, 2, 3), journal(5)])
+def test_journal_that_knows_every_own_vote_is_taken(tmp_path: Path, remembered: Journal) -> None:
+    store = chain_of(tmp_path / "chain", (0, 1, 2), (0, 1, 2), (0, 1, 2))
+    require_memory(remembered, store)
+    store.close()
+
+
+@pytest.mark.parametrize("remembered", [journal(0), journal(2), journal(0, 1), journal(0, 3)])
+def test_journal_that_lacks_an_own_vote_is_refused(tmp_path: Path, remembered: Journal) -> None:
+    store = chain_of(tmp_path / "chain", (0, 1, 2), (), (0, 1, 2), (0, 1, 3))
+    with pytest.raises(JournalRefused) as caught:
+        require_memory(remembered, store)
+    assert caught.value.reason is JournalReason.BEHIND
+    store.close()
