@@ -3,7 +3,20 @@
 import typer
 
 from pegnode import __version__
-from pegnode.cli import audit, bitcoind, demo, deposits, federation, keys, l1, local, processes, wallets, withdrawals
+from pegnode.cli import (
+    audit,
+    bitcoind,
+    demo,
+    deposits,
+    doctor,
+    federation,
+    keys,
+    l1,
+    local,
+    processes,
+    wallets,
+    withdrawals,
+)
 from pegnode.cli.terminal import out
 
 app = typer.Typer(
@@ -22,6 +35,7 @@ app.add_typer(deposits.deposit_app, name="deposit")
 app.command()(withdrawals.withdraw)
 app.command()(audit.audit)
 app.command()(demo.demo)
+app.command()(doctor.doctor)
 app.add_typer(federation.federation_app, name="federation")
 app.add_typer(keys.keys_app, name="keys")
 app.add_typer(bitcoind.bitcoind_app, name="bitcoind")

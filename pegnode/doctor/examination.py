@@ -1,0 +1,65 @@
+"""All checks of one process, in the order in which one would put things right."""
+
+from pathlib import Path
+
+from pegnode.chain.parameters import ChainRules
+from pegnode.clock import now_ms
+from pegnode.config import FunctionaryConfig, NodeConfig
+from pegnode.doctor import bitcoin_node, files, keys, machine, members, process, stores
+from pegnode.doctor.findings import Check, Finding, problem
+from pegnode.folders import CHAIN_FOLDER, JOURNAL_FOLDER
+from pegnode.genesis import Genesis
+from pegnode.options.errors import ConfigRefused
+
+
+async def examine(path: Path) -> list[Finding]:
+    """Everything about the process whose configuration is at `path`. Nothing is changed, and nobody is asked."""
+    finding, config = files.configuration(path)
+    if config is None:
+        return [finding, *_machine()]
+    found = [finding]
+    findings, genesis = files.genesis(config)
+    found += [*findings, *_machine(), *_folder(config)]
+    answer = process.ask_process(config)
+    running = answer.status is not None
+    found += [process.check_process(answer, now_ms()), *process.ports(config, running)]
+    rules = genesis.rules() if genesis else None
+    found += _own_files(config, rules, running)
+    if genesis is None or rules is None:
+        return found
+    found += await _bitcoin_node(config, genesis)
+    return found + await members.members(config, rules.membership, rules.chain_id, answer.status)
+
+
+def _machine() -> list[Finding]:
+    clock = machine.check_clock(machine.clock_state())
+    return [machine.software(), machine.curve(), machine.descriptors(), clock]
+
+
+def _folder(config: NodeConfig) -> list[Finding]:
+    """The data folder, and the disk that it is on."""
+    try:
+        folder = machine.check_data_folder(machine.folder_state(config.data_dir), config.data_dir)
+        return [folder, machine.check_disk(machine.disk_state(config.data_dir, config.l1.cookie_file))]
+    except OSError as error:
+        remedy = "run this as the user that runs the process, or correct data_dir"
+        return [problem(Check.DATA_FOLDER, f"{config.data_dir}: {error.strerror}", remedy)]
+
+
+def _own_files(config: NodeConfig, rules: ChainRules | None, running: bool) -> list[Finding]:
+    """A member's keys and journal, and the database of its chain."""
+    found = []
+    if isinstance(config, FunctionaryConfig):
+        member = files.own_member(config, rules.membership) if rules else None
+        found += [keys.keys(config, member), keys.passphrase(config)]
+        found.append(stores.journal(config.data_dir / JOURNAL_FOLDER, running))
+    if rules is not None:
+        found.append(stores.database(config.data_dir / CHAIN_FOLDER, rules, running))
+    return found
+
+
+async def _bitcoin_node(config: NodeConfig, genesis: Genesis) -> list[Finding]:
+    try:
+        return await bitcoin_node.bitcoin_node(config.l1, genesis, now_ms() / 1000)
+    except ConfigRefused as error:
+        return [problem(Check.BITCOIN_NODE, error.detail, "correct the file")]

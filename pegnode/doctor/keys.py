@@ -1,0 +1,76 @@
+"""A member's keys: whether they are its own, safe from others, and can be opened."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from federation.key_files import read_public_keys
+from federation.keystore import SecretKind, member_path, read_box, read_member_secrets
+from federation.keystore_errors import KeystoreReason, KeystoreRefused
+from federation.membership import Member
+from federation.passphrase import Passphrase
+from pegnode.config import FunctionaryConfig
+from pegnode.doctor.findings import Check, Finding, ok, problem, warning
+from pegnode.net.address import transport_key_of
+from pegnode.passphrase import VARIABLE, find_passphrase, read_passphrase_file
+
+RESTORE = "correct keys_dir, or restore this member's keys: peg keys restore"
+
+
+def check_keys(keys: Mapping[SecretKind, bytes], member: Member) -> Finding:
+    """Whether the keys that a file names are those by which the genesis knows this member."""
+    expected = {
+        SecretKind.VOTE: member.vote_key32,
+        SecretKind.CUSTODY: member.custody_key32,
+        SecretKind.TRANSPORT: transport_key_of(member.peer_id),
+    }
+    strange = [kind.value for kind, key in expected.items() if keys.get(kind) != key]
+    if strange:
+        what = f"the genesis knows {member.name} by another {' and '.join(strange)} key"
+        return problem(Check.KEYS, what, f"{RESTORE}; or correct name, if these are another member's")
+    return ok(Check.KEYS, f"they are {member.name}'s, encrypted, and this user's alone")
+
+
+def keys(config: FunctionaryConfig, member: Member | None) -> Finding:
+    """The key file as it lies there. member: None when the genesis has no member of that name, or can't be read."""
+    path = member_path(config.keys_dir)
+    try:
+        read_box(path)
+        public = read_public_keys(path)
+    except KeystoreRefused as error:
+        return problem(Check.KEYS, str(error), RESTORE if error.reason is KeystoreReason.MISSING else "see there")
+    if member is None:
+        return warning(Check.KEYS, "not compared: the genesis names no such member", "see configuration and genesis")
+    return check_keys(public.keys, member)
+
+
+def passphrase(config: FunctionaryConfig) -> Finding:
+    """Whether the passphrase that the process would find opens the keys. Nobody is asked for one."""
+    if config.passphrase_file is None and VARIABLE not in os.environ:
+        what = "the process asks for it at a terminal when it starts; not tried"
+        remedy = "for a start without a person, set passphrase_file; to try it here, set " + VARIABLE
+        return warning(Check.PASSPHRASE, what, remedy)
+    try:
+        found, source = _found(config.passphrase_file)
+        read_member_secrets(config.keys_dir, found)
+    except KeystoreRefused as error:
+        if error.reason is KeystoreReason.WRONG_PASSPHRASE:
+            remedy = "give the right one in passphrase_file or the environment; nobody can open the keys without it"
+            return problem(Check.PASSPHRASE, str(error), remedy)
+        return problem(Check.PASSPHRASE, str(error), "see there")
+    return check_place(config.passphrase_file, config.keys_dir, source)
+
+
+def check_place(file: Path | None, keys_dir: Path, source: str) -> Finding:
+    """Whether who gets the keys gets their passphrase too."""
+    if file is not None and file.is_relative_to(keys_dir):
+        what = f"{file} lies beside the keys that it opens, and goes into their backups"
+        return warning(Check.PASSPHRASE, what, "move it out of keys_dir")
+    return ok(Check.PASSPHRASE, f"{source} opens the keys")
+
+
+def _found(file: Path | None) -> tuple[Passphrase, str]:
+    """As the process itself looks for it. Raises KeystoreRefused."""
+    if file is not None:
+        return read_passphrase_file(file), str(file)
+    return find_passphrase(None), f"the environment variable {VARIABLE}"
