@@ -44,22 +44,19 @@ class RefusalReason(Reason):
     INPUT_NOT_LOCKED = "refusal-input-not-locked"  # An input's coin is free.
     INPUT_LOCKED_ELSEWHERE = "refusal-input-locked-elsewhere"  # Another open lineage locks or names an input's coin.
     NO_RESERVE_SCRIPT = "refusal-no-reserve-script"  # A coin's epoch, or the version's, has no policy.
-    WRONG_PAYEE_COUNT = (
-        "refusal-wrong-payee-count"  # A payout without payees, maintenance with some, or fewer outputs than payees.
-    )
+    WRONG_PAYEE_COUNT = "refusal-wrong-payee-count"
+    """A payout without payees, maintenance with some, or fewer outputs than payees."""
     PAYEE_TWICE = "refusal-payee-twice"  # A burn is paid twice.
     PAYEE_NOT_OWED = "refusal-payee-not-owed"  # A payee is no burn that is batched for this lineage.
     PAYEE_SCRIPT = "refusal-payee-script"  # A payee's output pays another script than its burn says.
     PAYEE_SHARE = "refusal-payee-share"  # A payee bears less than nothing of the fee, or more than its max_fee.
-    CHANGE_SCRIPT = (
-        "refusal-change-script"  # A further output pays another script than the change script of the version's epoch.
-    )
+    CHANGE_SCRIPT = "refusal-change-script"
+    """A further output pays another script than the change script of the version's epoch."""
     CHANGE_BELOW_FLOOR = "refusal-change-below-floor"  # Change of less than `coin_floor_sats`.
     FEE_NOT_AS_RECORDED = "refusal-fee-not-as-recorded"  # Inputs less outputs are not the recorded fee.
     FEE_TOO_LOW = "refusal-fee-too-low"  # The fee is below what the feerate asks of the signed size.
-    SHARES_TOO_HIGH = (
-        "refusal-shares-too-high"  # The payees bear more than what the feerate asks, each share rounded up.
-    )
+    SHARES_TOO_HIGH = "refusal-shares-too-high"
+    """The payees bear more than what the feerate asks, each share rounded up."""
     FUND_PART_DIFFERS = "refusal-fund-part-differs"  # What the payees don't bear is not the recorded part of the fund.
     FUND_PART_OVER_CAP = "refusal-fund-part-over-cap"  # The fund's part is above `lineage_fee_cap_sats`.
     FEERATE_OUT_OF_RANGE = "refusal-feerate-out-of-range"  # The feerate is not within floor and ceiling.

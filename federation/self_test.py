@@ -28,11 +28,12 @@ _ORDER = int(SECP256k1.order)
 class SelfTestReason(Reason):
     """Which of the engine's answers is wrong."""
 
-    PUBLIC_KEY = "self-test-public-key"
-    SIGNATURE = "self-test-signature"
-    REFUSES_VALID = "self-test-refuses-valid"
+    PUBLIC_KEY = "self-test-public-key"  # The engine derives another public key than a published one.
+    SIGNATURE = "self-test-signature"  # The engine makes another signature than a published one.
+    REFUSES_VALID = "self-test-refuses-valid"  # The engine refuses a signature that the second implementation takes.
     ACCEPTS_INVALID = "self-test-accepts-invalid"
-    TWEAK = "self-test-tweak"
+    """The engine takes a signature that the second implementation refuses."""
+    TWEAK = "self-test-tweak"  # The engine tweaks a key otherwise than the second implementation.
 
 
 class SelfTestFailed(Refused):

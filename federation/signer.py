@@ -23,13 +23,13 @@ from federation.self_test import run_self_test
 class SignerReason(Reason):
     """Why there is no signer, or no signature."""
 
-    UNKNOWN_MEMBER = "signer-unknown-member"
-    WRONG_VOTE_KEY = "signer-wrong-vote-key"
-    WRONG_CUSTODY_KEY = "signer-wrong-custody-key"
-    WRONG_EPOCH = "signer-wrong-epoch"
-    NOT_APPROVED = "signer-not-approved"
-    NOT_A_KEYHOLDER = "signer-not-a-keyholder"
-    BAD_SIGNATURE = "signer-bad-signature"
+    UNKNOWN_MEMBER = "signer-unknown-member"  # The member's index is none of the membership.
+    WRONG_VOTE_KEY = "signer-wrong-vote-key"  # The vote key on disk is not the member's.
+    WRONG_CUSTODY_KEY = "signer-wrong-custody-key"  # The custody key on disk is not the member's.
+    WRONG_EPOCH = "signer-wrong-epoch"  # A vote of another epoch was to be signed.
+    NOT_APPROVED = "signer-not-approved"  # Something that `approve_batch` did not approve was to be signed.
+    NOT_A_KEYHOLDER = "signer-not-a-keyholder"  # A coin's policy has no key of this member.
+    BAD_SIGNATURE = "signer-bad-signature"  # A fresh signature does not verify: something is wrong with this machine.
 
 
 class SignerRefused(Refused):

@@ -41,13 +41,13 @@ _PORT_ATTEMPTS = 3
 class BitcoindReason(Reason):
     """What is wrong with the Bitcoin node's program."""
 
-    NOT_FOUND = "bitcoind-not-found"
-    INSTALL_FAILED = "bitcoind-install-failed"
-    ALREADY_RUNNING = "bitcoind-already-running"
-    START_FAILED = "bitcoind-start-failed"
+    NOT_FOUND = "bitcoind-not-found"  # There is no bitcoind on the path or where setup puts it.
+    INSTALL_FAILED = "bitcoind-install-failed"  # The script that fetches a bitcoind failed, or is not there.
+    ALREADY_RUNNING = "bitcoind-already-running"  # A bitcoind runs on the data directory.
+    START_FAILED = "bitcoind-start-failed"  # It ended while starting, or did not answer in time.
     NOT_SET_UP = "bitcoind-not-set-up"
     """The data directory holds no node made by `start_regtest`."""
-    STOP_FAILED = "bitcoind-stop-failed"
+    STOP_FAILED = "bitcoind-stop-failed"  # Its process does not end.
 
 
 class BitcoindError(ReasonedError):

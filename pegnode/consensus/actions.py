@@ -155,16 +155,16 @@ class ReportConflictingCertificates:
 class ConsensusReason(Reason):
     """Why the machine did not use what it was sent."""
 
-    WRONG_EPOCH = "consensus-wrong-epoch"
-    UNKNOWN_MEMBER = "consensus-unknown-member"
-    VIEW_TOO_FAR = "consensus-view-too-far"
-    VIEW_PASSED = "consensus-view-passed"
-    NOT_LEADER = "consensus-not-leader"
-    PROPOSAL_MISMATCH = "consensus-proposal-mismatch"
-    SECOND_PROPOSAL = "consensus-second-proposal"
-    EQUIVOCATION = "consensus-equivocation"
-    BLOCK_NOT_WANTED = "consensus-block-not-wanted"
-    WRONG_HEIGHT = "consensus-wrong-height"
+    WRONG_EPOCH = "consensus-wrong-epoch"  # A vote or certificate of another epoch.
+    UNKNOWN_MEMBER = "consensus-unknown-member"  # A vote of nobody in the membership.
+    VIEW_TOO_FAR = "consensus-view-too-far"  # A view further above one's own than votes are kept for.
+    VIEW_PASSED = "consensus-view-passed"  # A view that is over, or further below one's own than votes are kept for.
+    NOT_LEADER = "consensus-not-leader"  # A proposal whose leader is not the view's.
+    PROPOSAL_MISMATCH = "consensus-proposal-mismatch"  # A proposal whose vote is not its leader's vote for it.
+    SECOND_PROPOSAL = "consensus-second-proposal"  # Another proposal of one view by its leader.
+    EQUIVOCATION = "consensus-equivocation"  # A member's second, different vote of one kind in one view.
+    BLOCK_NOT_WANTED = "consensus-block-not-wanted"  # A block that nothing names and nobody asked for.
+    WRONG_HEIGHT = "consensus-wrong-height"  # A certified block whose height is not its parent's + 1.
 
 
 @dataclass(frozen=True, slots=True)

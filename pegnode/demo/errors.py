@@ -23,7 +23,7 @@ class DemoReason(Reason):
     """A process has ended that nobody ended."""
     LOGGED_ERROR = "demo-logged-error"
     """A member's log holds an error."""
-    NO_DIRECTORY = "demo-no-directory"
+    NO_DIRECTORY = "demo-no-directory"  # The demo's directory can't be made or used.
     NOT_CLEARED = "demo-not-cleared"
     """A process or the directory is still there."""
 

@@ -22,8 +22,8 @@ class ClientReason(Reason):
 
     NO_COOKIE = "client-no-cookie"
     """No node runs on the data directory, or it may not be read."""
-    NODE_UNREACHABLE = "client-node-unreachable"
-    TIMEOUT = "client-timeout"
+    NODE_UNREACHABLE = "client-node-unreachable"  # Nothing answers where the cookie says.
+    TIMEOUT = "client-timeout"  # The node did not answer in time.
     UNAUTHORIZED = "client-unauthorized"
     """The cookie is another node's."""
     BAD_REPLY = "client-bad-reply"

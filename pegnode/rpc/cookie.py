@@ -23,8 +23,8 @@ class CookieReason(Reason):
 
     MISSING = "cookie-missing"
     """There is no such file: no node runs on this directory."""
-    UNREADABLE = "cookie-unreadable"
-    MALFORMED = "cookie-malformed"
+    UNREADABLE = "cookie-unreadable"  # The file can't be read or written.
+    MALFORMED = "cookie-malformed"  # The file holds no cookie.
 
 
 class CookieError(ReasonedError):

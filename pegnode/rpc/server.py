@@ -44,8 +44,8 @@ KEEP_ALIVE_SECONDS = 60.0
 class ServerReason(Reason):
     """Why the server does not start."""
 
-    NOT_LOOPBACK = "rpc-not-loopback"
-    ADDRESS_IN_USE = "rpc-address-in-use"
+    NOT_LOOPBACK = "rpc-not-loopback"  # It would listen on another address than the loopback's.
+    ADDRESS_IN_USE = "rpc-address-in-use"  # The address can't be listened on, most often because another process does.
 
 
 class ServerError(ReasonedError):

@@ -29,12 +29,12 @@ CURRENT_POLL_S: Final = 0.5
 class ClaimReason(Reason):
     """Why a deposit can't be claimed by hand now."""
 
-    TRANSACTION_UNKNOWN = "claim-transaction-unknown"
-    NO_SUCH_OUTPUT = "claim-no-such-output"
-    WRONG_SCRIPT = "claim-wrong-script"
-    ALREADY_ENTERED = "claim-already-entered"
-    BELOW_MINIMUM = "claim-below-minimum"
-    TOO_FEW_CONFIRMATIONS = "claim-too-few-confirmations"
+    TRANSACTION_UNKNOWN = "claim-transaction-unknown"  # No L1 block that the node knows holds the transaction.
+    NO_SUCH_OUTPUT = "claim-no-such-output"  # The transaction has no such output.
+    WRONG_SCRIPT = "claim-wrong-script"  # The output does not pay the deposit address of that claim script.
+    ALREADY_ENTERED = "claim-already-entered"  # The deposit is claimed already.
+    BELOW_MINIMUM = "claim-below-minimum"  # The output holds less than a deposit must.
+    TOO_FEW_CONFIRMATIONS = "claim-too-few-confirmations"  # The deposit is not deep enough yet.
 
 
 class ClaimRefused(Refusal):

@@ -23,7 +23,7 @@ MAX_REGISTERED: Final = 20_000
 class RegistryReason(Reason):
     """Why a claim script is not registered."""
 
-    CLAIM_SCRIPT_TYPE = "registry-claim-script-type"
+    CLAIM_SCRIPT_TYPE = "registry-claim-script-type"  # The claim script is none of the five types.
 
 
 class RegistrationRefused(Refusal):

@@ -258,7 +258,8 @@ def test_batch_of_another_kind_is_refused(chain: MemoryChain) -> None:
 
 
 def test_batch_that_is_not_due_is_refused(chain: MemoryChain) -> None:
-    assert batch_refusal(chain, Batch(BatchKind.PAYOUT, None, 2_000, b"")) is BatchReason.NOT_DUE
+    batch = Batch(BatchKind.PAYOUT, None, 2_000, b"")
+    assert refusal(chain, chain.with_body(batches=(batch,))) == (BodyReason.BAD_BATCH, BatchReason.NOT_DUE)
 
 
 def test_batch_of_locked_coins_is_refused(chain: MemoryChain) -> None:
