@@ -100,6 +100,22 @@ def parse_endpoint(multiaddr: str) -> Endpoint:
     return Endpoint(host, int(port))
 
 
+def address_group(host: str) -> str:
+    """The address by which connections are counted and rationed: an IPv4 address, or the /64 of an IPv6 one.
+
+    Whoever has one IPv6 address has all of its /64. What is no IP address stands for itself.
+    """
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.IPv6Network((address, 64), strict=False))
+
+
 def multiaddr_of(endpoint: Endpoint) -> str:
     """The multiaddr of an endpoint whose host is an IP address."""
     protocol = "ip6" if ":" in endpoint.host else "ip4"

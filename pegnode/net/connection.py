@@ -24,15 +24,11 @@ class ByteStream(Protocol):
     """An authenticated, encrypted, ordered duplex of bytes."""
 
     async def read(self, limit_bytes: int) -> bytes:
-        """Between 1 and `limit_bytes` bytes; empty at the end. Raises trio.BrokenResourceError."""
+        """Between 1 and `limit_bytes` bytes; empty at the end. Raises trio.BrokenResourceError or RemoteFault."""
         ...
 
     async def write(self, data: bytes) -> None:
-        """Returns when `data` is on its way. Raises trio.BrokenResourceError."""
-        ...
-
-    def backlog_bytes(self) -> int:
-        """What the peer made us buffer below this stream."""
+        """Returns when `data` is on its way. Raises trio.BrokenResourceError or RemoteFault."""
         ...
 
 
@@ -64,7 +60,7 @@ class Owner(Protocol):
 class Connection:
     """One peer's stream from the Hello to the Goodbye.
 
-    is_dialler: whether we dialled, and so greet first. max_backlog_bytes: more than this below the stream is a FLOOD.
+    is_dialler: whether we dialled, and so greet first.
     """
 
     def __init__(
@@ -75,14 +71,12 @@ class Connection:
         limits: LinkLimits,
         *,
         is_dialler: bool,
-        max_backlog_bytes: int,
     ) -> None:
         self._stream = stream
         self._session = session
         self._owner = owner
         self._limits = limits
         self._is_dialler = is_dialler
-        self._max_backlog_bytes = max_backlog_bytes
         self._outbox = Outbox(limits.max_queued_bytes)
         self._departure: Departure | None = None
         self._open = trio.Event()
@@ -151,6 +145,8 @@ class Connection:
                 await self._stream.write(chunk)
         except trio.BrokenResourceError as error:
             self.end(Departure(DropReason.CLOSED, detail=str(error)))
+        except RemoteFault as fault:
+            self.end(Departure(fault.reason, detail=fault.detail))
         finally:
             self._write_ended.set()
 
@@ -162,6 +158,8 @@ class Connection:
             self.end(Departure(DropReason.CLOSED))
         except trio.BrokenResourceError as error:
             self.end(Departure(DropReason.CLOSED, detail=str(error)))
+        except RemoteFault as fault:
+            self.end(Departure(fault.reason, detail=fault.detail))
         finally:
             self._read_ended.set()
 
@@ -201,8 +199,6 @@ class Connection:
         await self._open.wait()
         while True:
             await trio.sleep(self._limits.ping_interval_s)
-            if self._stream.backlog_bytes() > self._max_backlog_bytes:
-                self.end(Departure(DropReason.FLOOD, detail="more buffered than the stream's window allows"))
             try:
                 self._queue(self._session.ping(trio.current_time()))
             except RemoteFault as fault:

@@ -7,22 +7,26 @@ room. When a second connection to the same peer appears, the one dialled by the 
 the same dialler the newer: a restarted peer need not wait until its old connection is found dead.
 
 Nothing that a peer does ends the process, and a socket that says nothing holds no place that another needs: only so
-many connections may be on the way to their Hello, and one more ends the oldest of them.
+many connections may be on the way to their Hello, and one more ends the oldest of the address that has most of them.
+An address that opens connections too fast is not answered, since a handshake takes milliseconds. Who commits a fault
+is kept out for a while, and isn't dialled either.
 """
 
 import logging
 import math
 import random
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import structlog
 import trio
 
-from pegnode.net.address import Endpoint, multiaddr_of, parse_endpoint, peer_id_from_secret
+from pegnode.net.address import Endpoint, address_group, multiaddr_of, parse_endpoint, peer_id_from_secret
+from pegnode.net.allowance import Allowances
 from pegnode.net.connection import Connection, Departure
 from pegnode.net.handshake import Hello
-from pegnode.net.libp2p_link import MAX_BACKLOG_BYTES, LinkUpgrader, SecureLink, SocketConnection
+from pegnode.net.libp2p_link import LinkUpgrader, SecureLink, SocketConnection
 from pegnode.net.peers import PeerTable, Visit
 from pegnode.net.session import LinkLimits, Session
 from pegnode.net.transport import DropReason, PeerAddress, PeerId, PeerRole, RemoteFault, TransportEvent
@@ -31,6 +35,14 @@ if TYPE_CHECKING:
     from trio_typing import TaskStatus
 
 MAX_PENDING_INBOUND = 32
+CONNECTIONS_PER_S = 16.0
+CONNECTIONS_BURST = 128.0
+"""How fast one address may open connections: enough for a federation of 19 on one machine that starts anew."""
+MEMBER_WINDOW_BYTES = 4 * 1024 * 1024
+GUEST_WINDOW_BYTES = 512 * 1024
+"""How much a peer may send that this node has yet to read: from a member a largest frame at once."""
+GUEST_QUEUED_BYTES = 5 * 1024 * 1024
+"""What may wait for one guest, of which there may be many: a largest frame, and something beside it."""
 REDIAL_MIN_S = 0.2
 REDIAL_MAX_S = 5.0
 LASTING_S = 10.0
@@ -64,7 +76,14 @@ class Libp2pHost:
 
     def __init__(self, secret: bytes, settings: HostSettings, rng: random.Random) -> None:
         self._peer_id = peer_id_from_secret(secret)
-        self._limits = settings.limits
+        limits = settings.limits
+        self._limits = limits
+        guest_queued_bytes = min(limits.max_queued_bytes, GUEST_QUEUED_BYTES)
+        self._limits_of = {
+            PeerRole.MEMBER: limits,
+            PeerRole.GUEST: replace(limits, max_queued_bytes=guest_queued_bytes),
+        }
+        self._openings: Allowances[str] = Allowances(CONNECTIONS_PER_S, CONNECTIONS_BURST, trio.current_time)
         self._rng = rng
         self._peers = PeerTable(self._peer_id, settings.members, settings.max_guests)
         self._endpoints = [parse_endpoint(multiaddr) for multiaddr in settings.listen]
@@ -144,6 +163,9 @@ class Libp2pHost:
             if (visit := self._peers.visit(peer)) is not None:
                 await visit.gone.wait()
                 continue
+            if (penalty_s := self._peers.penalty_s(peer)) > 0:
+                await trio.sleep(penalty_s)
+                continue
             if await self._dial(peer, endpoint):
                 delay_s = REDIAL_MIN_S
             await trio.sleep(delay_s * self._rng.uniform(0.5, 1.0))
@@ -161,12 +183,23 @@ class Libp2pHost:
         return visit.announced_s is not None and trio.current_time() - visit.announced_s >= LASTING_S
 
     async def _accept(self, socket: trio.SocketStream) -> None:
+        address = _remote_address(socket)
+        if not self._openings.of(address).take(1):
+            await trio.aclose_forcefully(socket)
+            visit = Visit(self._peers, False, None, lambda: None, address)
+            await self._peers.report(visit, Departure(DropReason.TOO_MANY_CONNECTIONS))
+            return
         if len(self._pending) >= MAX_PENDING_INBOUND:
-            oldest = next(iter(self._pending))
-            self._pending.pop(oldest).cancel()
-        await self._serve(socket, None)
+            self._make_room()
+        await self._serve(socket, None, address)
 
-    async def _serve(self, socket: trio.SocketStream, dialled: PeerId | None) -> Visit:
+    def _make_room(self) -> None:
+        """End the oldest handshake of the address that has most of them under way."""
+        crowd, _ = Counter(visit.address for visit in self._pending).most_common(1)[0]
+        oldest = next(visit for visit in self._pending if visit.address == crowd)
+        self._pending.pop(oldest).cancel()
+
+    async def _serve(self, socket: trio.SocketStream, dialled: PeerId | None, address: str = "") -> Visit:
         """From the socket to the departure, which is reported. Nothing but cancellation gets out."""
         wire = SocketConnection(socket)
         handshake = trio.CancelScope(deadline=trio.current_time() + self._limits.handshake_limit_s)
@@ -176,7 +209,7 @@ class Libp2pHost:
             handshake.deadline = math.inf
             wire.lift_budget()
 
-        visit = Visit(self._peers, dialled is not None, dialled, settle)
+        visit = Visit(self._peers, dialled is not None, dialled, settle, address or _remote_address(socket))
         if dialled is None:
             self._pending[visit] = handshake
         departure = Departure(DropReason.HANDSHAKE_FAILED, detail="no Hello in time")
@@ -197,7 +230,7 @@ class Libp2pHost:
     async def _converse(self, wire: SocketConnection, visit: Visit) -> Departure:
         link = await self._upgrader.secure(wire, visit.peer)
         visit.peer = link.peer
-        self._peers.require_welcome(link.peer, visit.is_dialled)
+        self._peers.require_welcome(visit)
         departure = Departure(DropReason.CLOSED)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(link.run)
@@ -206,20 +239,28 @@ class Libp2pHost:
         return departure
 
     async def _talk(self, link: SecureLink, visit: Visit) -> Departure:
+        role = self._peers.role_of(link.peer)
+        limits = self._limits_of[role]
         try:
-            stream = await link.open_stream()
+            stream = await link.open_stream(MEMBER_WINDOW_BYTES if role is PeerRole.MEMBER else GUEST_WINDOW_BYTES)
         except RemoteFault as fault:
             return Departure(fault.reason, detail=fault.detail)
-        session = Session(self._hello, self._peers.role_of(link.peer), self._limits, trio.current_time())
-        visit.connection = Connection(
-            stream, session, visit, self._limits, is_dialler=visit.is_dialled, max_backlog_bytes=MAX_BACKLOG_BYTES
-        )
+        session = Session(self._hello, role, limits, trio.current_time())
+        visit.connection = Connection(stream, session, visit, limits, is_dialler=visit.is_dialled)
         return await visit.connection.run()
 
 
 def _multiaddr(listener: trio.SocketListener) -> str:
     host, port, *_ = listener.socket.getsockname()
     return multiaddr_of(Endpoint(host, port))
+
+
+def _remote_address(socket: trio.SocketStream) -> str:
+    """Where a connection comes from; empty when it has gone already."""
+    try:
+        return address_group(socket.socket.getpeername()[0])
+    except OSError:
+        return ""
 
 
 def _silence_library() -> None:

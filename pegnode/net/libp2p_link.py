@@ -29,7 +29,7 @@ from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicat
 from libp2p.security.noise.io import MAX_PLAINTEXT_LENGTH
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_PROTOCOL
 from libp2p.security.noise.transport import Transport as NoiseTransport
-from libp2p.stream_muxer.yamux.yamux import HEADER_SIZE, MAX_WINDOW_SIZE, Yamux, YamuxStream
+from libp2p.stream_muxer.yamux.yamux import HEADER_SIZE, MAX_MESSAGE_SIZE, Yamux, YamuxStream
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_PROTOCOL
 from libp2p.transport.upgrader import TransportUpgrader
 from typing_extensions import override
@@ -37,9 +37,8 @@ from typing_extensions import override
 from pegnode.net.transport import DropReason, PeerId, RemoteFault
 
 STREAM_PROTOCOL = TProtocol("/pegnode/1")
-STREAM_WINDOW_BYTES = 4 * 1024 * 1024
-MAX_BACKLOG_BYTES = 2 * MAX_WINDOW_SIZE
-"""Yamux warns about a peer that exceeds its window, and buffers on. Twice the largest window is no honest peer's."""
+BACKLOG_SLACK_BYTES = 512 * 1024
+"""Above the stream's window: the window of a stream before it is widened, and what is under way."""
 _RECEIVE_BYTES = 64 * 1024
 _WRITE_BYTES = MAX_PLAINTEXT_LENGTH - HEADER_SIZE
 """One Yamux frame of this size fills one Noise message."""
@@ -105,39 +104,61 @@ class SocketConnection(ReadWriteCloser):
         return bytes(data)
 
 
+class BoundedYamux(Yamux):
+    """Yamux that ends a connection whose peer sends more than it may.
+
+    Yamux 0.8.1 warns about a peer that exceeds its window, and buffers on, and takes frames of 16 MiB.
+    max_backlog_bytes: what may wait here unread, over all streams.  overflowed: whether the peer exceeded it.
+    """
+
+    max_backlog_bytes = 2 * BACKLOG_SLACK_BYTES
+    overflowed = False
+
+    @override
+    async def _read_data_body(self, length: int) -> bytes:
+        backlog_bytes = sum(len(buffer) for buffer in self.stream_buffers.values())
+        if length > MAX_MESSAGE_SIZE or backlog_bytes + length > self.max_backlog_bytes:
+            self.overflowed = True
+            raise trio.TooSlowError  # of what Yamux catches, the one that ends the connection without more ado
+        return await super()._read_data_body(length)
+
+
 class MuxedStream:
     """Our stream as a `ByteStream`."""
 
-    def __init__(self, stream: YamuxStream, muxer: Yamux) -> None:
+    def __init__(self, stream: YamuxStream, muxer: BoundedYamux) -> None:
         self._stream = stream
         self.muxer = muxer
 
     async def read(self, limit_bytes: int) -> bytes:
-        """Between 1 and `limit_bytes` bytes; empty at the end. Raises trio.BrokenResourceError."""
+        """Between 1 and `limit_bytes` bytes; empty at the end. Raises trio.BrokenResourceError; RemoteFault FLOOD."""
         try:
             return await self._stream.read(limit_bytes)
         except EOFError:
+            self._require_no_flood()
             return b""
         except BaseLibp2pError as error:
+            self._require_no_flood()
             raise trio.BrokenResourceError(str(error)) from error
 
     async def write(self, data: bytes) -> None:
-        """Returns when `data` is on its way. Raises trio.BrokenResourceError."""
+        """Returns when `data` is on its way. Raises trio.BrokenResourceError; RemoteFault FLOOD."""
         try:
             for start in range(0, len(data), _WRITE_BYTES):
                 await self._stream.write(data[start : start + _WRITE_BYTES])
         except BaseLibp2pError as error:
+            self._require_no_flood()
             raise trio.BrokenResourceError(str(error)) from error
 
-    def backlog_bytes(self) -> int:
-        """What waits in the muxer, for this stream or any other that the peer opened."""
-        return sum(len(buffer) for buffer in self.muxer.stream_buffers.values())
+    def _require_no_flood(self) -> None:
+        if self.muxer.overflowed:
+            raise RemoteFault(DropReason.FLOOD, "it sends more than the stream's window allows")
 
 
 class SecureLink:
     """An authenticated connection. `run` must run as long as the link is used; the caller closes the socket."""
 
-    def __init__(self, wire: SocketConnection, secured: ISecureConn, muxer: Yamux) -> None:
+    def __init__(self, wire: SocketConnection, secured: ISecureConn, muxer: BoundedYamux) -> None:
         self.peer = PeerId(secured.get_remote_peer().to_base58())
         self._wire = wire
         self._is_initiator = secured.is_initiator
@@ -151,12 +172,16 @@ class SecureLink:
             _log.debug("muxer failed", peer=self.peer, exc_info=True)
             await self._wire.close()
 
-    async def open_stream(self) -> MuxedStream:
-        """The link's one stream: the dialler opens it. Raises RemoteFault HANDSHAKE_FAILED."""
+    async def open_stream(self, window_bytes: int) -> MuxedStream:
+        """The link's one stream: the dialler opens it. Raises RemoteFault HANDSHAKE_FAILED.
+
+        window_bytes: how much the peer may send that we have yet to read.
+        """
+        self._muxer.max_backlog_bytes = window_bytes + BACKLOG_SLACK_BYTES
         try:
             await self._muxer.event_started.wait()
             stream = await (self._select() if self._is_initiator else self._accept())
-            await _widen(stream)
+            await _widen(stream, window_bytes)
         except Exception as error:
             raise RemoteFault(DropReason.HANDSHAKE_FAILED, _describe(error)) from error
         return MuxedStream(stream, self._muxer)
@@ -177,7 +202,7 @@ class LinkUpgrader:
 
     def __init__(self, secret: bytes) -> None:
         noise = NoiseTransport(create_new_key_pair(secret), noise_privkey=create_new_x25519_key_pair().private_key)
-        self._upgrader = TransportUpgrader({NOISE_PROTOCOL: noise}, {TProtocol(YAMUX_PROTOCOL): Yamux})
+        self._upgrader = TransportUpgrader({NOISE_PROTOCOL: noise}, {TProtocol(YAMUX_PROTOCOL): BoundedYamux})
 
     async def secure(self, wire: SocketConnection, dialled: PeerId | None) -> SecureLink:
         """Authenticate the other end: as `dialled`, or as whoever it proves to be when it dialled us.
@@ -191,12 +216,13 @@ class LinkUpgrader:
             muxer = await self._upgrader.upgrade_connection(secured, secured.get_remote_peer())
         except Exception as error:
             raise RemoteFault(DropReason.HANDSHAKE_FAILED, _describe(error)) from error
-        return SecureLink(wire, secured, cast(Yamux, muxer))
+        return SecureLink(wire, secured, cast(BoundedYamux, muxer))
 
 
-async def _widen(stream: YamuxStream) -> None:
-    """Let the peer send a whole largest frame at once, where Yamux would start with 256 KiB and grow by round trips."""
-    extra_bytes = STREAM_WINDOW_BYTES - stream.target_recv_window
+async def _widen(stream: YamuxStream, window_bytes: int) -> None:
+    """Let the peer send so much at once, and no more: Yamux would start with 256 KiB and grow to 16 MiB."""
+    stream._apply_autotune_epoch = lambda buffered: 0  # type: ignore[method-assign] # the only way to turn it off
+    extra_bytes = window_bytes - stream.target_recv_window
     stream.target_recv_window += extra_bytes
     stream.recv_window += extra_bytes
     await stream.send_window_update(extra_bytes)

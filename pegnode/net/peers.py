@@ -9,6 +9,7 @@ import trio
 
 from pegnode.net.connection import Connection, Departure
 from pegnode.net.handshake import Hello
+from pegnode.net.penalties import FAULTS, Penalties
 from pegnode.net.transport import (
     DropReason,
     FrameReceived,
@@ -23,6 +24,11 @@ from pegnode.net.transport import (
 
 EVENTS_BUFFERED = 16
 """Events that wait for the node; beyond them the peers' bytes wait. Few, since each may hold a frame of 4 MiB."""
+GUEST_ADDRESSES = 4
+"""One address gets at most this fraction of the places for guests, so that one machine can't take all of them."""
+MEMBER_PENALTY_S = (1.0, 30.0)
+GUEST_PENALTY_S = (10.0, 600.0)
+"""For how long a first fault keeps a peer out, and any. A member is known by its key, a guest by its address."""
 
 _log = structlog.get_logger(__name__)
 
@@ -32,6 +38,7 @@ class Visit:
     """One connection, from the socket to the departure; the owner of its `Connection`.
 
     peer: whom we dialled, or who it proved to be.  settle: called once, when the peer is admitted.
+    address: see `address_group`; empty if it is not known.
     announced_s: when `PeerConnected` was told.  gone: set when everything about the departure was told.
     """
 
@@ -39,6 +46,7 @@ class Visit:
     is_dialled: bool
     peer: PeerId | None
     settle: Callable[[], None]
+    address: str = ""
     connection: Connection | None = None
     announced_s: float | None = None
     gone: trio.Event = field(default_factory=trio.Event)
@@ -64,6 +72,11 @@ class PeerTable:
         self._own_id = own_id
         self._members = members
         self._max_guests = max_guests
+        self._max_guests_of_address = max(1, max_guests // GUEST_ADDRESSES)
+        self._penalties: dict[PeerRole, Penalties[str]] = {
+            PeerRole.MEMBER: Penalties(*MEMBER_PENALTY_S),
+            PeerRole.GUEST: Penalties(*GUEST_PENALTY_S),
+        }
         self._visits: dict[PeerId, Visit] = {}
         self._events_in, self.events = trio.open_memory_channel[TransportEvent](EVENTS_BUFFERED)
 
@@ -84,13 +97,21 @@ class PeerTable:
         """The peers with an open connection."""
         return frozenset(peer for peer in self._visits if self.connection(peer) is not None)
 
-    def require_welcome(self, peer: PeerId, is_dialled: bool) -> None:
+    def penalty_s(self, peer: PeerId, address: str = "") -> float:
+        """For how many seconds more a peer is kept out; 0 when it isn't."""
+        role, holder = self._answerable(peer, address)
+        return self._penalties[role].wait_s(holder, trio.current_time())
+
+    def require_welcome(self, visit: Visit) -> None:
         """Raise RemoteFault unless this proven peer may go on to its Hello."""
+        peer, is_dialled = _proven(visit), visit.is_dialled
         if peer == self._own_id:
             _log.warning("a peer has our own key: does a second node run with it?")
             raise RemoteFault(DropReason.DUPLICATE, "our own peer id")
         if not is_dialled and self.role_of(peer) is PeerRole.GUEST and self._max_guests == 0:
             raise RemoteFault(DropReason.UNKNOWN_PEER)
+        if (wait_s := self.penalty_s(peer, visit.address)) > 0:
+            raise RemoteFault(DropReason.BACKING_OFF, f"for {wait_s:.0f} s more")
 
     async def admit(self, visit: Visit) -> None:
         """Enter a visit in the table, in place of an older one if need be. Raises RemoteFault."""
@@ -102,15 +123,18 @@ class PeerTable:
                 other.connection.end(Departure(DropReason.REPLACED))
             await other.gone.wait()
         if self._is_inbound_guest(visit):
-            guests = sum(self._is_inbound_guest(other) for other in self._visits.values())
-            if guests >= self._max_guests:
-                raise RemoteFault(DropReason.TOO_MANY_GUESTS, f"{guests} are here")
+            guests = [other for other in self._visits.values() if self._is_inbound_guest(other)]
+            if len(guests) >= self._max_guests:
+                raise RemoteFault(DropReason.TOO_MANY_GUESTS, f"{len(guests)} are here")
+            alike = sum(other.address == visit.address for other in guests)
+            if alike >= self._max_guests_of_address:
+                raise RemoteFault(DropReason.TOO_MANY_GUESTS, f"{alike} of {visit.address} are here")
         self._visits[peer] = visit
 
     async def announce(self, visit: Visit, hello: Hello) -> None:
         """Tell of an admitted peer, waiting for the node to have room."""
         peer = _proven(visit)
-        await self._tell(PeerConnected(peer, self.role_of(peer), hello.software))
+        await self._tell(PeerConnected(peer, self.role_of(peer), hello.software, visit.address))
         visit.announced_s = trio.current_time()
 
     async def deliver(self, visit: Visit, payload: bytes) -> None:
@@ -119,17 +143,27 @@ class PeerTable:
 
     async def report(self, visit: Visit, departure: Departure) -> None:
         """Tell how a visit ended, and forget it. Of a refusal, only if the node has room."""
-        peer, reason, by_peer = visit.peer, departure.reason, departure.by_peer
-        log = _log.debug if peer is None else _log.info
-        log("connection ended", peer=peer, reason=reason.value, by_peer=by_peer, detail=departure.detail)
+        peer, reason, by_peer, detail = visit.peer, departure.reason, departure.by_peer, departure.detail
+        _log.debug("connection ended", peer=peer, reason=reason.value, by_peer=by_peer, detail=detail)
         if peer is not None and self._visits.get(peer) is visit:
             del self._visits[peer]
+        if peer is not None and reason in FAULTS and not by_peer:
+            role, holder = self._answerable(peer, visit.address)
+            self._penalties[role].punish(holder, trio.current_time())
         if peer is not None and visit.announced_s is not None:
-            await self._tell(PeerDisconnected(peer, reason, by_peer))
+            await self._tell(PeerDisconnected(peer, reason, by_peer, detail))
         else:
             with suppress(trio.WouldBlock, trio.BrokenResourceError):
-                self._events_in.send_nowait(PeerRefused(peer, reason, by_peer))
+                self._events_in.send_nowait(PeerRefused(peer, reason, by_peer, detail, visit.address))
         visit.gone.set()
+
+    def _answerable(self, peer: PeerId, address: str) -> tuple[PeerRole, str]:
+        """Who bears a peer's faults: a member itself, and for a guest, which has as many ids as it likes, its address.
+
+        Without an address it is the guest itself.
+        """
+        role = self.role_of(peer)
+        return role, peer if role is PeerRole.MEMBER or not address else address
 
     def close(self) -> None:
         """Forget everyone, and end the events."""

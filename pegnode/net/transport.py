@@ -36,6 +36,11 @@ class DropReason(Reason):
     UNKNOWN_PEER = "unknown-peer"
     """Its peer id is not on the allow-list, and guests are not admitted."""
     TOO_MANY_GUESTS = "too-many-guests"
+    """The places for guests are taken, or those for guests of its address."""
+    TOO_MANY_CONNECTIONS = "too-many-connections"
+    """Its address opens connections faster than anybody needs to."""
+    BACKING_OFF = "backing-off"
+    """It misbehaved lately, and is kept out for a while: longer each time, never for good."""
     HANDSHAKE_FAILED = "handshake-failed"
     """No authenticated, encrypted stream with a Hello came about in time."""
     WRONG_VERSION = "wrong-version"
@@ -47,9 +52,25 @@ class DropReason(Reason):
     REPLACED = "replaced"
     """A newer connection from the same peer took its place."""
     FRAME_TOO_LARGE = "frame-too-large"
+    """A frame announces more bytes than any may have; nothing of it is read."""
     GARBLED_FRAME = "garbled-frame"
+    """Bytes that are no frame of the protocol."""
     PROTOCOL_VIOLATION = "protocol-violation"
-    """A well-formed message that has no place here."""
+    """A well-formed frame or message that has no place here."""
+    GARBLED_MESSAGE = "garbled-message"
+    """A frame's payload is no message, of a type that is not known, or carries what can't be decoded."""
+    MISPLACED_MESSAGE = "misplaced-message"
+    """A message that such a peer may not send, or an answer that nobody asked for."""
+    FALSE_SIGNATURE = "false-signature"
+    """A vote or certificate that its signers never signed."""
+    FALSE_BLOCKS = "false-blocks"
+    """What it calls final blocks is not what a quorum made final, or is not what it was asked for."""
+    FALSE_TRANSACTION = "false-transaction"
+    """It passed on a transaction that is invalid whatever the chain holds."""
+    FALSE_EVIDENCE = "false-evidence"
+    """It passed on evidence that is false whatever the chains hold."""
+    NO_ANSWER = "no-answer"
+    """It said that it has blocks, and did not answer a request for them in time."""
     SILENT = "silent"
     """Nothing heard for longer than the limit."""
     SLOW_CONSUMER = "slow-consumer"
@@ -88,32 +109,43 @@ class PeerAddress:
 
 @dataclass(frozen=True, slots=True)
 class PeerConnected:
-    """A peer is authenticated, on our chain and at our version. software: what it calls itself, unverified ASCII."""
+    """A peer is authenticated, on our chain and at our version. software: what it calls itself, unverified ASCII.
+
+    address: the network address it comes from, see `address_group`; empty where there is none.
+    """
 
     peer: PeerId
     role: PeerRole
     software: str
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class PeerDisconnected:
-    """The peer is gone; follows `PeerConnected`. by_peer: the reason is the peer's own word, not our finding."""
+    """The peer is gone; follows `PeerConnected`. by_peer: the reason is the peer's own word, not our finding.
+
+    detail: for people, may be empty.
+    """
 
     peer: PeerId
     reason: DropReason
     by_peer: bool = False
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class PeerRefused:
     """A connection ended before `PeerConnected`; left out when the node is too busy to hear it.
 
-    peer: whom we dialled, or who it proved to be; None if it dialled us and proved nothing. by_peer: as above.
+    peer: whom we dialled, or who it proved to be; None if it dialled us and proved nothing. by_peer, detail: as above.
+    address: as in `PeerConnected`.
     """
 
     peer: PeerId | None
     reason: DropReason
     by_peer: bool = False
+    detail: str = ""
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +190,10 @@ class Transport(Protocol):
         ...
 
     def drop(self, peer: PeerId, reason: DropReason) -> None:
-        """End the connection to `peer`, if there is one; `PeerDisconnected` follows."""
+        """End the connection to `peer`, if there is one; `PeerDisconnected` follows.
+
+        A peer that is dropped for a fault (see `pegnode.net.penalties`) is kept out for a while.
+        """
         ...
 
     def round_trip_ms(self, peer: PeerId) -> float | None:

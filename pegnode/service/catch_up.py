@@ -1,15 +1,20 @@
 """Fetching final blocks from peers: how a node that was away, or has no keys, follows the chain.
 
-Theory of operation. One request is out at a time, for what follows the newest block that is known to be final. An
-answer holds consecutive blocks. Those up to one with a finalization of its own are checked against that certificate,
-then applied by all rules, then committed. Those at the end whose finalization is a descendant's come with the headers
-up to that descendant, are applied on the word of its certificate, and are committed when the descendant is.
+Theory of operation. A request asks for what follows the newest block that is known to be final. An answer holds
+consecutive blocks. Those up to one with a finalization of its own are checked against that certificate, then applied by
+all rules, then committed. Those at the end whose finalization is a descendant's come with the headers up to that
+descendant, are applied on the word of its certificate, and are committed when the descendant is. While an answer is
+applied, what follows it is asked for already, of the peer whose turn it is.
 
-Who answers what proves false is dropped. Who brings nothing new is asked last from then on, and not waited for when
-another one could be asked.
+Who has not answered for PATIENCE_S is not waited for any longer when another one can be asked, and who has not for
+ANSWER_TIMEOUT_S is dropped. So is whoever answers what proves false, or what was not asked for. Who brought nothing
+new, little, or late has a demerit, and is asked after those who have fewer; it loses one with each good answer.
 """
 
+import math
+from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
@@ -25,13 +30,12 @@ from pegnode.chain.header import Header
 from pegnode.chain.verdicts import BlockRejected, L1Contradicted, L1Waiting
 from pegnode.net.messages import (
     MAX_BLOCKS_PER_ANSWER,
-    MAX_PROOF_HEADERS,
-    FinalBlock,
     FinalBlocksAnswer,
     FinalBlocksRequest,
     TipMessage,
 )
 from pegnode.net.transport import DropReason, PeerId
+from pegnode.service.block_server import MAX_ANSWER_BYTES, BlockServer
 from pegnode.service.core import NodeCore
 from pegnode.service.peers import Peers
 from pegnode.service.unfinal import UnfinalBlock
@@ -42,12 +46,23 @@ log = structlog.get_logger()
 Body = tuple[Block, bytes]
 """A block with its encoding."""
 
-ANSWER_TIMEOUT_S: Final = 10.0
+PATIENCE_S: Final = 2.0
+ANSWER_TIMEOUT_S: Final = 30.0
+"""A peer that serves many others may take some seconds over an answer, and no honest one takes this long."""
+MAX_UNANSWERED: Final = 3
+"""Requests to one peer at a time; one more may wait with it."""
+STINGY_BYTES: Final = MAX_ANSWER_BYTES // 4
+"""An answer of fewer bytes than this, and fewer blocks than there are, is less than was due."""
 L1_RETRY_S: Final = 1.0
 MEMBER_GRACE_S: Final = 1.0
-"""How long a member waits before it asks: what consensus is about to decide comes without asking."""
-MAX_ANSWER_BYTES: Final = 2_000_000
-"""Blocks are added to an answer as long as it stays below this; a single one may be larger."""
+GRACE_BLOCKS: Final = 2
+"""How long a member that is no further behind waits before it asks: what consensus is about to decide comes unasked."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    first_height: int
+    asked_s: float
 
 
 class CatchUp:
@@ -57,15 +72,19 @@ class CatchUp:
         self._core = core
         self._peers = peers
         self._is_member = peers.member_of(peers.transport.peer_id) is not None
+        self._server = BlockServer(core, peers)
         self._tips: dict[PeerId, int] = {}
-        self._failures: dict[PeerId, int] = {}
-        self._asked: PeerId | None = None
-        self._waiting = trio.CancelScope()
+        self._demerits: dict[PeerId, int] = {}
+        self._unanswered: dict[PeerId, deque[_Request]] = {}
+        self._turns: dict[PeerId, int] = {}
+        self._turn = 0
+        self._expected: set[int] = set()
+        self._answers: dict[int, tuple[PeerId, FinalBlocksAnswer]] = {}
         self._proven: BlockHash | None = None
-        self._answers_out, self._answers = trio.open_memory_channel[tuple[PeerId, FinalBlocksAnswer]](4)
+        self._changed = trio.Event()
         self._wanted = trio.Event()
+        self._hurry = trio.Event()
         peers.on_message(TipMessage, self._receive_tip, from_guests=True)
-        peers.on_message(FinalBlocksRequest, self._answer, from_guests=True)
         peers.on_message(FinalBlocksAnswer, self._receive_answer, from_guests=True, is_free=True)
         peers.on_connected(self._tell_tip)
         peers.on_disconnected(self._forget)
@@ -110,63 +129,56 @@ class CatchUp:
 
     def _forget(self, peer: PeerId) -> None:
         self._tips.pop(peer, None)
+        self._unanswered.pop(peer, None)
         if self._peers.member_of(peer) is None:
-            self._failures.pop(peer, None)
+            self._demerits.pop(peer, None)
+            self._turns.pop(peer, None)
+        self._changed.set()
 
     def _receive_tip(self, peer: PeerId, message: TipMessage) -> None:
+        behind = message.height - self._core.store.tip.header.height
+        is_first = peer not in self._tips
         self._tips[peer] = message.height
-        if message.height > self._core.store.tip.header.height:
+        if behind > 0:
             self._wanted.set()
-        asked, best = self._asked, self._best_peer()
-        if asked is not None and best is not None and self._failures.get(best, 0) < self._failures.get(asked, 0):
-            self._waiting.cancel()
-
-    # What others miss
-
-    def _answer(self, peer: PeerId, message: FinalBlocksRequest) -> None:
-        """Serve consecutive blocks and their proof, all of which fits one message."""
-        store = self._core.store
-        blocks: list[FinalBlock] = []
-        size, height = 0, message.first_height
-        while height > 0 and len(blocks) < MAX_BLOCKS_PER_ANSWER:
-            block = store.block_at(height)
-            if block is None or (blocks and size + len(block) > MAX_ANSWER_BYTES):
-                break
-            blocks.append(FinalBlock(block, store.certificate_at(height) or b""))
-            size += len(block)
-            height += 1
-        headers, certificate = self._proof(height) if blocks and not blocks[-1].certificate else ((), b"")
-        self._peers.send(peer, FinalBlocksAnswer(message.first_height, tuple(blocks), headers, certificate))
-
-    def _proof(self, height: int) -> tuple[tuple[bytes, ...], bytes]:
-        """The headers from `height` up to one with a finalization, and that; nothing when they are too many."""
-        store = self._core.store
-        certified = store.certified_height_from(height)
-        if certified is None or certified - height >= MAX_PROOF_HEADERS:
-            return (), b""
-        headers = [store.header_at(between) for between in range(height, certified + 1)]
-        return tuple(header.encode() for header in headers if header), store.certificate_at(certified) or b""
-
-    # What is missing here
+            if is_first or behind > GRACE_BLOCKS:
+                self._hurry.set()
+        self._changed.set()
 
     def _receive_answer(self, peer: PeerId, message: FinalBlocksAnswer) -> None:
-        if peer == self._asked:
-            self._asked = None
-            self._answers_out.send_nowait((peer, message))
-        else:
-            self._peers.charge(peer, sum(len(item.block) for item in message.blocks))
+        requests = self._unanswered.get(peer)
+        if not requests or requests[0].first_height != message.first_height:
+            self._peers.drop(peer, DropReason.MISPLACED_MESSAGE, "final blocks that were not asked for")
+            return
+        requests.popleft()
+        if message.first_height in self._expected:
+            self._answers.setdefault(message.first_height, (peer, message))
+            self._changed.set()
 
     async def run(self) -> None:
-        """Catch up whenever a peer is ahead, for ever."""
+        """Catch up whenever a peer is ahead, and serve those who are behind, for ever."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._server.run)
+            nursery.start_soon(self._drop_the_silent)
+            await self._follow()
+
+    async def _follow(self) -> None:
         while True:
             await self._wanted.wait()
             if self._is_member:
-                await trio.sleep(MEMBER_GRACE_S)
-            self._wanted = trio.Event()
-            while (peer := self._best_peer()) is not None:
-                if not await self._ask(peer):
-                    self._tips.pop(peer, None)
-                    self._failures[peer] = self._failures.get(peer, 0) + 1
+                with trio.move_on_after(MEMBER_GRACE_S):
+                    await self._hurry.wait()
+            self._wanted, self._hurry = trio.Event(), trio.Event()
+            while self._best_peer(self._next_height()) is not None:
+                await self._fetch()
+
+    async def _drop_the_silent(self) -> None:
+        while True:
+            await trio.sleep(1.0)
+            before_s = trio.current_time() - ANSWER_TIMEOUT_S
+            for peer, requests in list(self._unanswered.items()):
+                if requests and requests[0].asked_s <= before_s:
+                    self._peers.drop(peer, DropReason.NO_ANSWER, f"asked for blocks from {requests[0].first_height} on")
 
     def _next_height(self) -> int:
         """What to ask for: the height after the newest block that is known to be final."""
@@ -177,32 +189,88 @@ class CatchUp:
         newest = self._core.store.tip.header if proven is None else proven.block.header
         return newest.height + 1
 
-    def _best_peer(self) -> PeerId | None:
-        """A connected peer that says it is ahead: of those that failed least, a member, and the highest.
+    def _best_peer(self, height: int, but: frozenset[PeerId] = frozenset()) -> PeerId | None:
+        """A connected peer that says it has a block: of those with the fewest demerits, a member, whose turn it is.
 
         So whoever boasts of blocks that it doesn't send is asked last, however often it boasts.
         """
-        wanted = self._next_height()
-        ahead = [
-            (-self._failures.get(peer, 0), self._peers.member_of(peer) is not None, height, peer)
-            for peer, height in self._tips.items()
-            if height >= wanted
+        able = [
+            (self._demerits.get(peer, 0), self._peers.member_of(peer) is None, self._turns.get(peer, 0), peer)
+            for peer, tip in self._tips.items()
+            if tip >= height and peer not in but and len(self._unanswered.get(peer, ())) < MAX_UNANSWERED
         ]
-        return max(ahead)[-1] if ahead else None
+        return min(able)[-1] if able else None
 
-    async def _ask(self, peer: PeerId) -> bool:
-        """One request to `peer`; whether it brought this node forward."""
+    def _request(self, peer: PeerId, first_height: int) -> None:
+        self._turn += 1
+        self._turns[peer] = self._turn
+        self._expected.add(first_height)
+        self._unanswered.setdefault(peer, deque()).append(_Request(first_height, trio.current_time()))
+        self._peers.send(peer, FinalBlocksRequest(first_height))
+
+    def _asked(self, first_height: int) -> dict[PeerId, float]:
+        """Who has yet to answer a request, and when it was asked."""
+        return {
+            peer: request.asked_s
+            for peer, requests in self._unanswered.items()
+            for request in requests
+            if request.first_height == first_height
+        }
+
+    async def _fetch(self) -> None:
+        """One answer, from whoever brings it first, applied."""
         wanted = self._next_height()
-        self._asked = peer
-        self._peers.send(peer, FinalBlocksRequest(wanted))
-        with trio.move_on_after(ANSWER_TIMEOUT_S) as self._waiting:
-            sender, answer = await self._answers.receive()
-        self._asked = None
-        if self._waiting.cancelled_caught:
-            log.info("no answer to a request for blocks", peer=peer, first_height=wanted)
+        self._expected &= {wanted}
+        self._answers = {height: answer for height, answer in self._answers.items() if height == wanted}
+        answered = await self._await_answer(wanted)
+        if answered is None:
+            return
+        peer, answer = answered
+        following = wanted + len(answer.blocks)
+        another = self._best_peer(following)
+        if answer.blocks and another is not None and self._is_as_good(another, peer):
+            self._request(another, following)
+        due = min(MAX_BLOCKS_PER_ANSWER, self._tips.get(peer, 0) + 1 - wanted)
+        await self._apply(peer, answer)
+        if self._next_height() <= wanted:
+            self._tips.pop(peer, None)
+            self._add_demerit(peer)
+        elif len(answer.blocks) < due and sum(len(item.block) for item in answer.blocks) < STINGY_BYTES:
+            self._add_demerit(peer)
         else:
-            await self._apply(sender, answer)
-        return self._next_height() > wanted
+            self._demerits[peer] = max(0, self._demerits.get(peer, 0) - 1)
+
+    async def _await_answer(self, wanted: int) -> tuple[PeerId, FinalBlocksAnswer] | None:
+        """The answer for a height, asking one peer after the other; None when nobody is left who could have it."""
+        tried: set[PeerId] = set()
+        late: set[PeerId] = set()
+        while wanted not in self._answers:
+            self._changed = trio.Event()
+            asked = self._asked(wanted)
+            tried |= asked.keys()
+            awaited = {peer: asked_s for peer, asked_s in asked.items() if peer not in late}
+            another = self._best_peer(wanted, frozenset(tried))
+            if another is not None and not any(self._is_as_good(peer, another) for peer in awaited):
+                self._request(another, wanted)
+                continue
+            if not asked:
+                return None
+            with trio.move_on_at(min(awaited.values(), default=math.inf) + PATIENCE_S) as waiting:
+                await self._changed.wait()
+            if waiting.cancelled_caught:
+                slow = min(awaited, key=awaited.__getitem__)
+                late.add(slow)
+                self._add_demerit(slow)
+                log.info("no answer to a request for blocks yet", peer=slow, first_height=wanted)
+        await trio.lowlevel.checkpoint()
+        return self._answers.pop(wanted)
+
+    def _is_as_good(self, one: PeerId, other: PeerId) -> bool:
+        return self._demerits.get(one, 0) <= self._demerits.get(other, 0)
+
+    def _add_demerit(self, peer: PeerId) -> None:
+        if peer in self._peers.transport.connected() or self._peers.member_of(peer) is not None:
+            self._demerits[peer] = self._demerits.get(peer, 0) + 1
 
     async def _apply(self, peer: PeerId, answer: FinalBlocksAnswer) -> None:
         """Apply the parts of an answer, each as far as one certificate proves it."""
@@ -221,8 +289,7 @@ class CatchUp:
                 if await self._keep_all(part):
                     self._proven = part[-1][0].header.hash
         except (MalformedError, VoteRejected) as fault:
-            log.warning("peer sent bad final blocks", peer=peer, detail=str(fault))
-            self._peers.drop(peer, DropReason.PROTOCOL_VIOLATION)
+            self._peers.drop(peer, DropReason.FALSE_BLOCKS, str(fault))
 
     def _check_proof(self, headers: Sequence[Header], data: bytes) -> None:
         """Raise unless the headers are a chain and the certificate finalizes the last of them."""

@@ -7,6 +7,7 @@ before the network is read again, so the queue holds no more than one message of
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Final, assert_never
 
@@ -19,6 +20,7 @@ from federation.certificate import Certificate, Vote, VoteKind
 from federation.journal import Journal
 from federation.signer import Signer
 from pegnode.chain.block import Block
+from pegnode.chain.header import HEADER_SIZE, Header
 from pegnode.consensus import actions as act
 from pegnode.consensus import events as ev
 from pegnode.consensus.machine import Simplex
@@ -29,7 +31,7 @@ from pegnode.net.messages import (
     ProposalMessage,
     VotesMessage,
 )
-from pegnode.net.transport import PeerId
+from pegnode.net.transport import DropReason, PeerId
 from pegnode.service.core import NodeCore
 from pegnode.service.judge import Judge
 from pegnode.service.peers import Peers
@@ -83,6 +85,7 @@ class ConsensusDriver:
         self._last_vote_views: dict[int, int] = {}
         self._own_notarize: dict[int, Vote] = {}
         self._judging: set[BlockHash] = set()
+        self._requests: Counter[tuple[PeerId, BlockHash]] = Counter()
         self._wake_at_ms: int | None = None
         self._events_out, self._events = trio.open_memory_channel[tuple[ev.Event, Body | None]](math.inf)
         peers.on_message(ProposalMessage, self._receive_proposal, from_guests=False)
@@ -90,6 +93,7 @@ class ConsensusDriver:
         peers.on_message(CertificatesMessage, self._receive_certificates, from_guests=False)
         peers.on_message(BlockRequest, self._answer_block_request, from_guests=False)
         peers.on_message(BlockAnswer, self._receive_block, from_guests=False)
+        peers.on_disconnected(self._forget_requests)
         core.on_final(self._after_final)
 
     @property
@@ -112,16 +116,24 @@ class ConsensusDriver:
     # What peers send
 
     def _receive_proposal(self, peer: PeerId, message: ProposalMessage) -> None:
-        block = Block.decode_whole(message.block)
+        header = Header.decode(message.block[:HEADER_SIZE])
         vote = Vote.decode(message.vote)
         justification = [Certificate.decode(data) for data in message.justification]
-        if (vote.kind, vote.block_hash) != (VoteKind.NOTARIZE, block.header.hash):
+        if (vote.kind, vote.block_hash) != (VoteKind.NOTARIZE, header.hash):
             raise MalformedError("a proposal comes with its leader's vote for it")
         if not self._checks.is_genuine(peer, vote):
             return
+        body = self._decoded(header, message.block)
         # By themselves, since a proposal that is refused would take them with it.
-        if self._take_certificates(peer, justification):
-            self._feed(ev.ProposalReceived(self._info(block), vote), (block, message.block))
+        if self._take_certificates(peer, justification) and body is not None:
+            self._feed(ev.ProposalReceived(self._info(body[0]), vote), body)
+
+    def _decoded(self, header: Header, data: bytes) -> Body | None:
+        """A proposed block, from memory if the same bytes came before; None when its view is past."""
+        if self._machine.is_started and header.view <= self._machine.final_view:
+            return None
+        known = self._bodies.get(header.hash)
+        return known if known is not None and known[1] == data else (Block.decode_whole(data), data)
 
     def _receive_votes(self, peer: PeerId, message: VotesMessage) -> None:
         for data in message.votes:
@@ -146,8 +158,21 @@ class ConsensusDriver:
         _, data = self._bodies.get(block_hash, (None, None))
         self._peers.send(peer, BlockAnswer(block_hash, data or self._core.store.block_by_hash(block_hash) or b""))
 
-    def _receive_block(self, _: PeerId, message: BlockAnswer) -> None:
-        if not message.block:
+    def _request_block(self, block_hash: BlockHash) -> None:
+        for peer in self._peers.to_members(BlockRequest(block_hash)):
+            self._requests[peer, block_hash] += 1
+
+    def _forget_requests(self, peer: PeerId) -> None:
+        self._requests = Counter({key: count for key, count in self._requests.items() if key[0] != peer})
+
+    def _receive_block(self, peer: PeerId, message: BlockAnswer) -> None:
+        key = (peer, BlockHash(message.block_hash))
+        if not self._requests[key]:
+            self._peers.drop(peer, DropReason.MISPLACED_MESSAGE, "a block that was not asked for")
+            return
+        self._requests[key] -= 1
+        self._requests = +self._requests
+        if not message.block or key[1] in self._bodies:
             return
         block = Block.decode_whole(message.block)
         if block.header.hash != message.block_hash:
@@ -240,7 +265,7 @@ class ConsensusDriver:
             case act.SendProposal():
                 self._send_proposal(action)
             case act.RequestBlock(block_hash):
-                self._peers.to_members(BlockRequest(block_hash))
+                self._request_block(block_hash)
             case act.Build():
                 nursery.start_soon(self._build, action)
             case act.Validate(block_hash):

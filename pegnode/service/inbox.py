@@ -1,6 +1,7 @@
 """What peers hand in and nobody has judged yet: bounded for each peer, and taken from all of them in turn."""
 
 from collections import OrderedDict, deque
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 import trio
@@ -8,6 +9,14 @@ import trio
 from pegnode.net.transport import PeerId
 
 T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Heap(Generic[T]):
+    """What waits of one peer, and its size."""
+
+    items: deque[tuple[T, int]] = field(default_factory=deque)
+    size_bytes: int = 0
 
 
 class Inbox(Generic[T]):
@@ -19,16 +28,17 @@ class Inbox(Generic[T]):
     def __init__(self, max_items: int, max_bytes: int) -> None:
         self._max_items = max_items
         self._max_bytes = max_bytes
-        self._waiting: OrderedDict[PeerId, deque[tuple[T, int]]] = OrderedDict()
+        self._waiting: OrderedDict[PeerId, _Heap[T]] = OrderedDict()
         self._changed = trio.Event()
 
     def put(self, peer: PeerId, item: T, size_bytes: int) -> bool:
         """Let an item wait; False, and nothing changed, when its sender has no room left."""
-        items = self._waiting.get(peer, deque())
-        if len(items) >= self._max_items or size_bytes + sum(size for _, size in items) > self._max_bytes:
+        heap = self._waiting.get(peer) or _Heap()
+        if len(heap.items) >= self._max_items or heap.size_bytes + size_bytes > self._max_bytes:
             return False
-        items.append((item, size_bytes))
-        self._waiting[peer] = items
+        heap.items.append((item, size_bytes))
+        heap.size_bytes += size_bytes
+        self._waiting[peer] = heap
         self._changed.set()
         return True
 
@@ -37,10 +47,11 @@ class Inbox(Generic[T]):
         while not self._waiting:
             self._changed = trio.Event()
             await self._changed.wait()
-        peer, items = self._waiting.popitem(last=False)
-        item, _ = items.popleft()
-        if items:
-            self._waiting[peer] = items
+        peer, heap = self._waiting.popitem(last=False)
+        item, size_bytes = heap.items.popleft()
+        heap.size_bytes -= size_bytes
+        if heap.items:
+            self._waiting[peer] = heap
         return peer, item
 
     def forget(self, peer: PeerId) -> None:
@@ -48,4 +59,4 @@ class Inbox(Generic[T]):
         self._waiting.pop(peer, None)
 
     def __len__(self) -> int:
-        return sum(len(items) for items in self._waiting.values())
+        return sum(len(heap.items) for heap in self._waiting.values())

@@ -23,9 +23,9 @@ from bridge.l1.errors import L1Error
 from pegnode.chain.transactions import TransactionRule
 from pegnode.mempool.evidence_pool import EvidencePoolReason
 from pegnode.mempool.pool import PoolReason
+from pegnode.net.allowance import Allowance
 from pegnode.net.messages import MAX_ITEMS, EvidenceMessage, RegistrationsMessage, TransactionsMessage
 from pegnode.net.transport import DropReason, PeerId
-from pegnode.service.allowance import Allowance
 from pegnode.service.core import NodeCore
 from pegnode.service.inbox import Inbox
 from pegnode.service.peers import Peers
@@ -57,12 +57,16 @@ RELAY_AGAIN_BYTES: Final = 500_000
 """What still waits is sent again this often, oldest first and up to so much: a peer may have been away."""
 REST_AFTER_S: Final = 0.005
 """Work of less than this goes on without a rest."""
+MAX_REST_S: Final = 1.0
 FALSE_EVERYWHERE: Final = frozenset(
     {
         EvidenceReason.MALFORMED,
         EvidenceReason.NOT_STRIPPED,
         EvidenceReason.TRANSACTION_SIZE_64,
         EvidenceReason.BAD_PROOF,
+        EvidenceReason.PROOF_TRUNCATED,
+        EvidenceReason.PROOF_LEFTOVER,
+        EvidenceReason.NEEDLESS_BRANCH,
         EvidenceReason.PROOF_COUNT_MISMATCH,
         EvidenceReason.DUPLICATED_HASHES,
         EvidenceReason.PADDING_BITS,
@@ -132,7 +136,7 @@ class Relay:
     def _receive_transactions(self, peer: PeerId, message: TransactionsMessage) -> None:
         for data in message.transactions:
             if not self._waits(data) and not self._transactions.put(peer, (data, 0), len(data)):
-                log.info("more transactions than one peer may hand in at once", peer=peer)
+                log.debug("more transactions than one peer may hand in at once", peer=peer)
                 return
 
     def _waits(self, data: bytes) -> bool:
@@ -157,7 +161,7 @@ class Relay:
 
     def _after_rejection(self, peer: PeerId, data: bytes, tries: int, rejected: Rejected) -> None:
         if rejected.reason in FALSE_EVERYWHERE:
-            self._condemn(peer, rejected)
+            self._condemn(peer, DropReason.FALSE_TRANSACTION, rejected)
         elif rejected.reason is TransactionRule.MISSING_INPUT:
             self._keep_orphan(peer, data, tries)
         elif rejected.reason is not PoolReason.ALREADY_WAITING:
@@ -202,22 +206,25 @@ class Relay:
     def _receive_evidence(self, peer: PeerId, message: EvidenceMessage) -> None:
         for data in message.evidence:
             if not self._evidence.put(peer, Evidence.decode(data), len(data)):
-                log.info("more evidence than one peer may hand in at once", peer=peer)
+                log.debug("more evidence than one peer may hand in at once", peer=peer)
                 return
 
     async def _judge_evidence(self) -> None:
         while True:
             peer, evidence = await self._evidence.take()
+            started_s = trio.current_time()
             try:
                 txid = await self._take_evidence(evidence, peer)
                 log.debug("evidence waits", l1_txid=hash_to_hex(txid))
             except Rejected as refused:
                 if refused.reason in FALSE_EVERYWHERE:
-                    self._condemn(peer, refused)
+                    self._condemn(peer, DropReason.FALSE_EVIDENCE, refused)
                 elif refused.reason is not EvidencePoolReason.ALREADY_WAITING:
                     log.debug("relayed evidence refused", reason=refused.reason, detail=refused.detail)
             except L1Error as outage:
                 log.info("evidence not taken: L1 can't be asked", detail=str(outage))
+            # The Bitcoin node's time counts too: those who vote ask it as well.
+            await trio.sleep(min(MAX_REST_S, trio.current_time() - started_s))
 
     # Registrations
 
@@ -231,7 +238,7 @@ class Relay:
         registry = self._core.registry
         unknown = [Script(data) for data in message.claim_scripts if Script(data) not in registry]
         if not self._registrations_of(peer).take(len(unknown)):
-            log.info("more registrations than may be handed in at once", peer=peer, count=len(unknown))
+            log.debug("more registrations than may be handed in at once", peer=peer, count=len(unknown))
             return
         try:
             new = registry.add(unknown)
@@ -249,11 +256,9 @@ class Relay:
 
     # Peers
 
-    def _condemn(self, peer: PeerId, rejected: Rejected) -> None:
-        log.warning(
-            "peer passed on what is false everywhere", peer=peer, reason=rejected.reason, detail=rejected.detail
-        )
-        self._peers.drop(peer, DropReason.PROTOCOL_VIOLATION)
+    def _condemn(self, peer: PeerId, reason: DropReason, rejected: Rejected) -> None:
+        """Drop a peer that passed on what is false everywhere; the rest of what it handed in is not looked at."""
+        self._peers.drop(peer, reason, str(rejected))
         self._transactions.forget(peer)
         self._evidence.forget(peer)
 

@@ -8,16 +8,13 @@ one statement, of which the first tells all.
 from collections.abc import Sequence
 from typing import Final
 
-import structlog
 import trio
 
 from federation.certificate import Certificate, Vote, VoteKind, VoteRejected, verify_certificate, verify_vote
 from pegnode.chain.parameters import ChainRules
+from pegnode.net.allowance import Allowance
 from pegnode.net.transport import DropReason, PeerId
-from pegnode.service.allowance import Allowance
 from pegnode.service.peers import Peers
-
-log = structlog.get_logger()
 
 CHECKS_PER_S: Final = 1_000
 CHECKS_BURST: Final = 50_000
@@ -75,10 +72,8 @@ class SignatureChecks:
         allowance = self._allowances.setdefault(peer, Allowance(CHECKS_PER_S, CHECKS_BURST, trio.current_time))
         if allowance.take(checks):
             return True
-        log.warning("member floods with signatures", peer=peer, member=self._peers.member_of(peer))
-        self._peers.drop(peer, DropReason.FLOOD)
+        self._peers.drop(peer, DropReason.FLOOD, "more signatures to check than its allowance")
         return False
 
     def _condemn(self, peer: PeerId, rejected: VoteRejected) -> None:
-        log.warning("bad vote or certificate", peer=peer, reason=rejected.reason, detail=rejected.detail)
-        self._peers.drop(peer, DropReason.PROTOCOL_VIOLATION)
+        self._peers.drop(peer, DropReason.FALSE_SIGNATURE, str(rejected))

@@ -13,6 +13,7 @@ from libp2p.custom_types import TProtocol
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.peer.id import ID
 from libp2p.security.insecure.transport import PLAINTEXT_PROTOCOL_ID, InsecureTransport
+from libp2p.stream_muxer.exceptions import MuxedStreamError
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_PROTOCOL
 from libp2p.stream_muxer.yamux.yamux import Yamux
 from libp2p.transport.exceptions import SecurityUpgradeFailure
@@ -20,8 +21,16 @@ from libp2p.transport.upgrader import TransportUpgrader
 
 from pegnode.net.address import parse_peer_address
 from pegnode.net.framing import FrameKind, encode_frame
-from pegnode.net.libp2p_host import MAX_PENDING_INBOUND, HostSettings, Libp2pHost
-from pegnode.net.libp2p_link import MAX_BACKLOG_BYTES, SocketConnection
+from pegnode.net.libp2p_host import (
+    CONNECTIONS_BURST,
+    GUEST_WINDOW_BYTES,
+    MAX_PENDING_INBOUND,
+    MEMBER_WINDOW_BYTES,
+    HostSettings,
+    Libp2pHost,
+)
+from pegnode.net.libp2p_link import BACKLOG_SLACK_BYTES, LinkUpgrader, SocketConnection
+from pegnode.net.peers import MEMBER_PENALTY_S
 from pegnode.net.transport import PeerConnected, PeerRole, RemoteFault, Transport
 from tests.functional.transport_fleet import CHAIN_ID, Node, client, fleet
 from tests.functional.transport_process import ANSWER, ECHO
@@ -66,7 +75,7 @@ async def test_killed_member_returns_with_its_key_and_port(victim: int) -> None:
         others = [node for node in nodes if node is not killed]
         killed.signal(signal.SIGKILL)
         for node in others:
-            await node.expect("disconnected", peer=killed.peer, reason="closed", within_s=3)
+            await node.expect("disconnected", peer=killed.peer, reason="closed")
             assert await node.send(killed, text="to nobody") == [False]
         await ships.start(killed, nodes, dial=nodes)
         for node in others:
@@ -244,16 +253,20 @@ async def test_faulty_frame_drops_the_peer_by_reason(bytes_sent: bytes, reason: 
         assert await node.is_well()
 
 
-async def test_peer_that_fills_a_stream_of_its_own_is_dropped_for_flooding() -> None:
+@pytest.mark.parametrize(
+    ("role", "window_bytes"), [(PeerRole.MEMBER, MEMBER_WINDOW_BYTES), (PeerRole.GUEST, GUEST_WINDOW_BYTES)]
+)
+async def test_peer_that_fills_a_stream_of_its_own_is_dropped_for_flooding(role: PeerRole, window_bytes: int) -> None:
     async with fleet() as ships:
         node, member = Node(), Node()
-        await ships.start(node, [node, member])
+        await ships.start(node, [node, member] if role is PeerRole.MEMBER else [node], max_guests=1)
         async with client(node, member.secret) as peer:
-            await peer.greet(PeerRole.MEMBER)
+            await peer.greet(role)
             await node.expect("connected", peer=member.peer)
             extra = await peer.stream.muxer.open_stream()
-            extra.send_window = 2 * MAX_BACKLOG_BYTES  # whatever the host's window is
-            await extra.write(bytes(MAX_BACKLOG_BYTES + 1))
+            extra.send_window = 2**40  # whatever the host's window is
+            with suppress(MuxedStreamError):
+                await extra.write(bytes(window_bytes + 2 * BACKLOG_SLACK_BYTES))
             await node.expect("disconnected", peer=member.peer, reason="flood")
 
 
@@ -294,6 +307,96 @@ async def test_mute_sockets_do_not_keep_a_member_out() -> None:
         await low.expect("connected", peer=high.peer)
         for socket in sockets:
             await socket.aclose()
+
+
+async def test_address_that_connects_too_fast_is_not_answered_and_keeps_no_other_out() -> None:
+    async with fleet() as ships:
+        node, member = Node(), Node()
+        await ships.start(node, [node, member], handshake_limit_s=3600.0)
+        sockets = [await connect_from("127.0.0.2", node) for _ in range(int(CONNECTIONS_BURST) + 1)]
+        await node.expect("refused", peer=None, reason="too-many-connections")
+        async with client(node, member.secret) as peer:
+            await peer.greet(PeerRole.MEMBER)
+            await node.expect("connected", peer=member.peer)
+        for socket in sockets:
+            socket.close()
+
+
+async def test_half_open_sockets_of_one_address_end_no_handshake_of_another() -> None:
+    async with fleet() as ships:
+        node, member = Node(), Node()
+        await ships.start(node, [node, member], handshake_limit_s=3600.0)
+        async with client(node, member.secret) as peer:
+            sockets = [await connect_from("127.0.0.2", node) for _ in range(MAX_PENDING_INBOUND + 10)]
+            for _ in range(10):
+                await node.expect("refused", peer=None, reason="handshake-failed")
+            await peer.greet(PeerRole.MEMBER)
+            await node.expect("connected", peer=member.peer)
+        for socket in sockets:
+            socket.close()
+
+
+async def test_peer_that_committed_a_fault_is_kept_out_for_a_while() -> None:
+    async with fleet() as ships:
+        node, member, friend = Node(), Node(), Node()
+        await ships.start(node, [node, member, friend], max_guests=1)
+        for secret, role in ((member.secret, PeerRole.MEMBER), (secrets.token_bytes(32), PeerRole.GUEST)):
+            for _ in range(2):
+                async with client(node, secret) as peer:
+                    await peer.greet(role)
+                    await node.expect("connected")
+                    await peer.stream.write(bytes(4))
+                    assert await peer.goodbye() == "garbled-frame"
+                with suppress(RemoteFault, ExceptionGroup):
+                    async with client(node, secret):
+                        pass
+                await node.expect("refused", reason="backing-off")
+                if role is PeerRole.GUEST:
+                    break
+                await trio.sleep(MEMBER_PENALTY_S[0])
+        async with client(node, friend.secret) as peer:
+            await peer.greet(PeerRole.MEMBER)
+            await node.expect("connected", peer=friend.peer)
+
+
+HALF_HANDSHAKES = {
+    "nothing": b"",
+    "half of the first line": b"\x13/multi",
+    "multistream": b"\x13/multistream/1.0.0\n",
+    "noise chosen": b"\x13/multistream/1.0.0\n\x07/noise\n",
+    "half of noise's first message": b"\x13/multistream/1.0.0\n\x07/noise\n\x00\x20" + bytes(16),
+    "noise's first message": b"\x13/multistream/1.0.0\n\x07/noise\n\x00\x20" + bytes(range(1, 33)),
+}
+
+
+async def test_handshake_that_stops_at_any_step_is_ended_by_reason() -> None:
+    async with fleet() as ships:
+        node, member = Node(), Node()
+        await ships.start(node, [node, member], handshake_limit_s=1.0)
+        sockets = []
+        for sent in HALF_HANDSHAKES.values():
+            sockets.append(await trio.open_tcp_stream(node.endpoint.host, node.endpoint.port))
+            await sockets[-1].send_all(sent)
+        for _ in HALF_HANDSHAKES:
+            await node.expect("refused", peer=None, reason="handshake-failed")
+        # Noise is through: from here on the peer is known by name.
+        socket = await trio.open_tcp_stream(node.endpoint.host, node.endpoint.port)
+        link = await LinkUpgrader(member.secret).secure(SocketConnection(socket), node.peer)
+        await node.expect("refused", peer=member.peer, reason="handshake-failed")
+        assert link.peer == node.peer
+        for each in (*sockets, socket):
+            await each.aclose()
+        async with client(node, member.secret) as peer:
+            await peer.greet(PeerRole.MEMBER)
+            await node.expect("connected", peer=member.peer)
+
+
+async def connect_from(address: str, node: Node) -> trio.socket.SocketType:
+    """A connection to a node from another address of this machine."""
+    socket = trio.socket.socket()
+    await socket.bind((address, 0))
+    await socket.connect((node.endpoint.host, node.endpoint.port))
+    return socket
 
 
 async def test_silent_handshake_is_ended_when_its_time_is_up() -> None:

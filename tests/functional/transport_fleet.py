@@ -16,6 +16,7 @@ import trio
 from pegnode.net.address import Endpoint, parse_endpoint, parse_peer_address, peer_id_from_secret
 from pegnode.net.framing import FrameDecoder, FrameKind, encode_frame
 from pegnode.net.handshake import Hello, encode_hello
+from pegnode.net.libp2p_host import MEMBER_WINDOW_BYTES
 from pegnode.net.libp2p_link import LinkUpgrader, MuxedStream, SocketConnection
 from pegnode.net.transport import PeerRole
 
@@ -199,6 +200,6 @@ async def client(node: Node, secret: bytes) -> AsyncIterator[Client]:
     link = await LinkUpgrader(secret).secure(SocketConnection(socket), node.peer)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(link.run)
-        yield Client(await link.open_stream())
+        yield Client(await link.open_stream(MEMBER_WINDOW_BYTES))
         nursery.cancel_scope.cancel()
     await trio.aclose_forcefully(socket)

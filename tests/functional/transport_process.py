@@ -61,11 +61,11 @@ def describe(event: TransportEvent) -> dict[str, Any]:
     match event:
         case FrameReceived(peer, payload):
             return {"event": "frame", "peer": peer, "size": len(payload), "head": payload[:64].decode("latin-1")}
-        case PeerConnected(peer, role, software):
+        case PeerConnected(peer, role, software, _):
             return {"event": "connected", "peer": peer, "role": role.name, "software": software}
-        case PeerDisconnected(peer, reason, by_peer):
+        case PeerDisconnected(peer, reason, by_peer, _):
             return {"event": "disconnected", "peer": peer, "reason": reason.value, "by_peer": by_peer}
-        case PeerRefused(refused, reason, by_peer):
+        case PeerRefused(refused, reason, by_peer, _, _):
             return {"event": "refused", "peer": refused, "reason": reason.value, "by_peer": by_peer}
 
 

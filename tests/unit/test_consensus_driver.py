@@ -133,7 +133,7 @@ async def test_body_that_is_not_the_headers_condemns_its_sender_and_not_the_head
         nursery.start_soon(member.driver.run)
         sender = member.deliver(forged)
         await trio.sleep(0.1)
-        assert member.wire.dropped == [(sender, DropReason.GARBLED_FRAME)]
+        assert member.wire.dropped == [(sender, DropReason.GARBLED_MESSAGE)]
         assert member.own_votes() == []
         member.deliver(block)
         await trio.sleep(0.1)

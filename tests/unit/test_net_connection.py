@@ -19,7 +19,6 @@ HELLO_FRAME = encode_frame(FrameKind.HELLO, encode_hello(HELLO))
 OUR_HELLO = (FrameKind.HELLO, encode_hello(HELLO))
 WELCOME = (FrameKind.PAYLOAD, b"welcome")
 LIMITS = LinkLimits(max_payload_bytes=1000, max_queued_bytes=10_000)
-MAX_BACKLOG_BYTES = 1_000_000
 
 
 class Wire:
@@ -30,10 +29,12 @@ class Wire:
         self.written = bytearray()
         self.writable = trio.Event()
         self.writable.set()
-        self.backlog = 0
+        self.fault: RemoteFault | None = None
 
     async def read(self, limit_bytes: int) -> bytes:
         """What the test sent; empty once it closed."""
+        if self.fault is not None:
+            raise self.fault
         try:
             return await self._reads.receive()
         except trio.EndOfChannel:
@@ -42,11 +43,9 @@ class Wire:
     async def write(self, data: bytes) -> None:
         """Takes data unless the test made it unwritable."""
         await self.writable.wait()
+        if self.fault is not None:
+            raise self.fault
         self.written += data
-
-    def backlog_bytes(self) -> int:
-        """What the test claims."""
-        return self.backlog
 
     def frames(self) -> list[tuple[FrameKind, bytes]]:
         """Everything written so far, pings aside."""
@@ -67,9 +66,7 @@ class Stage:
         self.departures: list[Departure] = []
         self.written_before_hello: list[tuple[FrameKind, bytes]] = []
         session = Session(HELLO, PeerRole.MEMBER, LIMITS, trio.current_time())
-        self.connection = Connection(
-            self.wire, session, self, LIMITS, is_dialler=is_dialler, max_backlog_bytes=MAX_BACKLOG_BYTES
-        )
+        self.connection = Connection(self.wire, session, self, LIMITS, is_dialler=is_dialler)
 
     async def run(self) -> None:
         """Run the connection to its end."""
@@ -224,14 +221,19 @@ async def test_peer_that_reads_too_slowly_is_dropped(autojump_clock: MockClock) 
         assert at.departures == [Departure(DropReason.SLOW_CONSUMER)]
 
 
-async def test_peer_that_overruns_the_window_is_dropped_for_flooding(autojump_clock: MockClock) -> None:
-    async with stage(talking=True) as at:
-        at.wire.backlog = MAX_BACKLOG_BYTES
+@pytest.mark.parametrize("is_reading", [True, False], ids=["while we read", "while the node is busy"])
+async def test_peer_that_overruns_the_window_is_dropped_for_flooding(
+    is_reading: bool, autojump_clock: MockClock
+) -> None:
+    async with stage() as at:
+        if not is_reading:
+            at.node_is_ready = trio.Event()
+            at.say(encode_frame(FrameKind.PAYLOAD, b"x"))
+            await trio.sleep(0.1)
+        at.wire.fault = RemoteFault(DropReason.FLOOD, "the test says so")
+        at.say(encode_frame(FrameKind.PING, bytes(8)))
         await trio.sleep(2)
-        assert at.departures == []
-        at.wire.backlog += 1
-        await trio.sleep(2)
-        assert [departure.reason for departure in at.departures] == [DropReason.FLOOD]
+        assert at.departures == [Departure(DropReason.FLOOD, detail="the test says so")]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,15 @@ from trio.testing import MockClock
 
 from pegnode.net.connection import Connection, Departure
 from pegnode.net.handshake import Hello
-from pegnode.net.peers import EVENTS_BUFFERED, PeerTable, Visit
+from pegnode.net.peers import (
+    EVENTS_BUFFERED,
+    GUEST_ADDRESSES,
+    GUEST_PENALTY_S,
+    MEMBER_PENALTY_S,
+    PeerTable,
+    Visit,
+)
+from pegnode.net.penalties import FORGOTTEN_AFTER_S
 from pegnode.net.transport import (
     DropReason,
     FrameReceived,
@@ -55,16 +63,21 @@ class Desk:
         self._nursery = nursery
 
     def visit(
-        self, peer: PeerId | None, *, is_dialled: bool = False, settle: Callable[[], None] = lambda: None
+        self,
+        peer: PeerId | None,
+        *,
+        is_dialled: bool = False,
+        settle: Callable[[], None] = lambda: None,
+        address: str = "",
     ) -> Visit:
         """A visit that has a connection."""
-        visit = Visit(self.table, is_dialled, peer, settle)
+        visit = Visit(self.table, is_dialled, peer, settle, address)
         visit.connection = cast(Connection, FakeConnection(self.table, visit, self._nursery))
         return visit
 
-    async def admitted(self, peer: PeerId, *, is_dialled: bool = False) -> Visit:
+    async def admitted(self, peer: PeerId, *, is_dialled: bool = False, address: str = "") -> Visit:
         """One that is admitted and announced."""
-        visit = self.visit(peer, is_dialled=is_dialled)
+        visit = self.visit(peer, is_dialled=is_dialled, address=address)
         await visit.admit(HELLO)
         await visit.announce(HELLO)
         return visit
@@ -111,16 +124,18 @@ async def test_admitted_peer_is_connected_and_announced(desk: Desk) -> None:
 async def test_unwelcome_peer_is_refused_before_its_hello(
     peer: PeerId, reason: DropReason, nursery: trio.Nursery
 ) -> None:
+    closed = Desk(nursery, max_guests=0)
+    visit = closed.visit(peer)
     with pytest.raises(RemoteFault) as refusal:
-        Desk(nursery, max_guests=0).table.require_welcome(peer, is_dialled=False)
+        closed.table.require_welcome(visit)
     assert refusal.value.reason is reason
 
 
 async def test_members_dialled_nodes_and_guests_with_a_place_are_welcome(desk: Desk, nursery: trio.Nursery) -> None:
-    desk.table.require_welcome(GUEST, is_dialled=False)
-    closed = Desk(nursery, max_guests=0).table
-    closed.require_welcome(LOW, is_dialled=False)
-    closed.require_welcome(GUEST, is_dialled=True)
+    desk.table.require_welcome(desk.visit(GUEST))
+    closed = Desk(nursery, max_guests=0)
+    closed.table.require_welcome(closed.visit(LOW))
+    closed.table.require_welcome(closed.visit(GUEST, is_dialled=True))
 
 
 async def test_guest_beyond_the_places_is_refused_until_one_is_free(desk: Desk) -> None:
@@ -128,6 +143,71 @@ async def test_guest_beyond_the_places_is_refused_until_one_is_free(desk: Desk) 
     assert await refusal_of(desk.visit(OTHER_GUEST)) is DropReason.TOO_MANY_GUESTS
     await desk.table.report(first, Departure(DropReason.CLOSED))
     await desk.admitted(OTHER_GUEST)
+
+
+async def test_one_address_gets_a_part_of_the_places_for_guests(nursery: trio.Nursery) -> None:
+    desk = Desk(nursery, max_guests=3 * GUEST_ADDRESSES)
+    for number in range(3):
+        await desk.admitted(PeerId(f"guest {number}"), address="192.0.2.1")
+    assert await refusal_of(desk.visit(GUEST, address="192.0.2.1")) is DropReason.TOO_MANY_GUESTS
+    await desk.admitted(OTHER_GUEST, address="192.0.2.2")
+    await desk.admitted(LOW, address="192.0.2.1")
+
+
+# Penalties
+
+
+def keeps_out(desk: Desk, peer: PeerId, address: str = "") -> bool:
+    """Whether a peer is refused for what it did before."""
+    reason = None
+    try:
+        desk.table.require_welcome(desk.visit(peer, address=address))
+    except RemoteFault as refusal:
+        reason = refusal.reason
+    assert reason in (None, DropReason.BACKING_OFF)
+    return reason is not None
+
+
+async def test_member_that_misbehaved_is_kept_out_for_longer_each_time_and_never_for_good(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
+    first_s, longest_s = MEMBER_PENALTY_S
+    for number in range(12):
+        await desk.table.report(await desk.admitted(LOW, address="192.0.2.1"), Departure(DropReason.FALSE_SIGNATURE))
+        assert keeps_out(desk, LOW, "192.0.2.9"), "wherever it comes from"
+        assert not keeps_out(desk, HIGH, "192.0.2.1"), "another member of that address has done nothing"
+        wait_s = desk.table.penalty_s(LOW)
+        assert wait_s == min(longest_s, first_s * 2**number)
+        await trio.sleep(wait_s)
+        assert not keeps_out(desk, LOW)
+        desk.events()
+    await trio.sleep(FORGOTTEN_AFTER_S)
+    await desk.table.report(await desk.admitted(LOW), Departure(DropReason.FLOOD))
+    assert desk.table.penalty_s(LOW) == first_s
+
+
+async def test_guest_that_misbehaved_is_kept_out_under_whatever_name(desk: Desk, autojump_clock: MockClock) -> None:
+    await desk.table.report(await desk.admitted(GUEST, address="192.0.2.1"), Departure(DropReason.FLOOD))
+    assert keeps_out(desk, OTHER_GUEST, "192.0.2.1")
+    assert not keeps_out(desk, OTHER_GUEST, "192.0.2.2")
+    assert not keeps_out(desk, LOW, "192.0.2.1")
+    await trio.sleep(GUEST_PENALTY_S[0])
+    assert not keeps_out(desk, GUEST, "192.0.2.1")
+
+
+@pytest.mark.parametrize(
+    "departure",
+    [
+        Departure(DropReason.CLOSED),
+        Departure(DropReason.SILENT),
+        Departure(DropReason.SLOW_CONSUMER),
+        Departure(DropReason.REPLACED),
+        Departure(DropReason.FLOOD, by_peer=True),
+    ],
+)
+async def test_bad_luck_and_what_the_peer_says_of_us_keep_nobody_out(desk: Desk, departure: Departure) -> None:
+    await desk.table.report(await desk.admitted(LOW), departure)
+    assert not keeps_out(desk, LOW)
 
 
 async def test_members_and_dialled_nodes_take_no_guests_place(desk: Desk) -> None:
@@ -170,8 +250,8 @@ async def test_connection_dialled_by_the_lower_id_stays(
 async def test_departure_of_a_connected_peer_is_told(desk: Desk) -> None:
     visit = await desk.admitted(LOW)
     desk.events()
-    await desk.table.report(visit, Departure(DropReason.FLOOD, by_peer=True, detail="not told"))
-    assert desk.events() == [PeerDisconnected(LOW, DropReason.FLOOD, by_peer=True)]
+    await desk.table.report(visit, Departure(DropReason.FLOOD, by_peer=True, detail="as it says"))
+    assert desk.events() == [PeerDisconnected(LOW, DropReason.FLOOD, by_peer=True, detail="as it says")]
     assert desk.table.connected() == frozenset()
     assert visit.gone.is_set()
 

@@ -26,8 +26,9 @@ from pegnode.net.messages import (
 )
 from pegnode.net.session import LinkLimits
 from pegnode.net.transport import DropReason, PeerId, PeerRole
+from pegnode.service import block_server
 from pegnode.service import catch_up as catch_up_module
-from pegnode.service.catch_up import CatchUp
+from pegnode.service.block_server import BlockServer
 from pegnode.service.core import NodeCore
 from pegnode.service.peers import Peers
 from pegnode.service.unfinal import UnfinalBlock
@@ -47,6 +48,7 @@ class Library:
         self.node = node
         self.server = server
         self.store = store
+        self.asked = 1
 
     def boast(self, height: int | None = None) -> None:
         """Tell of a tip."""
@@ -58,11 +60,19 @@ class Library:
         await self.federation.until(lambda: self.server.told(FinalBlocksRequest))
         request = self.server.told(FinalBlocksRequest)[0]
         self.server.heard.clear()
+        self.asked = request.first_height
         return request.first_height
 
-    def answer(self, *blocks: FinalBlock, headers: tuple[bytes, ...] = (), certificate: bytes = b"") -> None:
-        """Answer a request."""
-        answer = FinalBlocksAnswer(1, blocks, headers, certificate)
+    def answer(
+        self,
+        *blocks: FinalBlock,
+        headers: tuple[bytes, ...] = (),
+        certificate: bytes = b"",
+        first_height: int | None = None,
+    ) -> None:
+        """Answer the latest request, or as if it had been for another height."""
+        first_height = self.asked if first_height is None else first_height
+        answer = FinalBlocksAnswer(first_height, blocks, headers, certificate)
         self.server.say(self.node.transport.peer_id, answer)
 
     def left(self) -> list[DropReason]:
@@ -184,8 +194,7 @@ async def test_every_answer_fits_one_frame(gap: int, autojump_clock: trio.abc.Cl
             return True
 
         peers.send = note  # type: ignore[method-assign]
-        answerer = CatchUp(largest_core(store), peers)
-        answerer._answer(PeerId("anybody"), FinalBlocksRequest(1))
+        BlockServer(largest_core(store), peers)._answer(PeerId("anybody"), 1)
         assert len(encode_message(sent[0])) <= LinkLimits().max_payload_bytes
         assert isinstance(sent[0], FinalBlocksAnswer)
         assert len(sent[0].blocks) == 1
@@ -215,7 +224,7 @@ async def test_answer_holds_no_more_blocks_than_its_limits(
         assert await answered(0) == 0
         assert await answered(2**63 - 1) == 0
         size = len(store.block_at(1) or b"")
-        monkeypatch.setattr(catch_up_module, "MAX_ANSWER_BYTES", 3 * size + size // 2)
+        monkeypatch.setattr(block_server, "MAX_ANSWER_BYTES", 3 * size + size // 2)
         assert await answered(1) == 3
 
 
@@ -237,7 +246,7 @@ async def test_peer_with_a_false_certificate_is_dropped(autojump_clock: trio.abc
             assert await books.requested() == 1
             books.answer(FinalBlock(block.data, certificate))
             await federation.until(books.left)
-            assert books.left() == [DropReason.PROTOCOL_VIOLATION]
+            assert books.left() == [DropReason.FALSE_BLOCKS]
             await trio.sleep(0.5)
         assert books.node.height == 0
         books.boast()
@@ -260,12 +269,14 @@ async def test_peer_with_a_false_block_is_dropped_and_the_block_is_not_condemned
             (FinalBlock(first.data, b""),),  # nothing proves it
         ):
             books.server.left.clear()
+            books.server.heard.clear()
             books.boast()
             await books.requested()
             books.answer(*blocks)
             await federation.until(books.left)
-            assert books.left() == [DropReason.PROTOCOL_VIOLATION]
+            assert books.left() == [DropReason.FALSE_BLOCKS]
             await trio.sleep(0.5)
+        books.server.heard.clear()
         books.boast()
         await books.requested()
         books.answer(FinalBlock(first.data, b""), certified(federation, second))
@@ -306,6 +317,136 @@ async def test_peer_that_does_not_answer_is_asked_last(autojump_clock: trio.abc.
         await federation.until(lambda: node.height == 4, seconds=1)
 
 
+async def test_peer_that_never_answers_is_dropped(autojump_clock: trio.abc.Clock) -> None:
+    async with library(3) as books:
+        books.boast()
+        await books.requested()
+        await trio.sleep(catch_up_module.ANSWER_TIMEOUT_S - 2)
+        assert books.left() == []
+        await trio.sleep(4)
+        assert books.left() == [DropReason.NO_ANSWER]
+
+
+async def test_slow_peer_is_not_waited_for_when_another_can_be_asked(autojump_clock: trio.abc.Clock) -> None:
+    """It brings one block an answer, each just within the time in which it would be dropped."""
+    async with memory_federation() as federation:
+        store = federation.disks[1].open_store(federation.rules)
+        for unfinal in federation.run_of_blocks(store, LONG):
+            federation.commit(store, [unfinal])
+        node = await federation.start_full_node()
+        slow = await federation.join(federation.peer_id(2), PeerRole.MEMBER)
+
+        async def trickle() -> None:
+            answered = 0
+            while True:
+                await trio.sleep(1)
+                for request in slow.told(FinalBlocksRequest)[answered:]:
+                    answered += 1
+                    height = request.first_height
+                    block = FinalBlock(store.block_at(height) or b"", store.certificate_at(height) or b"")
+                    await trio.sleep(catch_up_module.ANSWER_TIMEOUT_S - 5)
+                    slow.say_all(FinalBlocksAnswer(height, (block,), (), b""))
+
+        federation.nursery.start_soon(trickle)
+        await trio.sleep(0.5)
+        slow.say_all(TipMessage(LONG, store.tip.hash))
+        await trio.sleep(0.1)
+        await federation.start(1)
+        await federation.until(lambda: node.height == LONG, seconds=2 * catch_up_module.PATIENCE_S + 1)
+        assert slow.left == []
+
+
+async def test_peer_that_gives_little_is_asked_after_the_others(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation() as federation:
+        store = federation.disks[1].open_store(federation.rules)
+        for unfinal in federation.run_of_blocks(store, LONG):
+            federation.commit(store, [unfinal])
+        stingy = await federation.join(federation.peer_id(2), PeerRole.MEMBER)
+        await federation.start(1)
+        node = await federation.start_full_node()
+        asked: list[int] = []
+
+        async def give_one() -> None:
+            while True:
+                await trio.sleep(0.01)
+                for request in stingy.told(FinalBlocksRequest)[len(asked) :]:
+                    height = request.first_height
+                    asked.append(height)
+                    block = FinalBlock(store.block_at(height) or b"", store.certificate_at(height) or b"")
+                    stingy.say_all(FinalBlocksAnswer(height, (block,), (), b""))
+
+        federation.nursery.start_soon(give_one)
+        await federation.until(lambda: node.peers.is_connected(2))
+        stingy.say_all(TipMessage(LONG, store.tip.hash))
+        await federation.until(lambda: node.height == LONG, seconds=5)
+        assert len(asked) <= 2, "once in turn, and once while that was under way"
+
+
+async def test_what_follows_is_asked_for_while_an_answer_is_applied(autojump_clock: trio.abc.Clock) -> None:
+    async with library(3) as books:
+        federation = books.federation
+        blocks = [certified(federation, federation_block(books, height)) for height in (1, 2, 3)]
+        books.boast()
+        assert await books.requested() == 1
+        books.answer(blocks[0], blocks[1])
+        assert await books.requested() == 3
+        books.answer(blocks[2])
+        await federation.until(lambda: books.node.height == 3)
+        assert books.left() == []
+
+
+async def test_peer_with_more_requests_than_may_wait_is_dropped(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation(1) as federation:
+        guest = await federation.join(PeerId("a guest"))
+        await trio.sleep(0.5)
+        for _ in range(block_server.MAX_WAITING + 2):
+            guest.say(federation.peer_id(1), FinalBlocksRequest(1))
+        federation.network.set_delay(guest.transport.peer_id, federation.peer_id(1), (0.002, 0.002))
+        for _ in range(50):
+            guest.say(federation.peer_id(1), FinalBlocksRequest(1))
+        await trio.sleep(0.5)
+        assert [left.reason for left in guest.left] == [DropReason.FLOOD]
+
+
+async def test_guests_are_served_no_more_than_their_ration_and_members_at_once(
+    autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(block_server, "GUESTS_BYTES_PER_S", block_server.ANSWER_BYTES)
+    monkeypatch.setattr(block_server, "GUESTS_BURST_BYTES", 10 * block_server.ANSWER_BYTES)
+    async with memory_federation(1) as federation:
+        guests = [await federation.join(PeerId(f"guest {number}")) for number in range(4)]
+        member = await federation.join(federation.peer_id(2), PeerRole.MEMBER)
+        await trio.sleep(0.5)
+
+        async def keep_asking(guest: Stranger) -> None:
+            while True:
+                answered = len(guest.told(FinalBlocksAnswer))
+                guest.say(federation.peer_id(1), FinalBlocksRequest(1))
+                while len(guest.told(FinalBlocksAnswer)) == answered:
+                    await trio.sleep(0.01)
+
+        for guest in guests:
+            federation.nursery.start_soon(keep_asking, guest)
+        await trio.sleep(30)
+        counts = [len(guest.told(FinalBlocksAnswer)) for guest in guests]
+        assert 35 <= sum(counts) <= 45, "the burst, and one a second"
+        assert max(counts) - min(counts) <= 1, "in turn"
+        member.say(federation.peer_id(1), FinalBlocksRequest(1))
+        await trio.sleep(0.1)
+        assert member.told(FinalBlocksAnswer)
+        assert all(guest.left == [] for guest in guests)
+
+
+async def test_member_that_comes_back_asks_at_once(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation() as federation:
+        store = federation.disks[1].open_store(federation.rules)
+        for unfinal in federation.run_of_blocks(store, 5):
+            federation.commit(store, [unfinal])
+        await federation.start(1)
+        await federation.start(0)
+        await federation.until(lambda: federation.members[0].height == 5, seconds=catch_up_module.MEMBER_GRACE_S / 2)
+
+
 async def test_boastful_guests_do_not_keep_a_member_from_the_chain(autojump_clock: trio.abc.Clock) -> None:
     async with memory_federation(*ALL) as federation:
         boasters = [await federation.join(PeerId(f"guest {number}")) for number in range(5)]
@@ -327,16 +468,19 @@ async def test_boastful_guests_do_not_keep_a_member_from_the_chain(autojump_cloc
         assert late.live.status().best_known_height < 100, "what guests boast of is not believed"
 
 
-async def test_answer_that_nobody_asked_for_is_not_applied(autojump_clock: trio.abc.Clock) -> None:
+async def test_answer_that_nobody_asked_for_drops_its_sender(autojump_clock: trio.abc.Clock) -> None:
     async with library(1, PeerRole.GUEST) as books:
         books.answer(certified(books.federation, federation_block(books, 1)))
         await trio.sleep(1)
         assert books.node.height == 0
-        large = FinalBlock(bytes(3_000_000), b"")
-        for _ in range(4):
-            books.answer(large)
+        assert books.left() == [DropReason.MISPLACED_MESSAGE]
+        books.server.left.clear()
+        books.boast()
+        first_height = await books.requested()
+        books.answer(certified(books.federation, federation_block(books, 1)), first_height=first_height + 1)
         await trio.sleep(1)
-        assert books.left() == [DropReason.FLOOD]
+        assert books.left() == [DropReason.MISPLACED_MESSAGE]
+        assert books.node.height == 0
 
 
 async def test_node_that_its_bitcoin_node_refuses_waits_and_goes_on(autojump_clock: trio.abc.Clock) -> None:

@@ -119,17 +119,17 @@ async def test_bad_messages_drop_their_sender_and_disturb_nobody(autojump_clock:
         too_few = federation.certificate(VoteKind.NULLIFY, 1, signers=(0, 1))
         forged = replace(federation.certificate(VoteKind.NULLIFY, 1), view=2)
         cases: list[tuple[Message, DropReason]] = [
-            (VotesMessage((forged_vote.encode(),)), DropReason.PROTOCOL_VIOLATION),
-            (VotesMessage((b"no vote",)), DropReason.GARBLED_FRAME),
-            (CertificatesMessage((too_few.encode(),)), DropReason.PROTOCOL_VIOLATION),
-            (CertificatesMessage((forged.encode(),)), DropReason.PROTOCOL_VIOLATION),
-            (CertificatesMessage((b"no certificate",)), DropReason.GARBLED_FRAME),
-            (ProposalMessage(block.data, other_vote.encode(), ()), DropReason.GARBLED_FRAME),
-            (ProposalMessage(block.data[:-1], vote.encode(), ()), DropReason.GARBLED_FRAME),
-            (ProposalMessage(block.data, vote.encode(), (forged.encode(),)), DropReason.PROTOCOL_VIOLATION),
-            (ProposalMessage(block.data, forged_vote.encode(), ()), DropReason.GARBLED_FRAME),
-            (BlockAnswer(bytes(32), block.data), DropReason.GARBLED_FRAME),
-            (SharesMessage((b"no share",)), DropReason.GARBLED_FRAME),
+            (VotesMessage((forged_vote.encode(),)), DropReason.FALSE_SIGNATURE),
+            (VotesMessage((b"no vote",)), DropReason.GARBLED_MESSAGE),
+            (CertificatesMessage((too_few.encode(),)), DropReason.FALSE_SIGNATURE),
+            (CertificatesMessage((forged.encode(),)), DropReason.FALSE_SIGNATURE),
+            (CertificatesMessage((b"no certificate",)), DropReason.GARBLED_MESSAGE),
+            (ProposalMessage(block.data, other_vote.encode(), ()), DropReason.GARBLED_MESSAGE),
+            (ProposalMessage(block.data[:-1], vote.encode(), ()), DropReason.GARBLED_MESSAGE),
+            (ProposalMessage(block.data, vote.encode(), (forged.encode(),)), DropReason.FALSE_SIGNATURE),
+            (ProposalMessage(block.data, forged_vote.encode(), ()), DropReason.GARBLED_MESSAGE),
+            (BlockAnswer(bytes(32), block.data), DropReason.MISPLACED_MESSAGE),
+            (SharesMessage((b"no share",)), DropReason.GARBLED_MESSAGE),
         ]
         for message, reason in cases:
             faulty.stranger.left.clear()
@@ -158,7 +158,7 @@ async def test_guest_takes_no_part_in_consensus(autojump_clock: trio.abc.Clock) 
             guest.left.clear()
             guest.say(federation.peer_id(0), message)
             await trio.sleep(0.1)
-            assert [left.reason for left in guest.left] == [DropReason.PROTOCOL_VIOLATION], message
+            assert [left.reason for left in guest.left] == [DropReason.MISPLACED_MESSAGE], message
         assert federation.members[0].machine.view == 1
 
 
@@ -171,7 +171,7 @@ async def test_block_that_nobody_asked_for_is_not_kept(autojump_clock: trio.abc.
         assert member.driver is not None
         assert member.driver._bodies == {}
         assert len(member.core.unfinal) == 0
-        assert faulty.left() == []
+        assert faulty.left() == [DropReason.MISPLACED_MESSAGE]
 
 
 async def test_queue_of_events_stays_short_whatever_comes(
@@ -338,6 +338,6 @@ async def test_certificate_is_heard_whatever_it_came_with(autojump_clock: trio.a
         await trio.sleep(0.1)
         assert machine.view == 3
         assert [left.reason for left in faulty.stranger.left] == [
-            DropReason.GARBLED_FRAME,
-            DropReason.PROTOCOL_VIOLATION,
+            DropReason.GARBLED_MESSAGE,
+            DropReason.FALSE_SIGNATURE,
         ]

@@ -183,7 +183,7 @@ async def test_false_payout_drops_its_sender(autojump_clock: trio.abc.Clock) -> 
         cases = [
             (signed.with_witnesses([()] * len(signed.inputs)).serialize(), DropReason.PROTOCOL_VIOLATION),
             (signed.with_witnesses([(bytes(64), *witness[1:])]).serialize(), DropReason.PROTOCOL_VIOLATION),
-            (b"no transaction", DropReason.GARBLED_FRAME),
+            (b"no transaction", DropReason.GARBLED_MESSAGE),
         ]
         for data, reason in cases:
             lone.faulty.left.clear()

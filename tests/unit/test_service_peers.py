@@ -9,6 +9,7 @@ import trio
 
 from bridge.bitcoin.identifiers import BlockHash
 from bridge.errors import MalformedError
+from pegnode.net.allowance import Allowance
 from pegnode.net.memory import MemoryNetwork
 from pegnode.net.messages import (
     BlockRequest,
@@ -21,7 +22,7 @@ from pegnode.net.messages import (
 )
 from pegnode.net.transport import DropReason, PeerId, PeerRole
 from pegnode.service import peers as peers_module
-from pegnode.service.allowance import Allowance
+from pegnode.service.departures import MAX_DEPARTURES, Departure, Departures
 from pegnode.service.peers import Peers
 from tests.sim.fake_chain import fake_membership
 from tests.support.members import Stranger
@@ -89,9 +90,9 @@ async def test_message_reaches_its_handler_with_its_sender(autojump_clock: trio.
 @pytest.mark.parametrize(
     ("message", "reason"),
     [
-        (BlockRequest(bytes(32)), DropReason.PROTOCOL_VIOLATION),  # for members alone
-        (FinalBlocksRequest(1), DropReason.PROTOCOL_VIOLATION),  # of no handler
-        (RegistrationsMessage((b"x",)), DropReason.GARBLED_FRAME),  # refused by its handler
+        (BlockRequest(bytes(32)), DropReason.MISPLACED_MESSAGE),  # for members alone
+        (FinalBlocksRequest(1), DropReason.MISPLACED_MESSAGE),  # of no handler
+        (RegistrationsMessage((b"x",)), DropReason.GARBLED_MESSAGE),  # refused by its handler
     ],
 )
 async def test_guest_is_dropped_for_a_message_out_of_place(
@@ -113,7 +114,7 @@ async def test_what_came_before_the_drop_and_was_not_heard_yet_is_not_heard(auto
         made.guest.say(made.own.peer_id, RegistrationsMessage((b"x",)))
         made.guest.say(made.own.peer_id, TIP)  # arrives at the same moment
         await trio.sleep(0.1)
-        assert [left.reason for left in made.guest.left] == [DropReason.GARBLED_FRAME]
+        assert [left.reason for left in made.guest.left] == [DropReason.GARBLED_MESSAGE]
         assert made.received == []
 
 
@@ -121,7 +122,7 @@ async def test_garbage_drops_its_sender_and_nobody_else(autojump_clock: trio.abc
     async with post() as made:
         made.member.transport.send(made.own.peer_id, b"\xc1 is nothing in MessagePack")
         await trio.sleep(0.1)
-        assert [left.reason for left in made.member.left] == [DropReason.GARBLED_FRAME]
+        assert [left.reason for left in made.member.left] == [DropReason.GARBLED_MESSAGE]
         made.guest.say(made.own.peer_id, TIP)
         await trio.sleep(0.3)
         assert made.received == [(GUEST, TIP)]
@@ -160,12 +161,68 @@ async def test_answer_that_was_asked_for_costs_a_guest_nothing(autojump_clock: t
 async def test_peer_that_is_gone_is_not_held_dropped(autojump_clock: trio.abc.Clock) -> None:
     async with post() as made:
         made.peers.drop(PeerId(MEMBERSHIP.members[2].peer_id), DropReason.PROTOCOL_VIOLATION)
-        assert made.peers._dropped == set()
+        assert made.peers._dropped == {}
         made.peers.drop(GUEST, DropReason.PROTOCOL_VIOLATION)
-        assert made.peers._dropped == {GUEST}
+        assert set(made.peers._dropped) == {GUEST}
         await trio.sleep(0.1)
-        assert made.peers._dropped == set()
-        assert made.peers._guests == {}
+        assert made.peers._dropped == {}
+        assert made.peers.presence_of(GUEST) is None
+
+
+async def test_departures_are_remembered_with_their_reasons_and_told_apart(autojump_clock: trio.abc.Clock) -> None:
+    async with post() as made:
+        for _ in range(3):
+            made.peers.drop(MEMBER, DropReason.FALSE_SIGNATURE, "of member 2")
+            await trio.sleep(0.5)
+        made.peers.drop(GUEST, DropReason.FLOOD, "so much")
+        await trio.sleep(0.1)
+        guest, member = made.peers.departures()
+        assert (guest.peer, guest.member, guest.reason, guest.count) == (GUEST, None, DropReason.FLOOD, 1)
+        assert (member.peer, member.member, member.reason, member.count) == (MEMBER, 1, DropReason.FALSE_SIGNATURE, 3)
+        assert (member.detail, member.by_peer) == ("of member 2", False)
+
+
+def departure(address: str, reason: DropReason = DropReason.FLOOD) -> Departure:
+    return Departure(PeerId(address), None, address, reason, False, "", 0)
+
+
+def test_departures_of_one_address_take_one_place_and_are_logged_ever_less_often() -> None:
+    book = Departures()
+    book.note(departure("192.0.2.1"))
+    logged = [book.note(departure("192.0.2.2")) for _ in range(1_000)]
+    assert sum(logged) == 10
+    assert [(item.address, item.count) for item in book.newest_first()] == [("192.0.2.2", 1_000), ("192.0.2.1", 1)]
+    for number in range(MAX_DEPARTURES):
+        book.note(departure(f"198.51.100.{number}"))
+    assert len(book.newest_first()) == MAX_DEPARTURES
+    assert all(item.address.startswith("198") for item in book.newest_first())
+
+
+async def test_member_that_floods_is_dropped_too_and_not_for_what_others_do(
+    autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers_module, "MEMBER_BURST_BYTES", 100_000)
+    async with post() as made:
+        for _ in range(200):
+            made.member.say(made.own.peer_id, TIP)
+        await trio.sleep(0.05)
+        assert [left.reason for left in made.member.left] == [DropReason.FLOOD]
+        assert made.guest.left == []
+
+
+async def test_guest_that_comes_back_finds_its_allowance_as_it_left_it(autojump_clock: trio.abc.Clock) -> None:
+    fitting = peers_module.GUEST_BURST_BYTES // (peers_module.MESSAGE_BYTES + 100)
+    async with post() as made:
+        for _ in range(fitting):
+            made.guest.say(made.own.peer_id, TIP)
+        await trio.sleep(0.01)
+        made.peers.drop(GUEST, DropReason.PROTOCOL_VIOLATION)
+        await trio.sleep(0.5)
+        made.guest.left.clear()
+        for _ in range(fitting):
+            made.guest.say(made.own.peer_id, TIP)
+        await trio.sleep(0.1)
+        assert [left.reason for left in made.guest.left] == [DropReason.FLOOD]
 
 
 async def test_message_goes_to_whom_it_is_for(autojump_clock: trio.abc.Clock) -> None:

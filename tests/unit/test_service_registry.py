@@ -47,7 +47,7 @@ async def test_script_that_no_claim_can_pay_is_refused_and_drops_who_relays_it(a
         guest = await guest_of(federation)
         guest.say_all(RegistrationsMessage((BOB.script(), b"x")))
         await trio.sleep(0.1)
-        assert [left.reason for left in guest.left] == [DropReason.GARBLED_FRAME]
+        assert [left.reason for left in guest.left] == [DropReason.GARBLED_MESSAGE]
         assert federation.members[0].core.registry.claim_scripts() == ()
 
 

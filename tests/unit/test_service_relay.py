@@ -117,7 +117,7 @@ async def test_transaction_that_is_false_everywhere_drops_its_sender(autojump_cl
             await trio.sleep(0.5)
             guest.say_all(TransactionsMessage((data, payment.serialize())))
             await trio.sleep(0.1)
-            assert [left.reason for left in guest.left] == [DropReason.PROTOCOL_VIOLATION]
+            assert [left.reason for left in guest.left] == [DropReason.FALSE_TRANSACTION]
             assert len(federation.members[0].core.mempool) == 0, "what it sent besides is not looked at"
 
 
@@ -216,12 +216,12 @@ async def test_evidence_that_is_false_everywhere_drops_its_sender(autojump_clock
             await trio.sleep(0.5)
             guest.say_all(EvidenceMessage((false.encode(), evidence.encode())))
             await trio.sleep(0.1)
-            assert [left.reason for left in guest.left] == [DropReason.PROTOCOL_VIOLATION], number
+            assert [left.reason for left in guest.left] == [DropReason.FALSE_EVIDENCE], number
             assert len(federation.members[0].core.evidence) == 0
         guest = await guest_of(federation)
         guest.say_all(EvidenceMessage((b"no evidence",)))
         await trio.sleep(0.1)
-        assert [left.reason for left in guest.left] == [DropReason.GARBLED_FRAME]
+        assert [left.reason for left in guest.left] == [DropReason.GARBLED_MESSAGE]
 
 
 async def test_evidence_of_an_unknown_block_does_not_drop_its_sender(autojump_clock: trio.abc.Clock) -> None:
