@@ -1,6 +1,9 @@
 """The running node as its RPC sees it: an implementation of `pegnode.rpc.node_api.NodeApi`."""
 
 from collections.abc import Callable
+from typing import Final
+
+import trio
 
 from bridge.bitcoin.addresses import Network, l1_network, sidechain_network
 from bridge.bitcoin.identifiers import OutPoint, Script, Txid
@@ -33,6 +36,10 @@ from pegnode.service.payouts import Payouts
 from pegnode.service.peers import Peers
 from pegnode.service.relay import Relay
 from pegnode.storage.store import ChainStore
+
+MISSING_FOR_S: Final = 5.0
+"""For how long a reserve coin has to be missing before this is told as a fact."""
+MISSING_AGAIN_S: Final = 0.5
 
 
 class LiveNode:
@@ -208,7 +215,19 @@ class LiveNode:
         )
 
     async def l1_reserve(self) -> L1Reserve:
-        """The reserve, counted on one's own Bitcoin node. Raises NodeUnavailable."""
+        """The reserve, counted on one's own Bitcoin node. Raises NodeUnavailable.
+
+        A payout may reach L1 before this node hears of the block that recorded it. So what is missing is looked for
+        again for a few seconds, each time by the ledger of then.
+        """
+        reserve = await self._counted_reserve()
+        with trio.move_on_after(MISSING_FOR_S):
+            while reserve.missing:
+                await trio.sleep(MISSING_AGAIN_S)
+                reserve = await self._counted_reserve()
+        return reserve
+
+    async def _counted_reserve(self) -> L1Reserve:
         was_current = self._catch_up.is_current  # of the ledger that is counted: both may move meanwhile
         try:
             reserve = await self._core.questions.reserve(self._core.store.ledger)
