@@ -19,10 +19,10 @@ from tests.soak.purses import Purse, Record
 from tests.support.federation import CONFIRMATIONS, FederationUnderTest, eventually
 
 DEPOSIT_SATS: Final = 3_000_000
-TURN_S: Final = 0.1
+TURN_S: Final = 0.5
 L1_BLOCK_S: Final = 2.0
 BLOCKS_BETWEEN_DEPOSITS: Final = 6
-MAX_PURSES: Final = 16
+MAX_PURSES: Final = 10
 LISTED: Final = 100
 """Withdrawals asked about in one call."""
 

@@ -33,7 +33,7 @@ from tests.support.federation import FederationUnderTest, eventually
 
 DEADLINE_S: Final = 240.0
 """For a federation to recover, on a machine that is busy with other things."""
-LOOKED_FOR: Final = 40
+LOOKED_FOR: Final = 20
 """Of the newest final transactions, how many each victim is asked for after a strike."""
 BROKEN_PROMISES: Final = (
     "equivocation",
