@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from federation.journal import JournalIdentity
 from pegnode.chain.parameters import ChainRules
 from pegnode.clock import now_ms
 from pegnode.config import FunctionaryConfig, NodeConfig
@@ -52,7 +53,8 @@ def _own_files(config: NodeConfig, rules: ChainRules | None, running: bool) -> l
     if isinstance(config, FunctionaryConfig):
         member = files.own_member(config, rules.membership) if rules else None
         found += [keys.keys(config, member), keys.passphrase(config)]
-        found.append(stores.journal(config.data_dir / JOURNAL_FOLDER, running))
+        identity = JournalIdentity(rules.chain_id, rules.membership.epoch, member.index) if rules and member else None
+        found.append(stores.journal(config.data_dir / JOURNAL_FOLDER, identity, running))
     if rules is not None:
         found.append(stores.database(config.data_dir / CHAIN_FOLDER, rules, running))
     return found

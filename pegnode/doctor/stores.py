@@ -1,18 +1,24 @@
 """What the process keeps on disk: the chain's database and, for a member, its journal. Looked at, never written."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from federation.rocks import CATALOGUE_FILE, DiskError, Hold
+from bridge.errors import Reason
+from federation.journal import JournalIdentity, JournalReason, JournalRefused
+from federation.journal_entries import look_into_journal
+from federation.rocks import DiskError, Hold
 from pegnode.chain.parameters import ChainRules
-from pegnode.doctor.findings import Check, Finding, ok, problem
+from pegnode.doctor.findings import Check, Finding, ok, problem, warning
 from pegnode.storage.database import Database
 from pegnode.storage.errors import StorageError, StorageReason
 from pegnode.storage.store import ChainStore
 
-JOURNAL_LOST = (
-    "never begin another, and never restore an old one: the member could vote against its own word. Correct data_dir;"
-    " if the journal is lost, stay out until the federation has agreed on what to do"
-)
+_LOST = "correct data_dir; if it is lost, stay out until the federation has agreed on what to do"
+_REMEDIES: Mapping[Reason, str] = {
+    JournalReason.MISSING: _LOST,
+    JournalReason.DAMAGED: _LOST,
+    JournalReason.FOREIGN: "correct name, data_dir or genesis: this is another member's journal, or another chain's",
+}
 
 
 def database(path: Path, rules: ChainRules, running: bool) -> Finding:
@@ -33,14 +39,25 @@ def database(path: Path, rules: ChainRules, running: bool) -> Finding:
     return ok(Check.DATABASE, f"{path}: this chain's, whole, up to block {height}")
 
 
-def journal(path: Path, running: bool) -> Finding:
-    """Whether a member still knows what it has voted for. running: our own process has it open."""
-    if not (path / CATALOGUE_FILE).exists():
-        return problem(Check.JOURNAL, f"there is no journal in {path}", JOURNAL_LOST)
+def journal(path: Path, identity: JournalIdentity | None, running: bool) -> Finding:
+    """Whether a member still knows what it has voted for. running: our own process has it open.
+
+    identity: whose it must be; None when the genesis names no such member, or can't be read.
+    """
     if running:
         return ok(Check.JOURNAL, f"{path}: open, by the running process")
+    if identity is None:
+        return warning(
+            Check.JOURNAL, "not looked at: the genesis names no such member", "see configuration and genesis"
+        )
     try:
         with Hold(path):
-            return ok(Check.JOURNAL, f"{path}: there, and nobody else has it open")
+            found = look_into_journal(path, identity)
+        votes = found.contents()
+        found.close()
     except DiskError as error:
         return problem(Check.JOURNAL, f"{path}: {error.detail}", "stop that process: a member must never run twice")
+    except JournalRefused as error:
+        return problem(Check.JOURNAL, error.detail, _REMEDIES.get(error.reason, "see there"))
+    last_view = max((vote.view for vote in votes.votes), default=votes.floor_view)
+    return ok(Check.JOURNAL, f"{path}: this member's, with its votes up to view {last_view}")
