@@ -9,12 +9,15 @@ import typer
 
 from bridge.l1.client import L1Client
 from federation.keystore import SecretKind, read_secret
+from federation.self_test import run_self_test
 from pegnode.cli.agreement import print_agreement, print_card, print_template
+from pegnode.cli.home import PassphraseFileOption
 from pegnode.cli.terminal import errors_as_one_line, fail, out, print_fields, print_table
 from pegnode.clock import now_ms
 from pegnode.config import L1Config
 from pegnode.folders import FUNCTIONARY_FILE, NODE_NAME
 from pegnode.genesis import Genesis
+from pegnode.memory_guard import forbid_memory_dumps
 from pegnode.passphrase import find_passphrase
 from pegnode.setup.assembly import Assembly, assemble
 from pegnode.setup.card import RecoveryCard
@@ -34,14 +37,6 @@ federation_app = typer.Typer(
     help="Set up a federation: each member makes its own keys, and all make the same genesis from public cards.",
 )
 
-PassphraseFileOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--passphrase-file",
-        help="A file of mode 0600 whose first line opens the keys.",
-        show_default="PEGNODE_PASSPHRASE, or asked for",
-    ),
-]
 L1UrlOption = Annotated[str | None, typer.Option("--l1-url", help="Your own Bitcoin node, http://host:port.")]
 L1CookieOption = Annotated[Path | None, typer.Option("--l1-cookie", help="Its cookie file.")]
 L1UserOption = Annotated[str | None, typer.Option("--l1-user", help="Instead of a cookie: its RPC user ...")]
@@ -61,6 +56,7 @@ def init(
 ) -> None:
     """Make this member's keys, and the public card that it gives to the others."""
     with errors_as_one_line():
+        _prepare_for_secrets()
         passphrase = find_passphrase(passphrase_file, new=True, what=f"{name}'s keys")
         card = create_member(directory, name, address, passphrase, random_bytes=secrets.token_bytes)
         print_card(card, directory / CARD_FILE)
@@ -75,6 +71,7 @@ def recovery_card(
 ) -> None:
     """Make the public card of a recovery key, for whoever completes the template, and for every member."""
     with errors_as_one_line():
+        _prepare_for_secrets()
         passphrase = find_passphrase(passphrase_file, what="the recovery key")
         secret = read_secret(directory, SecretKind.RECOVERY, passphrase)
         card = RecoveryCard.make(name, secret, secrets.token_bytes)
@@ -181,6 +178,7 @@ def assemble_command(
 
 def _complete(directory: Path, assembly: Assembly, own: OwnSettings) -> None:
     """Write the member's files, and say what comes next."""
+    _prepare_for_secrets()
     passphrase = find_passphrase(own.passphrase_file, what="this member's keys")
     if not complete_member(directory, assembly, passphrase, own):
         out.print(f"{directory} was assembled before, with this genesis; nothing was changed", markup=False)
@@ -207,6 +205,12 @@ def compare(
         rows.append(("chain id", one.chain_id.hex(), other.chain_id.hex()))
         print_table(("field", str(first), str(second)), rows, "")
         raise typer.Exit(1)
+
+
+def _prepare_for_secrets() -> None:
+    """Keep secrets out of memory dumps, and sign nothing on a machine that signs wrongly."""
+    forbid_memory_dumps()
+    run_self_test()
 
 
 def _l1(url: str | None, cookie: Path | None, user: str | None, password: Path | None) -> L1Config | None:
