@@ -29,7 +29,7 @@ from pegnode.bitcoind import RegtestBitcoind, find_bitcoind, start_regtest
 from pegnode.clock import now_ms
 from pegnode.config import FunctionaryConfig, L1Config, NodeConfig
 from pegnode.errors import ReasonedError
-from pegnode.folders import FUNCTIONARY_FILE, GENESIS_FILE, MEMBER_NAMES, NODE_FILE, NODE_NAME
+from pegnode.folders import FUNCTIONARY_FILE, GENESIS_FILE, MEMBER_NAMES, NODE_FILE, NODE_NAME, PASSPHRASE_FILE
 from pegnode.genesis_rules import L1_GENESIS_HASHES_HEX
 from pegnode.rpc.client import RpcClient, RpcClientError
 from pegnode.rpc.results import StatusReply
@@ -138,6 +138,11 @@ class LocalFederation:
     def wallets(self) -> Path:
         """Where the users' wallets lie."""
         return self.directory / "wallets"
+
+    @property
+    def passphrase_path(self) -> Path:
+        """What opens the members' keys, and the users' wallets, here."""
+        return self.directory / "federation" / PASSPHRASE_FILE
 
     @property
     def node_config_path(self) -> Path:

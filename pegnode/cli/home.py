@@ -14,6 +14,7 @@ from pegnode.config import NodeConfig, load_config
 from pegnode.errors import PegnodeError
 from pegnode.genesis import Genesis
 from pegnode.local_federation import LocalFederation, client_of
+from pegnode.passphrase import VARIABLE
 from pegnode.rpc.client import RpcClient
 
 DIRECTORY_VARIABLE = "PEGNODE_DIR"
@@ -39,6 +40,18 @@ DirectoryOption = Annotated[
         default_factory=default_directory,
         show_default="~/.pegnode",
     ),
+]
+PassphraseFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--passphrase-file",
+        help="A file of mode 0600 whose first line is the passphrase.",
+        show_default=f"${VARIABLE}, or a prompt",
+    ),
+]
+NewPassphraseFileOption = Annotated[
+    Path | None,
+    typer.Option("--new-passphrase-file", help="The same for the new passphrase.", show_default="a prompt"),
 ]
 NodeOption = Annotated[
     str | None,
@@ -88,6 +101,13 @@ class Home:
     def genesis(self) -> Genesis:
         """The genesis of the node's chain."""
         return Genesis.load(self.config().genesis)
+
+    def local_passphrase_file(self) -> Path | None:
+        """What opens the wallets of a local federation, whose coins are worth nothing; None for any other wallet."""
+        if self.genesis().l1.network != "regtest":
+            return None
+        path = LocalFederation(self.directory.absolute(), ()).passphrase_path
+        return path if path.exists() else None
 
     def networks(self) -> tuple[Network, Network]:
         """How addresses are written on the sidechain, and on L1."""

@@ -25,19 +25,12 @@ from federation.keystore import (
     write_secret,
 )
 from federation.private_files import make_private_directory, refuse_existing
+from pegnode.cli.home import NewPassphraseFileOption, PassphraseFileOption
 from pegnode.cli.terminal import JsonOption, errors_as_one_line, out, print_fields, print_json
 from pegnode.memory_guard import forbid_memory_dumps
 from pegnode.net.address import peer_id_of
 from pegnode.passphrase import find_passphrase
 
-PassphraseFileOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--passphrase-file",
-        help="A file of mode 0600 whose first line is the passphrase.",
-        show_default="$PEGNODE_PASSPHRASE, or a prompt",
-    ),
-]
 KeysArgument = Annotated[Path, typer.Argument(metavar="KEYS", help="A keys directory, or a key file.")]
 DirectoryArgument = Annotated[Path, typer.Argument(metavar="DIRECTORY", help="A keys directory; made if absent.")]
 
@@ -95,10 +88,7 @@ def show(keys: KeysArgument, json: JsonOption = False) -> None:
 def change(
     keys: KeysArgument,
     passphrase_file: PassphraseFileOption = None,
-    new_passphrase_file: Annotated[
-        Path | None,
-        typer.Option("--new-passphrase-file", help="The same for the new passphrase.", show_default="a prompt"),
-    ] = None,
+    new_passphrase_file: NewPassphraseFileOption = None,
 ) -> None:
     """Encrypt a key file anew under another passphrase."""
     with errors_as_one_line():
