@@ -42,6 +42,7 @@ _OWN_TAG = re.compile(r"pegnode/[a-z-]+(/[a-z-]+)*")
 
 TAG_PLACES = {
     "pegnode/chain-id": "canonical genesis",
+    "pegnode/template": "agreed values of a genesis template, as JSON with sorted keys",
     "pegnode/block": "encoded header",
     "pegnode/body": "roots of the five sections",
     "pegnode/body/{}": "encoded items of a section",
