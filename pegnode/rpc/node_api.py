@@ -94,6 +94,33 @@ class PeerInfo:
     """Smoothed; None before the first answer."""
     final_height: int | None
     """The highest final height it has shown."""
+    address: str
+    """Where it comes from: an IPv4 address, or the /64 of an IPv6 one; empty if it is not known."""
+    software: str
+    """What it calls itself, unverified."""
+    connected_ms: int
+    """Since when, Unix time in milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class DroppedPeer:
+    """Connections of one peer, or for guests and strangers of one address, that ended alike."""
+
+    peer_id: str | None
+    """The newest one's; None if none was proved."""
+    member: int | None
+    address: str
+    """As in PeerInfo."""
+    reason: str
+    """The stable name of a DropReason."""
+    by_peer: bool
+    """Whether the reason is the peer's own word; else it is this node's finding."""
+    detail: str
+    """For people."""
+    last_ms: int
+    """When the newest one ended, Unix time in milliseconds."""
+    count: int
+    """How many, since it was last forgotten."""
 
 
 class DepositStatus(enum.StrEnum):
@@ -203,6 +230,9 @@ class NodeApi(Protocol):
 
     def peers(self) -> tuple[PeerInfo, ...]:
         """The connected peers."""
+
+    def dropped_peers(self) -> tuple[DroppedPeer, ...]:
+        """Who was dropped or refused lately, newest first; bounded."""
 
     def try_transaction(self, transaction: bytes) -> TransactionVerdict:
         """What `submit_transaction` would do, without doing it. Raises Rejected or Refusal with its reason."""

@@ -16,6 +16,7 @@ from pegnode.net.transport import PeerId
 from pegnode.rpc.node_api import (
     ClaimReceipt,
     DepositInfo,
+    DroppedPeer,
     L1Reserve,
     L1Status,
     MemberStatus,
@@ -162,11 +163,31 @@ class LiveNode:
         return tuple(self._peer_info(peer) for peer in sorted(self._peers.transport.connected()))
 
     def _peer_info(self, peer: PeerId) -> PeerInfo:
+        presence = self._peers.presence_of(peer)
         return PeerInfo(
             peer_id=peer,
             member=self._peers.member_of(peer),
             round_trip_ms=self._peers.transport.round_trip_ms(peer),
             final_height=self._catch_up.height_of(peer),
+            address="" if presence is None else presence.address,
+            software="" if presence is None else presence.software,
+            connected_ms=self._core.now_ms() if presence is None else presence.since_ms,
+        )
+
+    def dropped_peers(self) -> tuple[DroppedPeer, ...]:
+        """Who was dropped or refused lately, newest first; bounded."""
+        return tuple(
+            DroppedPeer(
+                peer_id=departure.peer,
+                member=departure.member,
+                address=departure.address,
+                reason=departure.reason.value,
+                by_peer=departure.by_peer,
+                detail=departure.detail,
+                last_ms=departure.last_ms,
+                count=departure.count,
+            )
+            for departure in self._peers.departures()
         )
 
     def try_transaction(self, transaction: bytes) -> TransactionVerdict:

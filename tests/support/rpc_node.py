@@ -17,6 +17,7 @@ from pegnode.rpc.jsonrpc import handle
 from pegnode.rpc.node_api import (
     ClaimReceipt,
     DepositInfo,
+    DroppedPeer,
     L1Reserve,
     L1Status,
     MemberStatus,
@@ -30,7 +31,14 @@ from pegnode.storage.store import ChainStore, FinalBlock
 from tests.support.chain import START_MS, MemoryChain
 
 VERSION = "1.2.3"
-PEERS = (PeerInfo("a member", 1, 12.5, 7), PeerInfo("a guest", None, None, None))
+PEERS = (
+    PeerInfo("a member", 1, 12.5, 7, "192.0.2.1", "pegnode/1", START_MS),
+    PeerInfo("a guest", None, None, None, "", "", START_MS),
+)
+DROPPED = (
+    DroppedPeer("a member", 1, "192.0.2.1", "false-signature", False, "of member 2", START_MS + 5, 2),
+    DroppedPeer(None, None, "192.0.2.2", "handshake-failed", False, "", START_MS, 40),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +92,9 @@ class FakeNode:
 
     def peers(self) -> tuple[PeerInfo, ...]:
         return PEERS
+
+    def dropped_peers(self) -> tuple[DroppedPeer, ...]:
+        return DROPPED
 
     def try_transaction(self, transaction: bytes) -> TransactionVerdict:
         entry = self.mempool.check(transaction, self.store, self.rules, self.now_ms)

@@ -11,6 +11,7 @@ from bridge.bitcoin.identifiers import hash_to_hex
 from pegnode.rpc.methods.control import version_number
 from pegnode.rpc.results import StatusReply
 from pegnode.rpc.server import method_table
+from tests.support.chain import START_MS
 from tests.support.rpc_node import FakeNode
 
 
@@ -32,6 +33,27 @@ async def test_getpeerinfo(node: FakeNode) -> None:
     member, guest = (await node.ask("getpeerinfo")).result
     assert (member["peer_id"], member["member"], member["synced_blocks"]) == ("a member", 1, 7)
     assert (guest["id"], guest["member"], guest["pingtime_ms"]) == (1, None, None)
+
+
+async def test_getpeerinfo_tells_where_a_peer_comes_from(node: FakeNode) -> None:
+    member, guest = (await node.ask("getpeerinfo")).result
+    assert (member["address"], member["software"], member["connected_ms"]) == ("192.0.2.1", "pegnode/1", START_MS)
+    assert guest["address"] == ""
+
+
+async def test_listdroppedpeers_tells_who_why_and_how_often(node: FakeNode) -> None:
+    member, stranger = (await node.ask("listdroppedpeers")).result
+    assert member == {
+        "peer_id": "a member",
+        "member": 1,
+        "address": "192.0.2.1",
+        "reason": "false-signature",
+        "by_peer": False,
+        "detail": "of member 2",
+        "count": 2,
+        "last_ms": START_MS + 5,
+    }
+    assert (stranger["peer_id"], stranger["reason"], stranger["count"]) == (None, "handshake-failed", 40)
 
 
 async def test_uptime_and_stop(node: FakeNode) -> None:

@@ -26,6 +26,23 @@ async def getpeerinfo(node: NodeApi) -> list[Json]:
     return [_peer_json(index, peer) for index, peer in enumerate(node.peers())]
 
 
+async def listdroppedpeers(node: NodeApi) -> list[Json]:
+    """Who was dropped or refused lately, newest first: why, how often, and when last."""
+    return [
+        {
+            "peer_id": dropped.peer_id,
+            "member": dropped.member,
+            "address": dropped.address,
+            "reason": dropped.reason,
+            "by_peer": dropped.by_peer,
+            "detail": dropped.detail,
+            "count": dropped.count,
+            "last_ms": dropped.last_ms,
+        }
+        for dropped in node.dropped_peers()
+    ]
+
+
 async def uptime(node: NodeApi) -> int:
     """For how many seconds the node has run."""
     return node.status().uptime_ms // 1000
@@ -87,7 +104,10 @@ def _peer_json(index: int, peer: PeerInfo) -> Json:
         "member": peer.member,
         "pingtime_ms": peer.round_trip_ms,
         "synced_blocks": peer.final_height,
+        "address": peer.address,
+        "software": peer.software,
+        "connected_ms": peer.connected_ms,
     }
 
 
-CONTROL_METHODS: tuple[Handler, ...] = (getnetworkinfo, getpeerinfo, getstatus, stop, uptime)
+CONTROL_METHODS: tuple[Handler, ...] = (getnetworkinfo, getpeerinfo, getstatus, listdroppedpeers, stop, uptime)
