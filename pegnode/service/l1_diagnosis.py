@@ -11,7 +11,7 @@ MINIMUM_VERSION: Final = 250_000
 SLOW_S: Final = 2.0
 """An answer that takes longer is slow: the votes on L1 matters need several, within a view."""
 BEHIND_S: Final = 5.0
-"""A lag shorter than this is how blocks spread."""
+"""A lag shorter than this, or of one block that comes while the tip moves, is how blocks spread."""
 STUCK_S: Final = 60.0
 """A lag without a new block for as long as this is no catching up."""
 
@@ -65,7 +65,8 @@ def _follows(look: L1Look) -> tuple[L1State, str]:
         return L1State.STUCK, f"{lag}, no new block for {look.still_s:.0f} s, {peers} peers"
     if chain.chain != "regtest" and not peers and look.still_s >= STUCK_S:
         return L1State.STUCK, "it has no peers"
-    if look.lag_blocks and look.lagging_s >= BEHIND_S:
+    lags = look.lagging_s >= BEHIND_S and (look.lag_blocks > 1 or look.still_s >= BEHIND_S)
+    if look.lag_blocks and lags:
         return L1State.BEHIND, lag
     if chain.pruned and chain.prune_height > look.needed_height:
         return L1State.PRUNED, f"it has no block below {chain.prune_height}; needed from {look.needed_height} on"

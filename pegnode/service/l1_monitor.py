@@ -74,7 +74,7 @@ class L1Monitor:
             was_identified = self._network is not None
             state, detail = await self._state()
             if state is L1State.WRONG_CHAIN and not was_identified and not self._core.store.tip.header.height:
-                raise WrongL1Chain(f"the Bitcoin node at {self._client.connection.url} {detail}")
+                raise WrongL1Chain(f"the Bitcoin node {detail}; {state.remedy}")
             if self._note(state, detail):
                 await on_change()
             await trio.sleep(REFUSED_AGAIN_S if state is L1State.CREDENTIALS_REFUSED else LOOK_EVERY_S)

@@ -13,7 +13,7 @@ from bridge.bitcoin.script_engine import verify_scripts
 from bridge.bitcoin.transaction import Transaction, TxOut, compact_size
 from bridge.errors import Rejected
 from bridge.l1.answers import ChainInfo, L1Header, L1TxOut, NetworkInfo
-from bridge.l1.errors import L1Reason, L1RpcError, L1Unavailable, RpcCode
+from bridge.l1.errors import L1Error, L1Reason, L1RpcError, L1Unavailable, RpcCode
 from pegnode.genesis_rules import L1_GENESIS_HASHES_HEX
 from tests.support.fake_l1 import FakeBlock, FakeL1, merkle_block
 
@@ -43,7 +43,8 @@ class FakeL1Client:
     """One node. lag_blocks: how far it is behind.  outage: it can't be asked.
 
     refusals: an error by method, raised instead of an answer.  asked: the methods' names.
-    on_ask: called with each name before it is answered.  stale: blocks by hash that it knows off its active chain.
+    on_ask: called with each name before it is answered.  lie: makes another header of a true one.
+    stale: blocks by hash that it knows off its active chain.
     unread: blocks that it knows by their headers alone.  headers_ahead: further headers that it knows of.
     """
 
@@ -52,9 +53,10 @@ class FakeL1Client:
     answer_s: float = ANSWER_S
     outage: bool = False
     feerate_sat_kvb: int | None = 2_000
-    refusals: dict[str, L1RpcError] = field(default_factory=dict)
+    refusals: dict[str, L1Error] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     on_ask: Callable[[str], None] | None = None
+    lie: Callable[[L1Header], L1Header | None] = lambda header: header
     stale: dict[BlockHash, FakeBlock] = field(default_factory=dict)
     unread: set[BlockHash] = field(default_factory=set)
     headers_ahead: int = 0
@@ -92,7 +94,8 @@ class FakeL1Client:
 
     async def block_headers(self, block_hashes: Sequence[BlockHash]) -> list[L1Header | None]:
         await self._ask("block_headers")
-        return [self._header(block_hash) for block_hash in block_hashes]
+        headers = [self._header(block_hash) for block_hash in block_hashes]
+        return [header and self.lie(header) for header in headers]
 
     async def block(self, block_hash: BlockHash) -> bytes:
         await self._ask("block")
