@@ -12,7 +12,7 @@ from bridge.evidence import Evidence, Opening
 from bridge.state import BatchKind, BatchVersion, Lineage
 from federation.certificate import Certificate, Vote, VoteKind, vote_digest
 from pegnode.chain.block import Block
-from pegnode.chain.state import AppliedTransaction
+from pegnode.chain.state import LEDGER_TABLES, AppliedTransaction, ChainState
 from tests.support.chain import MemoryChain, vote_secrets
 from tests.support.mini_wallet import Coin, MiniWallet
 
@@ -52,6 +52,12 @@ def scene() -> Scene:
     body = built.block.body
     assert (len(body.evidence), len(body.transactions), len(body.batches)) == (len(evidence), len(payments), 1)
     return Scene(chain, tuple(coins), body.evidence, payments, built.block, tuple(built.state.transactions))
+
+
+def snapshot(state: ChainState) -> object:
+    """All that a state holds beyond its base, to be compared with what it holds later."""
+    tables = [dict(getattr(state.ledger, name).writes) for name in LEDGER_TABLES]
+    return state.ledger.totals, tables, dict(state.utxos.writes), list(state.transactions)
 
 
 def _evidence(chain: MemoryChain) -> list[Evidence]:
