@@ -149,7 +149,7 @@ def _translated(error: Exception, method: str) -> RpcError:
     if isinstance(error, Rejected | Refusal):
         return RpcError(RpcCode.VERIFY_REJECTED, str(error), {"reason": error.reason.value})
     if isinstance(error, NodeUnavailable):
-        code = _UNAVAILABLE_CODES.get(error.reason, RpcCode.MISC_ERROR)
+        code = _UNAVAILABLE_CODES[error.reason]
         return RpcError(code, str(error), {"reason": error.reason.value})
     if isinstance(error, MalformedError):
         return RpcError(RpcCode.DESERIALIZATION_ERROR, str(error))

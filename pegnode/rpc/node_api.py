@@ -24,10 +24,6 @@ class UnavailableReason(Reason):
     """Its own Bitcoin node does not answer."""
     SYNCING = "syncing"
     """It has not yet caught up with the chain."""
-    HALTED = "halted"
-    """It has latched a halt and takes part in nothing that touches L1."""
-    BUSY = "busy"
-    """A limit of rate or number is reached."""
 
 
 class NodeUnavailable(ReasonedError):  # noqa: N818 -- a state of the node, not a fault of the request

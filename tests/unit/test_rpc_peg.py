@@ -96,9 +96,9 @@ async def test_getdepositaddress_refuses_an_l1_address_by_name(node: FakeNode) -
 
 
 async def test_getdepositaddress_gives_none_that_nobody_watches(node: FakeNode) -> None:
-    node.failure = NodeUnavailable(UnavailableReason.BUSY, "too many")
+    node.failure = NodeUnavailable(UnavailableReason.SYNCING)
     answer = await node.ask("getdepositaddress", encode_address(BOB, node.network))
-    assert (answer.code, answer.reason) == (-1, "busy")
+    assert (answer.code, answer.reason) == (-10, "syncing")
 
 
 async def test_listdeposits_shows_each_state(node: FakeNode) -> None:
