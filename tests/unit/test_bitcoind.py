@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
+from pegnode import bitcoind
 from pegnode.bitcoind import (
     BitcoindError,
     BitcoindNotFound,
@@ -15,6 +17,7 @@ from pegnode.bitcoind import (
     RegtestBitcoind,
     default_prefix,
     find_bitcoind,
+    install_bitcoind,
     start_regtest,
 )
 
@@ -102,3 +105,29 @@ def test_stale_pid_file_names_no_running_node(tmp_path: Path, pid: str) -> None:
     node = RegtestBitcoind.attach(tmp_path)
     assert node.pid is None
     node.stop()
+
+
+@pytest.mark.parametrize("script", [None, "exit 3"], ids=["no script", "script that fails"])
+def test_bitcoind_that_can_not_be_fetched_is_said(
+    on_path: Path, tmp_path: Path, script: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "fetch.sh"
+    if script is not None:
+        path.write_text(script)
+    monkeypatch.setattr(bitcoind, "_SCRIPT", path)
+    with pytest.raises(BitcoindError) as caught:
+        install_bitcoind(tmp_path / "prefix")
+    assert caught.value.reason is BitcoindReason.INSTALL_FAILED
+
+
+def test_bitcoind_that_does_not_end_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is stuck in the kernel outlives even SIGKILL."""
+    signals: list[signal.Signals] = []
+    monkeypatch.setattr(RegtestBitcoind, "pid", 12345)
+    monkeypatch.setattr(RegtestBitcoind, "_has_ended", lambda *_: False)
+    monkeypatch.setattr(RegtestBitcoind, "_signal", lambda _, __, number: signals.append(number))
+    node = RegtestBitcoind(tmp_path, 1, None, None)
+    with pytest.raises(BitcoindError) as caught:
+        node.stop(deadline_s=0)
+    assert caught.value.reason is BitcoindReason.STOP_FAILED
+    assert signals == [signal.SIGTERM, signal.SIGKILL]
