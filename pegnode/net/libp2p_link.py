@@ -213,10 +213,12 @@ class LinkUpgrader:
         try:
             raw = RawConnection(wire, initiator=dialled is not None)
             secured = await self._upgrader.upgrade_security(raw, dialled is not None, expected)
-            muxer = await self._upgrader.upgrade_connection(secured, secured.get_remote_peer())
+            # Not by `upgrade_connection`: that agrees on our class and then makes a plain Yamux.
+            await self._upgrader.muxer_multistream.select_transport(secured)
+            muxer = BoundedYamux(secured, secured.get_remote_peer(), is_initiator=secured.is_initiator)
         except Exception as error:
             raise RemoteFault(DropReason.HANDSHAKE_FAILED, _describe(error)) from error
-        return SecureLink(wire, secured, cast(BoundedYamux, muxer))
+        return SecureLink(wire, secured, muxer)
 
 
 async def _widen(stream: YamuxStream, window_bytes: int) -> None:

@@ -111,7 +111,7 @@ async def test_member_that_stops_reading_is_dropped_before_messages_get_lost() -
 
 async def test_dropped_member_is_told_why_and_reconnects() -> None:
     async with fleet() as ships:
-        low, high = await ships.mesh(2)
+        low, high = await ships.mesh(2, silence_limit_s=60.0)
         await low.drop(high, "protocol-violation")
         await low.expect("disconnected", peer=high.peer, reason="protocol-violation", by_peer=False)
         await high.expect("disconnected", peer=low.peer, reason="protocol-violation", by_peer=True)
