@@ -92,7 +92,9 @@ class L1Connection:
         except httpx.RemoteProtocolError as error:
             raise L1Unavailable(L1Reason.BAD_RESPONSE, "not an HTTP response") from error
         except httpx.TransportError as error:
-            raise L1Unavailable(L1Reason.UNREACHABLE, type(error).__name__) from error
+            connected = not isinstance(error, httpx.ConnectError)
+            detail = f"the connection to {self.url} broke" if connected else f"no connection to {self.url}"
+            raise L1Unavailable(L1Reason.UNREACHABLE, detail) from error
         self._secret = None if status == _UNAUTHORIZED else secret
         return status, response
 

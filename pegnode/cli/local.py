@@ -1,11 +1,13 @@
 """`peg up`, `down`, `status` and `logs`: a federation on this machine."""
 
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from bridge.l1.states import L1State
 from pegnode.cli.home import DirectoryOption, command_on
 from pegnode.cli.terminal import JsonOption, coins, errors_as_one_line, fail, out, print_fields, print_json, print_table
 from pegnode.errors import PegnodeError
@@ -74,11 +76,14 @@ def status(directory: DirectoryOption, json: JsonOption = False) -> None:
             print_json({"members": replies, "peg": peg})
             return
         print_table(
-            ("member", "state", "height ", "view ", "anchor ", "L1 ", "peers ", "mempool "),
+            ("member", "state", "height ", "view ", "anchor ", "L1 ", "Bitcoin node", "peers ", "mempool "),
             [_row(federation, name, reply) for name, reply in replies.items()],
             "no members",
         )
         out.print()
+        for name, reply in replies.items():
+            if reply is not None:
+                _print_troubles(name, reply)
         if peg is None:
             out.print(f"no member answers; start them with: {command_on(directory, 'up')}", markup=False)
         else:
@@ -87,7 +92,7 @@ def status(directory: DirectoryOption, json: JsonOption = False) -> None:
 
 def _row(federation: LocalFederation, name: str, reply: StatusReply | None) -> tuple[str, ...]:
     if reply is None:
-        return (name, "starting" if federation.is_running(name) else "stopped", *("-",) * 6)
+        return (name, "starting" if federation.is_running(name) else "stopped", *("-",) * 7)
     peers = sum(member.connected for member in reply.members) - 1
     return (
         name,
@@ -96,6 +101,7 @@ def _row(federation: LocalFederation, name: str, reply: StatusReply | None) -> t
         str(reply.view),
         str(reply.anchor.height),
         "-" if reply.l1.height is None else str(reply.l1.height),
+        reply.l1.state,
         str(peers),
         str(reply.mempool_transactions),
     )
@@ -103,10 +109,28 @@ def _row(federation: LocalFederation, name: str, reply: StatusReply | None) -> t
 
 def _state(reply: StatusReply) -> str:
     if reply.halted:
-        return f"HALTED: {'; '.join(reply.halt_findings)}"
+        return "HALTED"
     if reply.waiting_for:
-        return f"waits for {'; '.join(reply.waiting_for)}"
+        return "waiting"
     return f"catching up to {reply.best_known_height}" if reply.syncing else "running"
+
+
+def _print_troubles(name: str, reply: StatusReply) -> None:
+    """What is the matter with a member, since when its Bitcoin node is in its state, and what to do; or nothing."""
+    troubles = [
+        *(f"halted: {finding}" for finding in reply.halt_findings),
+        *(f"waits for {missing}" for missing in reply.waiting_for),
+    ]
+    l1, now_ms = reply.l1, reply.started_ms + reply.uptime_ms
+    if l1.state != L1State.OK:
+        lasts = timedelta(milliseconds=max(0, now_ms - l1.since_ms))
+        since = f", for {str(lasts).partition('.')[0]}" if l1.since_ms else ""
+        troubles += [f"its Bitcoin node is {l1.state}{since}: {l1.cause}", f"what to do: {l1.remedy}"]
+    if troubles:
+        out.print(f"{name}:", markup=False)
+        for trouble in troubles:
+            out.print(f"    {trouble}", markup=False)
+        out.print()
 
 
 def _peg_info(federation: LocalFederation, replies: dict[str, StatusReply | None]) -> PegInfoReply | None:

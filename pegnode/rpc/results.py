@@ -18,12 +18,14 @@ class AnchorReply(msgspec.Struct, frozen=True):
 class L1Reply(msgspec.Struct, frozen=True):
     """The node's own Bitcoin node.
 
-    state: one of the list in docs/operating.md; since_ms: since when, Unix time in milliseconds; detail: what was
-    seen; remedy: what its operator should do.  reachable: whether it answers questions.
+    state: one of the list in docs/operating.md.  since_ms: since when, Unix time in milliseconds; 0 before the first
+    answer.  cause, remedy: what the state means, and what the node's operator should do.  detail: what was seen.
+    reachable: whether it answers questions.
     """
 
     state: str
     since_ms: int
+    cause: str
     detail: str
     remedy: str
     reachable: bool
@@ -244,6 +246,7 @@ class BatchReply(msgspec.Struct, frozen=True):
 class WithdrawalEstimateReply(msgspec.Struct, frozen=True):
     """estimatewithdrawal. suggested_max_fee_sats: what a payout of this burn alone would cost at twice the estimate.
 
+    least_max_fee_sats: no batch that the rules allow costs a payee less; a burn with a lower bound is never paid.
     received_sats: at least this reaches the address if max_fee_sats is the bound.  burn_script_hex: the output script
     that burns, null without a refund address.
     """
@@ -251,6 +254,7 @@ class WithdrawalEstimateReply(msgspec.Struct, frozen=True):
     amount_sats: int
     feerate_sat_kvb: int
     suggested_max_fee_sats: int
+    least_max_fee_sats: int
     max_fee_sats: int
     received_sats: int
     dust_limit_sats: int

@@ -74,6 +74,7 @@ async def getstatus(node: NodeApi) -> StatusReply:
         l1=L1Reply(
             state=l1.health.state,
             since_ms=l1.health.since_ms,
+            cause=l1.health.state.cause,
             detail=l1.health.detail,
             remedy=l1.health.state.remedy,
             reachable=l1.health.state.answers,
