@@ -147,6 +147,13 @@ def check_batch(view: LedgerView, batch: Batch, custody: Custody, params: PegPar
     return planned
 
 
+def least_share_sats(params: PegParams, feerate_sat_kvb: int) -> int:
+    """A share that no payout is below: one of the most payees and the shortest outputs, its inputs not counted."""
+    most = params.batch_max_payees
+    weight = _FIXED_WEIGHT + most * _output_weight(_SHORTEST_SCRIPT_SIZE)
+    return -(-weight * feerate_sat_kvb // (WITNESS_SCALE_FACTOR * 1000 * most))
+
+
 @dataclass(frozen=True, slots=True)
 class _Selection:
     """Who is paid from which coins. change_sats: of each part; fund_part_sats: what the fee has beyond the shares."""
@@ -177,7 +184,7 @@ class _Funding:
 
     def select(self, pending: Sequence[Withdrawal]) -> _Selection | None:
         """The stable selection from `pending`, which is in order of age; None if nobody can be paid."""
-        least_sats = self._least_share_sats()
+        least_sats = least_share_sats(self._params, self._feerate_sat_kvb)
         waiting = {withdrawal.number: withdrawal for withdrawal in pending if withdrawal.max_fee_sats >= least_sats}
         while True:
             payees, funds = self._payees(waiting.values())
@@ -190,12 +197,6 @@ class _Funding:
             if not low:
                 return _Selection(tuple(payees), tuple(self._coins[:coin_count]), change, share_sats, fund_part_sats)
             del waiting[max(low, key=lambda payee: (payee.value_sats, payee.number)).number]
-
-    def _least_share_sats(self) -> int:
-        """A share that no payout is below: one of the most payees and the shortest outputs, its inputs not counted."""
-        most = self._params.batch_max_payees
-        weight = _FIXED_WEIGHT + most * _output_weight(_SHORTEST_SCRIPT_SIZE)
-        return -(-weight * self._feerate_sat_kvb // (WITNESS_SCALE_FACTOR * 1000 * most))
 
     def _payees(self, waiting: Iterable[Withdrawal]) -> tuple[list[Withdrawal], tuple[int, int, int] | None]:
         """The oldest burns that the coins cover together, and how they do; see `_funds`."""

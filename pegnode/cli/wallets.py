@@ -11,16 +11,29 @@ import typer
 
 from bridge.bitcoin.amounts import parse_btc
 from bridge.bitcoin.identifiers import hash_to_hex
-from pegnode.cli.home import DirectoryOption, Home, NodeOption, rpc_url
+from federation.passphrase import Passphrase
+from federation.sealed_box import LEAST_LOG_N, STRONG_LOG_N
+from pegnode.cli.home import (
+    DirectoryOption,
+    Home,
+    NewPassphraseFileOption,
+    NodeOption,
+    PassphraseFileOption,
+    rpc_url,
+)
 from pegnode.cli.terminal import JsonOption, coins, errors_as_one_line, out, print_fields, print_items, print_json
-from pegnode.wallet.wallet import HistoryItem, Wallet, WalletChain
+from pegnode.memory_guard import forbid_memory_dumps
+from pegnode.passphrase import find_passphrase
+from pegnode.wallet.seed import change_seed_passphrase, require_no_seed
+from pegnode.wallet.signer import fresh_mnemonic
+from pegnode.wallet.wallet import SEED_FILE, HistoryItem, Wallet, WalletChain
 
 WalletOption = Annotated[str, typer.Option("--wallet", "-w", envvar="PEGNODE_WALLET", help="The wallet's name.")]
 AmountArgument = Annotated[str, typer.Argument(help="In bitcoin, such as 0.5.")]
 DEFAULT_WALLET = "default"
 
 wallet_app = typer.Typer(
-    no_args_is_help=True, help="A wallet on the sidechain, kept by BDK: BIP39 words, BIP86 addresses."
+    no_args_is_help=True, help="A wallet on the sidechain, kept by BDK: BIP39 words, encrypted, and BIP86 addresses."
 )
 
 
@@ -42,11 +55,35 @@ def wallet_directory(home: Home, name: str) -> Path:
 
 @contextmanager
 def open_wallet(home: Home, name: str, *, synced: bool = True) -> Iterator[Wallet]:
-    """An existing wallet, brought up to date first."""
+    """An existing wallet that watches, brought up to date first."""
     with Wallet.load(wallet_directory(home, name), wallet_chain(home)) as wallet:
         if synced:
             wallet.sync(rpc_url(home.config()))
         yield wallet
+
+
+@contextmanager
+def open_spending_wallet(home: Home, name: str, passphrase_file: Path | None) -> Iterator[Wallet]:
+    """An existing wallet that can spend, brought up to date first."""
+    forbid_memory_dumps()
+    with open_wallet(home, name) as wallet:
+        wallet.unlock(_passphrase(home, name, passphrase_file))
+        yield wallet
+
+
+def _passphrase(home: Home, name: str, file: Path | None, *, new: bool = False) -> Passphrase:
+    return find_passphrase(file or home.local_passphrase_file(), new=new, what=f"wallet {name}")
+
+
+def _create(home: Home, name: str, file: Path | None, words: str | None) -> Wallet:
+    """A new wallet. The random passphrase of a local federation needs no stretching."""
+    path = wallet_directory(home, name)
+    require_no_seed(path / SEED_FILE)
+    is_local = file is None and home.local_passphrase_file() is not None
+    passphrase = _passphrase(home, name, file, new=True)
+    return Wallet.create(
+        path, wallet_chain(home), passphrase, words, scrypt_log_n=LEAST_LOG_N if is_local else STRONG_LOG_N
+    )
 
 
 @wallet_app.command("create")
@@ -54,25 +91,82 @@ def create(
     directory: DirectoryOption,
     node: NodeOption = None,
     name: WalletOption = DEFAULT_WALLET,
-    restore: Annotated[bool, typer.Option("--restore", help="Ask for the words of an existing wallet.")] = False,
+    passphrase_file: PassphraseFileOption = None,
     json: JsonOption = False,
 ) -> None:
     """Make a wallet, and show the words from which it can be restored. Write them down."""
     with errors_as_one_line():
+        forbid_memory_dumps()
         home = Home(directory, node)
-        words = _ask_for_words() if restore else None
-        path = wallet_directory(home, name)
-        with Wallet.create(path, wallet_chain(home), words) as wallet:
-            if restore:
-                wallet.sync(rpc_url(home.config()), full=True)
-            shown = None if restore else wallet.mnemonic()
-        if json:
-            print_json({"wallet": name, "directory": str(path), "words": shown})
-            return
-        out.print(f"wallet {name} in {path}", markup=False)
-        if shown:
-            print_fields({"words": shown})
-            out.print("Who has these words has the coins. Keep them on paper; they are not shown again.", markup=False)
+        words = fresh_mnemonic()
+        _create(home, name, passphrase_file, words).close()
+        _print_wallet(home, name, json, {"words": words})
+        if not json:
+            out.print("Who has these words has the coins, without any passphrase. Keep them on paper.", markup=False)
+
+
+@wallet_app.command("restore")
+def restore(
+    directory: DirectoryOption,
+    node: NodeOption = None,
+    name: WalletOption = DEFAULT_WALLET,
+    passphrase_file: PassphraseFileOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Make a wallet from the words of an old one, which are asked for, and look for its coins."""
+    with errors_as_one_line():
+        forbid_memory_dumps()
+        home = Home(directory, node)
+        require_no_seed(wallet_directory(home, name) / SEED_FILE)
+        with _create(home, name, passphrase_file, _ask_for_words()) as wallet:
+            wallet.sync(rpc_url(home.config()), full=True)
+        _print_wallet(home, name, json, {})
+
+
+@wallet_app.command("words")
+def words(
+    directory: DirectoryOption,
+    node: NodeOption = None,
+    name: WalletOption = DEFAULT_WALLET,
+    passphrase_file: PassphraseFileOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show the words from which the wallet can be restored. Who sees them has the coins."""
+    with errors_as_one_line():
+        forbid_memory_dumps()
+        home = Home(directory, node)
+        with open_wallet(home, name, synced=False) as wallet:
+            shown = wallet.mnemonic(_passphrase(home, name, passphrase_file))
+        _print_wallet(home, name, json, {"words": shown})
+
+
+@wallet_app.command("change-passphrase")
+def change_passphrase(
+    directory: DirectoryOption,
+    node: NodeOption = None,
+    name: WalletOption = DEFAULT_WALLET,
+    passphrase_file: PassphraseFileOption = None,
+    new_passphrase_file: NewPassphraseFileOption = None,
+) -> None:
+    """Encrypt the words anew under another passphrase. The words stay what they are."""
+    with errors_as_one_line():
+        forbid_memory_dumps()
+        home = Home(directory, node)
+        with open_wallet(home, name, synced=False) as wallet:
+            old = _passphrase(home, name, passphrase_file)
+            new = find_passphrase(new_passphrase_file, new=True, what=f"wallet {name}")
+            change_seed_passphrase(wallet.directory / SEED_FILE, old, new)
+        out.print(f"wallet {name} has a new passphrase; its words are the same", markup=False)
+
+
+def _print_wallet(home: Home, name: str, json: bool, secret: dict[str, str]) -> None:
+    path = wallet_directory(home, name)
+    if json:
+        print_json({"wallet": name, "directory": str(path), **secret})
+        return
+    out.print(f"wallet {name} in {path}", markup=False)
+    if secret:
+        print_fields(secret)
 
 
 def _ask_for_words() -> str:
@@ -115,13 +209,14 @@ def send(
     amount: AmountArgument,
     node: NodeOption = None,
     name: WalletOption = DEFAULT_WALLET,
+    passphrase_file: PassphraseFileOption = None,
     json: JsonOption = False,
 ) -> None:
     """Pay a sidechain address."""
     with errors_as_one_line():
         home = Home(directory, node)
         amount_sats = parse_btc(amount)
-        with open_wallet(home, name) as wallet:
+        with open_spending_wallet(home, name, passphrase_file) as wallet:
             txid_hex = hash_to_hex(wallet.send(rpc_url(home.config()), to, amount_sats))
         if json:
             print_json({"txid": txid_hex, "amount_sats": amount_sats})

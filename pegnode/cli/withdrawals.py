@@ -5,12 +5,22 @@ from typing import Annotated
 import typer
 
 from bridge.bitcoin.amounts import parse_btc
-from pegnode.cli.home import DirectoryOption, Home, NodeOption, rpc_url
+from pegnode.cli.home import DirectoryOption, Home, NodeOption, PassphraseFileOption, rpc_url
 from pegnode.cli.terminal import JsonOption, coins, errors_as_one_line, fail, print_fields, print_items, print_json
-from pegnode.cli.wallets import DEFAULT_WALLET, WalletOption, open_wallet
+from pegnode.cli.wallets import DEFAULT_WALLET, open_spending_wallet, open_wallet
 from pegnode.rpc.results import WithdrawalEstimateReply, WithdrawalReply
 
 LISTED = 50
+PayingWalletOption = Annotated[
+    str | None,
+    typer.Option(
+        "--wallet",
+        "-w",
+        envvar="PEGNODE_WALLET",
+        help="The wallet's name; with `list`, show only what it withdrew.",
+        show_default=f"{DEFAULT_WALLET}; all wallets with `list`",
+    ),
+]
 
 
 def withdraw(
@@ -22,14 +32,15 @@ def withdraw(
         typer.Option("--max-fee", min=0, help="Most that the payout may cost, in satoshis.", show_default="estimated"),
     ] = None,
     node: NodeOption = None,
-    name: WalletOption = DEFAULT_WALLET,
+    name: PayingWalletOption = None,
+    passphrase_file: PassphraseFileOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Burn coins of the wallet, and have the federation pay an L1 address. `peg withdraw list` shows everybody's."""
+    """Burn coins of the wallet, and have the federation pay an L1 address. See how far it is: peg withdraw list."""
     with errors_as_one_line():
         home = Home(directory, node)
         if l1_address == "list" and amount is None:
-            _list(home, json)
+            _list(home, name, json)
             return
         if amount is None:
             fail("how much? peg withdraw L1_ADDRESS AMOUNT")
@@ -42,10 +53,15 @@ def withdraw(
                 amount_sats=amount_sats,
                 max_fee_sats=max_fee_sats,
             )
+        if estimate.max_fee_sats < estimate.least_max_fee_sats:
+            fail(
+                f"too little: no batch costs a payee less than {estimate.least_max_fee_sats} sats, so with --max-fee"
+                f" {estimate.max_fee_sats} it is never paid; suggested: {estimate.suggested_max_fee_sats}"
+            )
         if estimate.received_sats < estimate.dust_limit_sats:
             least_sats = estimate.max_fee_sats + estimate.dust_limit_sats
             fail(f"too little: with a fee of up to {coins(estimate.max_fee_sats)} the least is {coins(least_sats)}")
-        with open_wallet(home, name) as wallet:
+        with open_spending_wallet(home, name or DEFAULT_WALLET, passphrase_file) as wallet:
             burn = wallet.withdraw(rpc_url(home.config()), l1_address, amount_sats, estimate.max_fee_sats)
         if json:
             print_json({"burn": str(burn), "amount_sats": amount_sats, "max_fee_sats": estimate.max_fee_sats})
@@ -69,9 +85,13 @@ def _when(estimate: WithdrawalEstimateReply) -> str:
     )
 
 
-def _list(home: Home, json: bool) -> None:
+def _list(home: Home, name: str | None, json: bool) -> None:
+    burns = None
+    if name is not None:
+        with open_wallet(home, name) as wallet:
+            burns = [str(burn) for burn in wallet.burns()]
     with home.client() as client:
-        replies = client.ask(list[WithdrawalReply], "listwithdrawals", count=LISTED)
+        replies = client.ask(list[WithdrawalReply], "listwithdrawals", burns=burns, count=LISTED)
     if json:
         print_json(replies)
         return

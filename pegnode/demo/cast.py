@@ -8,9 +8,11 @@ import trio
 
 from bridge.bitcoin.addresses import l1_network, sidechain_network
 from bridge.bitcoin.identifiers import OutPoint, Txid
+from federation.sealed_box import LEAST_LOG_N
 from pegnode.demo.errors import DemoFailed, DemoReason
 from pegnode.genesis import Genesis
 from pegnode.local_federation import LocalFederation
+from pegnode.passphrase import read_passphrase_file
 from pegnode.rpc.client import RpcClientError
 from pegnode.rpc.results import PegInfoReply, StatusReply
 from pegnode.wallet.wallet import Balance, Wallet, WalletChain
@@ -128,7 +130,9 @@ class User:
             l1_network=l1_network(genesis.l1.network),
             l1_genesis_hash=genesis.l1_genesis_hash,
         )
-        wallet = await trio.to_thread.run_sync(Wallet.create, federation.wallets / name, wallet_chain)
+        passphrase = await trio.to_thread.run_sync(read_passphrase_file, federation.passphrase_path)
+        create = partial(Wallet.create, scrypt_log_n=LEAST_LOG_N)
+        wallet = await trio.to_thread.run_sync(create, federation.wallets / name, wallet_chain, passphrase)
         return cls(name, member, f"http://{federation.member_config(member).rpc.bind}", wallet)
 
     async def new_address(self) -> str:

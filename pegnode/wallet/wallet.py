@@ -1,7 +1,8 @@
 """A wallet for the sidechain: BIP86 descriptors from a BIP39 mnemonic, kept and spent by BDK.
 
-Its directory holds `seed.json`, the one secret, and `wallet.sqlite`, public data that a scan can make anew. BDK knows
-nothing of the sidechain's addresses, evidence or burns: scripts go in and out of it as bytes.
+Its directory holds `seed.json`, the one secret, sealed, and `wallet.sqlite`, public data that a scan can make anew. A
+wallet that was loaded watches; to spend, it is unlocked with its passphrase. BDK knows nothing of the sidechain's
+addresses, evidence or burns: scripts go in and out of it as bytes.
 """
 
 import fcntl
@@ -19,20 +20,21 @@ import bdkpython as bdk
 from bridge.bitcoin.addresses import Network, decode_address, encode_address
 from bridge.bitcoin.amounts import MAX_MONEY_SATS
 from bridge.bitcoin.identifiers import BlockHash, OutPoint, Script, Txid, hash_to_hex
-from bridge.bitcoin.transaction import Transaction
+from bridge.bitcoin.transaction import Transaction, TxOut
 from bridge.deposits import CLAIM_FLAG, REFUND_FLAG
 from bridge.errors import Rejected
 from bridge.withdrawals import Burn, encode_burn
+from federation.passphrase import Passphrase
+from federation.sealed_box import STRONG_LOG_N
 from pegnode.chain.transactions import is_spendable
 from pegnode.wallet.errors import WalletError, WalletReason
 from pegnode.wallet.node import NodeConnection
-from pegnode.wallet.seed import SEED_VERSION, Seed, read_seed, write_seed
+from pegnode.wallet.seed import WatchedSeed, open_seed, read_seed, write_seed
+from pegnode.wallet.signer import LOOKAHEAD, WalletSigner, bdk_network, creation, fresh_mnemonic, network_kind
 
 SEED_FILE = "seed.json"
 DATABASE_FILE = "wallet.sqlite"
 LOCK_FILE = "lock"
-LOOKAHEAD = 25
-"""Addresses derived ahead of the last one shown."""
 DEFAULT_FEERATE_SAT_VB = 1
 
 
@@ -91,71 +93,93 @@ class Wallet:
         self._wallet = wallet
         self._persister = persister
         self._lock = lock
+        self._signer: WalletSigner | None = None
 
     @classmethod
-    def create(cls, directory: Path, chain: WalletChain, mnemonic: str | None = None) -> Self:
-        """A new wallet in `directory`, from 12 fresh words or from given ones.
+    def create(
+        cls,
+        directory: Path,
+        chain: WalletChain,
+        passphrase: Passphrase,
+        mnemonic: str | None = None,
+        *,
+        scrypt_log_n: int = STRONG_LOG_N,
+    ) -> Self:
+        """A new wallet in `directory`, unlocked, from 12 fresh words or from given ones.
 
-        Raises WalletError (EXISTS, IN_USE, BAD_MNEMONIC, UNUSABLE).
+        scrypt_log_n: see `federation.sealed_box`. Raises WalletError (EXISTS, IN_USE, BAD_MNEMONIC, UNUSABLE), and
+        KeystoreRefused for what the file of the seed refuses.
         """
-        try:
-            words = bdk.Mnemonic(bdk.WordCount.WORDS12) if mnemonic is None else bdk.Mnemonic.from_string(mnemonic)
-        except bdk.Bip39Error as error:
-            raise WalletError(WalletReason.BAD_MNEMONIC, "not the words of a BIP39 mnemonic") from error
+        words = fresh_mnemonic() if mnemonic is None else " ".join(mnemonic.split())
+        signer = WalletSigner(words, chain.network, chain.genesis_hash)
         lock = _lock(directory, create=True)
         with _unlocking_on_error(lock):
-            write_seed(directory / SEED_FILE, Seed(SEED_VERSION, hash_to_hex(chain.genesis_hash), str(words)))
-            return cls._open(directory, chain, words, lock)
+            watched = WatchedSeed(hash_to_hex(chain.genesis_hash), signer.receive, signer.change)
+            write_seed(directory / SEED_FILE, watched, words, passphrase, scrypt_log_n=scrypt_log_n)
+            wallet = cls._open(directory, chain, watched, lock)
+        wallet._signer = signer
+        return wallet
 
     @classmethod
     def load(cls, directory: Path, chain: WalletChain) -> Self:
-        """The wallet in `directory`.
+        """The wallet in `directory`, locked.
 
-        Raises WalletError (NOT_FOUND, IN_USE, WRONG_CHAIN, EXPOSED, DAMAGED, UNUSABLE).
+        Raises WalletError (NOT_FOUND, IN_USE, WRONG_CHAIN, DAMAGED, UNUSABLE), and KeystoreRefused.
         """
         if not (directory / SEED_FILE).exists():
             raise WalletError(WalletReason.NOT_FOUND, f"there is no wallet in {directory}")
         lock = _lock(directory, create=False)
         with _unlocking_on_error(lock):
-            seed = read_seed(directory / SEED_FILE)
-            if seed.genesis_hash != hash_to_hex(chain.genesis_hash):
-                detail = f"the wallet in {directory} is of another chain, whose first block is {seed.genesis_hash}"
+            watched = read_seed(directory / SEED_FILE)
+            if watched.genesis_hash != hash_to_hex(chain.genesis_hash):
+                detail = f"the wallet in {directory} is of another chain, whose first block is {watched.genesis_hash}"
                 raise WalletError(WalletReason.WRONG_CHAIN, detail)
-            try:
-                words = bdk.Mnemonic.from_string(seed.mnemonic)
-            except bdk.Bip39Error:
-                detail = f"the mnemonic in {directory / SEED_FILE} is not one"
-                raise WalletError(WalletReason.DAMAGED, detail) from None
-            return cls._open(directory, chain, words, lock)
+            return cls._open(directory, chain, watched, lock)
 
     @classmethod
-    def _open(cls, directory: Path, chain: WalletChain, words: bdk.Mnemonic, lock: int) -> Self:
+    def _open(cls, directory: Path, chain: WalletChain, watched: WatchedSeed, lock: int) -> Self:
         """The database of the wallet, made anew if it is missing."""
-        kind = bdk.NetworkKind.MAIN if chain.network.name == "main" else bdk.NetworkKind.TEST
-        network = bdk.Network.BITCOIN if chain.network.name == "main" else bdk.Network.REGTEST
-        key = bdk.DescriptorSecretKey(kind, words, None)
-        receive = bdk.Descriptor.new_bip86(key, bdk.KeychainKind.EXTERNAL, kind)
-        change = bdk.Descriptor.new_bip86(key, bdk.KeychainKind.INTERNAL, kind)
-        genesis_hash = bdk.BlockHash.from_string(hash_to_hex(chain.genesis_hash))
         path = directory / DATABASE_FILE
         is_new = not path.exists()
         try:
+            receive, change = (
+                bdk.Descriptor(text, network_kind(chain.network)) for text in (watched.receive, watched.change)
+            )
+            network, created = bdk_network(chain.network), creation(chain.genesis_hash)
             persister = bdk.Persister.new_sqlite(str(path))
             if is_new:
-                created = bdk.CreateParams(genesis_hash=genesis_hash, lookahead=LOOKAHEAD, use_spk_cache=False)
                 wallet = bdk.Wallet.create_with_params(receive, change, network, persister, created)
             else:
                 loaded = bdk.LoadParams(
-                    check_network=network, check_genesis_hash=genesis_hash, lookahead=LOOKAHEAD, use_spk_cache=False
+                    check_network=network,
+                    check_genesis_hash=created.genesis_hash,
+                    lookahead=LOOKAHEAD,
+                    use_spk_cache=False,
                 )
                 wallet = bdk.Wallet.load_with_params(receive, change, persister, loaded)
+        except bdk.DescriptorError as error:
+            detail = f"{directory / SEED_FILE} names no descriptors; restore the wallet from its words"
+            raise WalletError(WalletReason.DAMAGED, detail) from error
         except (bdk.PersistenceError, bdk.CreateWithPersistError, bdk.LoadWithPersistError) as error:
             detail = f"{path} can't be used ({error}); move it away: it holds no secret, and a sync makes it anew"
             raise WalletError(WalletReason.DAMAGED, detail) from error
         return cls(directory, chain, wallet, persister, lock)
 
+    def unlock(self, passphrase: Passphrase) -> None:
+        """Let the wallet spend until it is closed. Raises WalletError (DAMAGED), and KeystoreRefused."""
+        path = self.directory / SEED_FILE
+        try:
+            signer = WalletSigner(self.mnemonic(passphrase), self.chain.network, self.chain.genesis_hash)
+        except WalletError:
+            raise WalletError(WalletReason.DAMAGED, f"the words in {path} are no mnemonic") from None
+        if read_seed(path) != WatchedSeed(hash_to_hex(self.chain.genesis_hash), signer.receive, signer.change):
+            detail = f"{path} watches what its words don't own; restore the wallet from them"
+            raise WalletError(WalletReason.DAMAGED, detail)
+        self._signer = signer
+
     def close(self) -> None:
         """Let other processes open the wallet; closing twice is allowed."""
+        self._signer = None
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -166,9 +190,9 @@ class Wallet:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def mnemonic(self) -> str:
-        """The words from which everything can be restored. Raises WalletError."""
-        return read_seed(self.directory / SEED_FILE).mnemonic
+    def mnemonic(self, passphrase: Passphrase) -> str:
+        """The words from which everything can be restored. Raises KeystoreRefused (WRONG_PASSPHRASE)."""
+        return open_seed(self.directory / SEED_FILE, passphrase)
 
     def new_address(self) -> str:
         """An address that was not shown before."""
@@ -236,6 +260,20 @@ class Wallet:
         items = [self._history_item(item) for item in self._wallet.transactions()]
         return sorted(items, key=lambda item: (item.height is not None, -(item.height or 0), item.txid))
 
+    def burns(self) -> list[OutPoint]:
+        """The withdrawals that this wallet paid for, by their burns."""
+        paid_for = [
+            Transaction.parse(bytes(item.transaction.serialize()))
+            for item in self._wallet.transactions()
+            if self._wallet.sent_and_received(item.transaction).sent.to_sat()
+        ]
+        return [
+            transaction.outpoint(vout)
+            for transaction in paid_for
+            for vout, output in enumerate(transaction.outputs)
+            if _is_burn(output)
+        ]
+
     def _pay(self, url: str, script: Script, amount_sats: int, feerate_sat_vb: int) -> Transaction:
         """Build, sign and broadcast a payment of an amount to a script."""
         if not 0 < amount_sats <= MAX_MONEY_SATS:
@@ -248,6 +286,8 @@ class Wallet:
         return Transaction.parse(bytes(signed.serialize()))
 
     def _signed(self, script: Script, amount_sats: int, feerate_sat_vb: int) -> bdk.Transaction:
+        if self._signer is None:
+            raise WalletError(WalletReason.LOCKED, "the wallet watches; unlock it with its passphrase to spend")
         try:
             psbt = (
                 bdk.TxBuilder()
@@ -256,7 +296,8 @@ class Wallet:
                 .ordering(bdk.TxOrdering.UNTOUCHED)
                 .finish(self._wallet)
             )
-            self._wallet.sign(psbt)
+            self._signer.sign(psbt)
+            self._wallet.finalize_psbt(psbt)
             return psbt.extract_tx()
         except (bdk.CreateTxError.InsufficientFunds, bdk.CreateTxError.CoinSelection) as error:
             available_sats = self._wallet.balance().trusted_spendable.to_sat()
@@ -306,14 +347,18 @@ class Wallet:
 
 
 def _kind(transaction: Transaction) -> HistoryKind:
-    """By the marks in the inputs' indexes, and the burns among the outputs: data outputs that hold value."""
+    """By the marks in the inputs' indexes, and the burns among the outputs."""
     marks = {item.outpoint.vout & (CLAIM_FLAG | REFUND_FLAG) for item in transaction.inputs}
     if CLAIM_FLAG in marks:
         return HistoryKind.DEPOSIT
     if REFUND_FLAG in marks:
         return HistoryKind.REFUND
-    burns = any(output.value_sats and not is_spendable(output) for output in transaction.outputs)
-    return HistoryKind.WITHDRAWAL if burns else HistoryKind.PAYMENT
+    return HistoryKind.WITHDRAWAL if any(map(_is_burn, transaction.outputs)) else HistoryKind.PAYMENT
+
+
+def _is_burn(output: TxOut) -> bool:
+    """Whether it is a data output that holds value."""
+    return output.value_sats > 0 and not is_spendable(output)
 
 
 def _script(address: str, network: Network) -> Script:

@@ -63,7 +63,7 @@ class Peg:
             env={**os.environ, "PEGNODE_DIR": str(self.directory), "COLUMNS": "200"},
         )
         assert "Traceback" not in done.stderr + done.stdout, done.stderr
-        if arguments[:2] != ("wallet", "create"):
+        if arguments[:2] not in (("wallet", "create"), ("wallet", "words")):
             self.said.append(done.stdout)
         self.said.append(done.stderr)
         return done
@@ -176,8 +176,9 @@ def test_wallet_pays_another_and_keeps_a_history(peg: Peg) -> None:
 
 
 def test_wallet_is_restored_from_its_words(peg: Peg) -> None:
-    shown = peg.ok("wallet", "create", "-w", "restored", "--restore", typed=peg.words[0] + "\n")
+    shown = peg.ok("wallet", "restore", "-w", "restored", typed=peg.words[0] + "\n")
     assert not any(word in shown.split() for word in peg.words[0].split())
+    assert peg.json("wallet", "words", "-w", "restored")["words"] == peg.words[0]
     assert peg.json("wallet", "balance", "-w", "restored") == peg.json("wallet", "balance")
 
 
@@ -188,6 +189,10 @@ def test_withdrawal_is_burned_and_listed(peg: Peg) -> None:
     assert [(item.burn, item.value_sats, item.l1_address) for item in listed] == [(burn["burn"], 2_000_000, L1_ADDRESS)]
     assert "waiting: 0.02000000 burned" in peg.ok("withdraw", "list")
     assert f"to {L1_ADDRESS}, with the next batch" in peg.ok("withdraw", L1_ADDRESS, "0.01", "--max-fee", "5000")
+    assert burn["burn"] in [item["burn"] for item in peg.json("withdraw", "list", "-w", "default")]
+    peg.new_wallet("idle")
+    assert peg.json("withdraw", "list", "-w", "idle") == []
+    assert "there is no wallet in" in peg.refused("withdraw", "list", "-w", "absent")
 
 
 def test_audit_recounts_every_term(peg: Peg) -> None:
@@ -209,7 +214,13 @@ def test_l1_address_is_of_the_type_asked_for(peg: Peg) -> None:
 
 
 def test_withdrawal_with_a_small_fee_is_said_to_wait(peg: Peg) -> None:
-    assert "if a batch costs it 10 sats at most" in peg.ok("withdraw", L1_ADDRESS, "0.01", "--max-fee", "10")
+    assert "if a batch costs it 100 sats at most" in peg.ok("withdraw", L1_ADDRESS, "0.01", "--max-fee", "100")
+
+
+def test_withdrawal_that_no_batch_could_pay_is_refused(peg: Peg) -> None:
+    refused = peg.refused("withdraw", L1_ADDRESS, "0.01", "--max-fee", "10")
+    assert "no batch costs a payee less than" in refused
+    assert "never paid" in refused
 
 
 def test_logs_of_a_member_are_printed(peg: Peg) -> None:
@@ -247,7 +258,7 @@ REFUSED = [
     ("a file for a directory", ("up", "--dir", "GENESIS"), "can't write to"),
     ("configuration is none", ("node", "run", "--config", "GENESIS"), "config-not-toml"),
     ("configuration of another", ("node", "run", "--config", "FUNCTIONARY"), "config-unknown-option: "),
-    ("runs already", ("functionary", "run", "--config", "FUNCTIONARY"), "another process uses"),
+    ("runs already", ("functionary", "run", "--config", "FUNCTIONARY"), "its other process"),
 ]
 
 
@@ -306,9 +317,9 @@ def secrets_of(peg: Peg) -> Iterator[str]:
 
 def test_secrets_are_the_owners_alone_and_nowhere_told(peg: Peg) -> None:
     secrets = list(secrets_of(peg))
-    assert len(secrets) == 1 + 4 * 3 + 3 + 2
+    assert len(secrets) == 1 + 4 * 3 + 3 + 3
     files = [*peg.directory.rglob("*.key"), *peg.directory.rglob("seed.json"), *peg.directory.rglob(".cookie")]
-    assert len(files) == 7 + 3 + 4 + 1
+    assert len(files) == 7 + 4 + 4 + 1
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {OWNER_ONLY}
     logs = [path for path in (peg.directory / "run").iterdir() if path.suffix == ".log"]
     assert len(logs) == 4

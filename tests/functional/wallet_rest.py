@@ -14,6 +14,8 @@ from bridge.bitcoin.addresses import decode_address, encode_address
 from bridge.bitcoin.hashes import sha256
 from bridge.bitcoin.identifiers import BlockHash, Script
 from bridge.bitcoin.transaction import Transaction, TxOut
+from federation.passphrase import Passphrase
+from federation.sealed_box import LEAST_LOG_N
 from pegnode.rpc.server import ServerConfig, serve
 from pegnode.wallet.errors import WalletError, WalletReason
 from pegnode.wallet.wallet import DATABASE_FILE, HistoryKind, Wallet, WalletChain
@@ -23,7 +25,13 @@ from tests.support.rpc_node import FakeNode
 
 DEPOSIT_SATS = 10_000_000
 BOB = p2tr("bob")
+PASSPHRASE = Passphrase("correct horse battery staple")
 T = TypeVar("T")
+
+
+def create(directory: Path, chain: WalletChain, words: str | None = None) -> Wallet:
+    """A new wallet under PASSPHRASE, cheaply."""
+    return Wallet.create(directory, chain, PASSPHRASE, words, scrypt_log_n=LEAST_LOG_N)
 
 
 class Served:
@@ -53,7 +61,7 @@ class Served:
 
     async def funded(self, name: str = "alice") -> Wallet:
         """A wallet with one deposit."""
-        wallet = Wallet.create(self.path / name, self.chain)
+        wallet = create(self.path / name, self.chain)
         self.node.fund(self.script(wallet), value_sats=DEPOSIT_SATS)
         assert await self.sync(wallet) == self.credited_sats
         return wallet
@@ -92,7 +100,7 @@ async def refusal(call: Callable[[], object]) -> WalletError:
 
 async def test_deposit_payment_and_withdrawal(served: Served) -> None:
     alice = await served.funded()
-    bob = Wallet.create(served.path / "bob", served.chain)
+    bob = create(served.path / "bob", served.chain)
     txid = await served.call(alice.send, served.url, bob.new_address(), 2_000_000)
     burn = await served.call(alice.withdraw, served.url, served.l1_address(BOB), 1_000_000, 5_000)
     assert alice.balance().confirmed_sats == 0
@@ -145,9 +153,9 @@ async def test_wallet_restored_from_its_words_finds_everything(served: Served) -
     await served.call(alice.send, served.url, served.address(BOB), 1_000_000)
     served.node.make_block()
     served.node.fund(served.script(alice), value_sats=500_000)
-    expected_sats, words = await served.sync(alice), alice.mnemonic()
+    expected_sats, words = await served.sync(alice), alice.mnemonic(PASSPHRASE)
     alice.close()
-    restored = Wallet.create(served.path / "restored", served.chain, words)
+    restored = create(served.path / "restored", served.chain, words)
     assert await served.sync(restored) == expected_sats
     assert restored.new_address() not in alice.addresses()
     assert [item.txid for item in restored.history()] == [item.txid for item in alice.history()]
@@ -162,6 +170,9 @@ async def test_reloaded_wallet_goes_on_where_it_was(served: Served) -> None:
     alice = Wallet.load(served.path / "alice", served.chain)
     assert (alice.balance(), alice.history(), alice.addresses()) == before
     assert alice.new_address() not in before[2]
+    assert (await refusal(partial(alice.send, served.url, served.address(BOB), 1_000))).reason is WalletReason.LOCKED
+    alice.unlock(PASSPHRASE)
+    await served.call(alice.send, served.url, served.address(BOB), 1_000_000)
     alice.close()
 
 
@@ -176,7 +187,7 @@ async def test_wallet_without_its_database_is_scanned_anew(served: Served) -> No
 
 
 async def test_address_with_a_history_of_many_pages_is_read_to_its_end(served: Served) -> None:
-    payer, wallet = MiniWallet("payer"), Wallet.create(served.path / "alice", served.chain)
+    payer, wallet = MiniWallet("payer"), create(served.path / "alice", served.chain)
     target = served.script(wallet)
     served.node.fund(payer.script(), value_sats=DEPOSIT_SATS)
     claim = Transaction.parse(next(served.node.store.index.transactions_at(1)).data)
@@ -205,14 +216,14 @@ async def test_dropped_payment_gives_its_coins_back(served: Served) -> None:
 
 async def test_sync_refuses_a_node_of_another_chain(served: Served) -> None:
     other = replace(served.chain, genesis_hash=BlockHash(sha256(b"another first block")))
-    wallet = Wallet.create(served.path / "other", other)
+    wallet = create(served.path / "other", other)
     error = await refusal(lambda: wallet.sync(served.url))
     assert error.reason is WalletReason.WRONG_CHAIN
     wallet.close()
 
 
 async def test_sync_refuses_a_server_that_is_no_node(served: Served) -> None:
-    wallet = Wallet.create(served.path / "alice", served.chain)
+    wallet = create(served.path / "alice", served.chain)
     error = await refusal(lambda: wallet.sync(served.url + "/elsewhere"))
     assert error.reason is WalletReason.NODE_UNREACHABLE
     wallet.close()
@@ -253,7 +264,7 @@ async def test_refused_withdrawal_names_the_rule_and_leaves_the_coins(served: Se
     alice = await served.funded()
     error = await refusal(lambda: alice.withdraw(served.url, served.l1_address(BOB), 10_000, 9_900))
     assert error.reason is WalletReason.REJECTED
-    assert error.detail.startswith("burn-dust: ")
+    assert error.detail.startswith("burn-max-fee: ")
     assert alice.balance().confirmed_sats == served.credited_sats
     burn = await served.call(alice.withdraw, served.url, served.l1_address(BOB), 10_000, 5_000)
     assert burn.txid in served.node.mempool

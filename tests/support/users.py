@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 from bridge.bitcoin.addresses import l1_network
 from bridge.bitcoin.identifiers import OutPoint, hash_to_hex
+from federation.sealed_box import LEAST_LOG_N
 from pegnode.config import NodeConfig
 from pegnode.genesis import Genesis
 from pegnode.local_federation import client_of
+from pegnode.passphrase import read_passphrase_file
 from pegnode.rpc.results import WithdrawalEstimateReply
 from pegnode.wallet.wallet import Wallet, WalletChain
 from tests.support.federation import CONFIRMATIONS, SIDECHAIN, FederationUnderTest, eventually
@@ -63,5 +65,7 @@ def user_of(federation: FederationUnderTest, name: str, node: NodeConfig | None 
     """A user with a new wallet. node: by default the member of the same name."""
     genesis = Genesis.load(federation.local.genesis_path)
     chain = WalletChain(SIDECHAIN, genesis.header().hash, l1_network(genesis.l1.network), genesis.l1_genesis_hash)
-    with Wallet.create(federation.local.wallets / name, chain) as wallet:
+    passphrase = read_passphrase_file(federation.local.passphrase_path)
+    directory = federation.local.wallets / name
+    with Wallet.create(directory, chain, passphrase, scrypt_log_n=LEAST_LOG_N) as wallet:
         yield User(federation, wallet, node or federation.local.member_config(name))

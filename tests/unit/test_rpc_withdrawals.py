@@ -180,6 +180,7 @@ async def test_estimate_covers_a_batch_of_one_at_the_present_feerate(node: FakeN
     payout = batch(node)
     alone_sats = fee_sats(payout.vsize_vbytes, reply.feerate_sat_kvb)  # unsigned, so a lower bound
     assert alone_sats < reply.suggested_max_fee_sats < 10 * alone_sats
+    assert 0 < reply.least_max_fee_sats < alone_sats
     assert reply.max_fee_sats == reply.suggested_max_fee_sats
     assert reply.received_sats == BURNED_SATS - reply.max_fee_sats
     assert reply.dust_limit_sats == dust_limit_sats(PAYEES[0])

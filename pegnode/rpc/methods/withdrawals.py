@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from itertools import islice
 
+from bridge.batch import least_share_sats
 from bridge.bitcoin.addresses import encode_address
 from bridge.bitcoin.amounts import MAX_MONEY_SATS
 from bridge.bitcoin.identifiers import OutPoint, Script, Txid, hash_to_hex
@@ -90,6 +91,7 @@ async def estimatewithdrawal(
         amount_sats=amount_sats,
         feerate_sat_kvb=feerate_sat_kvb,
         suggested_max_fee_sats=suggested_sats,
+        least_max_fee_sats=least_share_sats(node.rules.params, node.rules.params.feerate_floor_sat_kvb),
         max_fee_sats=bound_sats,
         received_sats=amount_sats - bound_sats,
         dust_limit_sats=dust_limit_sats(l1_script),
