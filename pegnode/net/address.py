@@ -1,6 +1,6 @@
 """Peer ids of transport keys, and the addresses at which peers are dialled. (pure)
 
-libp2p, which takes most of a second to import, is loaded where a key is turned into an id, and not otherwise.
+Peer ids are written here without libp2p, which takes most of a second to import; a test holds them to libp2p's.
 """
 
 import ipaddress
@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import base58
 
+from bridge.bitcoin.curve import is_valid_x_only
+from federation.keystore import SecretKind, is_valid_secret, public_key
 from pegnode.net.transport import PeerAddress, PeerId, TransportError
 
 _KEY_PREFIX = bytes((0x00, 37, 0x08, 0x02, 0x12, 33))
@@ -26,29 +28,20 @@ class Endpoint:
     port: int
 
 
-def peer_id_of(public_key: bytes) -> PeerId:
+def peer_id_of(key: bytes) -> PeerId:
     """The peer id of a transport public key: 33 bytes, compressed. Raises TransportError unless it is a point."""
-    from libp2p.crypto.secp256k1 import Secp256k1PublicKey
-    from libp2p.peer.id import ID
-
-    if len(public_key) != 33:
-        raise TransportError(f"a transport public key of {len(public_key)} bytes; it has 33")
-    try:
-        return PeerId(ID.from_pubkey(Secp256k1PublicKey.from_bytes(public_key)).to_base58())
-    except ValueError as error:
-        raise TransportError("not a secp256k1 public key") from error
+    if len(key) != 33:
+        raise TransportError(f"a transport public key of {len(key)} bytes; it has 33")
+    if key[0] not in (2, 3) or not is_valid_x_only(key[1:]):
+        raise TransportError("not a secp256k1 public key")
+    return PeerId(base58.b58encode(_KEY_PREFIX + key).decode("ascii"))
 
 
 def peer_id_from_secret(secret: bytes) -> PeerId:
     """The peer id of a transport secret: 32 bytes, big-endian. Raises TransportError unless it is a valid key."""
-    from libp2p.crypto.secp256k1 import Secp256k1PrivateKey
-
-    if len(secret) != 32:
-        raise TransportError(f"a transport secret of {len(secret)} bytes; it has 32")
-    try:
-        return peer_id_of(Secp256k1PrivateKey.from_bytes(secret).get_public_key().to_bytes())
-    except ValueError as error:
-        raise TransportError("a transport secret outside the curve's order") from error
+    if not is_valid_secret(secret):
+        raise TransportError("a transport secret that is not 32 bytes, or outside the curve's order")
+    return peer_id_of(public_key(SecretKind.TRANSPORT, secret))
 
 
 def parse_peer_id(text: str) -> PeerId:

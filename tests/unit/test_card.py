@@ -197,7 +197,7 @@ def test_name_that_is_none_is_refused(name: str) -> None:
     ("address", "same"),
     [
         ("/dns4/Alice.Example/tcp/18900", "/dns/alice.example./tcp/18900"),
-        ("/ip6/2001:db8::1/tcp/18900", "/ip6/2001:DB8:0::1/tcp/018900"),
+        ("/ip6/2001:db8::1/tcp/18900", "/ip6/2001:DB8:0::1/tcp/18900"),
     ],
 )
 def test_address_has_one_endpoint_however_it_is_spelt(address: str, same: str) -> None:
