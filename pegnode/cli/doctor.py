@@ -10,7 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from pegnode.cli.terminal import JsonOption, errors_as_one_line, out, print_json
+from pegnode.config import LogLevel
 from pegnode.doctor.findings import Finding, Outcome
+from pegnode.logs import start_logging
 
 _COLOURS = {Outcome.OK: "green", Outcome.WARNING: "yellow", Outcome.PROBLEM: "bold red"}
 
@@ -25,6 +27,7 @@ def doctor(
     """
     from pegnode.doctor.examination import examine  # storage and network libraries take a second to import
 
+    start_logging(LogLevel.ERROR)  # what the network says of strangers is a finding, and no news
     with errors_as_one_line():
         findings = trio.run(examine, config, strict_exception_groups=True)
     if json:

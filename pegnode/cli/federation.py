@@ -103,7 +103,7 @@ def template(
     """Complete a template with anchor, time and recovery keys. One person does this, and sends it to everybody."""
     with errors_as_one_line():
         text = read_text(parameters)
-        wanted = parameters_of(text)
+        wanted = parameters_of(text, str(parameters))
         keys = [recovery_key(one) for one in recovery]
         l1 = _l1(l1_url, l1_cookie, l1_user, l1_password)
         if l1 is None:
@@ -128,7 +128,7 @@ def show(files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Ca
     with errors_as_one_line():
         for path in files:
             if path.suffix == ".toml":
-                print_template(AgreedTemplate.parse(read_text(path)), path)
+                print_template(AgreedTemplate.parse(read_text(path), str(path)), path)
             elif path.name.startswith("genesis"):
                 print_fields({"genesis": path, "chain id": Genesis.load(path).chain_id.hex()})
             else:
@@ -160,7 +160,7 @@ def assemble_command(
 ) -> None:
     """Make the genesis and this member's configuration. The same cards and template make the same chain everywhere."""
     with errors_as_one_line():
-        agreed = AgreedTemplate.parse(read_text(template_file))
+        agreed = AgreedTemplate.parse(read_text(template_file), str(template_file))
         assembly = assemble([read_card(path) for path in cards], agreed)
         _require_past(assembly.genesis)
         if expect is not None:

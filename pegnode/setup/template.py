@@ -13,11 +13,10 @@ Nobody's clock, and nobody's Bitcoin node, adds anything later. So the same temp
 genesis on every machine. Comments and layout are free: the digest that people compare is of the values.
 """
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Self
 
 import msgspec
 
@@ -25,8 +24,9 @@ from bridge.bitcoin.curve import is_valid_x_only, x_only
 from bridge.bitcoin.hashes import sha256, tagged_hash
 from bridge.bitcoin.identifiers import BlockHash, hash_from_hex, hash_to_hex
 from bridge.state import Anchor
-from pegnode.genesis import U32, Genesis, Hex32, MemberSection, Template, TimeMs
+from pegnode.genesis import U32, Genesis, Hex32, MemberSection, Template, TimeMs, parse_template
 from pegnode.net.address import peer_id_from_secret
+from pegnode.options.errors import locating
 from pegnode.setup.card import FINGERPRINT_SIZE, grouped
 from pegnode.setup.errors import SetupReason, SetupRefused
 
@@ -83,9 +83,13 @@ class AgreedTemplate:
     agreed: Agreed
 
     @classmethod
-    def parse(cls, text: str) -> Self:
-        """The template in TOML. Raises SetupRefused; GenesisRefused for parameters that can't be a chain's."""
-        table = _table(text)
+    def parse(cls, text: str, file: str = "") -> Self:
+        """The template in TOML. Raises SetupRefused; GenesisRefused for parameters that can't be a chain's.
+
+        file: what to call the template in a refusal, which names the line.
+        """
+        document = parse_template(text, file)
+        table = dict(document.table)
         section = table.pop(SECTION, None)
         if section is None:
             raise _incomplete("it has no section [agreed]; whoever prepares it runs: peg federation template")
@@ -95,8 +99,9 @@ class AgreedTemplate:
             raise _incomplete(str(error).replace("$.", "")) from error
         agreed = msgspec.structs.replace(agreed, recovery_keys_hex=tuple(sorted(agreed.recovery_keys_hex)))
         agreed.validate()
-        template = cls(Template.from_table(table), agreed)
-        template.compose(_placeholders(template.parameters.member_count))
+        with locating(document, file):
+            template = cls(Template.from_table(table), agreed)
+            template.compose(_placeholders(template.parameters.member_count))
         return template
 
     @property
@@ -126,7 +131,7 @@ def completed(parameters_toml: str, agreed: Agreed, names: Mapping[str, str] | N
 
     Raises SetupRefused, and GenesisRefused when no genesis could come of it.
     """
-    if SECTION in _table(parameters_toml):
+    if SECTION in parse_template(parameters_toml).table:
         detail = (
             "it has a section [agreed] already: give it to the members as it is, or begin with the parameters alone"
         )
@@ -147,11 +152,11 @@ def completed(parameters_toml: str, agreed: Agreed, names: Mapping[str, str] | N
     return text
 
 
-def parameters_of(parameters_toml: str) -> Template:
-    """The parameters of a template that is not completed yet, or is. Raises SetupRefused, GenesisRefused."""
-    table = _table(parameters_toml)
-    table.pop(SECTION, None)
-    return Template.from_table(table)
+def parameters_of(parameters_toml: str, file: str = "") -> Template:
+    """The parameters of a template that is not completed yet, or is. file: as for `parse`. Raises GenesisRefused."""
+    document = parse_template(parameters_toml, file)
+    with locating(document, file):
+        return Template.from_table({name: value for name, value in document.table.items() if name != SECTION})
 
 
 def time_text(time_ms: int) -> str:
@@ -164,13 +169,6 @@ def time_text(time_ms: int) -> str:
 
 def _comment(key: str, names: Mapping[str, str]) -> str:
     return f" # {names[key]}" if key in names else ""
-
-
-def _table(text: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise SetupRefused(SetupReason.BAD_TEMPLATE, f"not TOML: {error}") from error
 
 
 def _incomplete(detail: str) -> SetupRefused:

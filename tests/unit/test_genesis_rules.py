@@ -437,15 +437,20 @@ def test_template_wants_its_number_of_members() -> None:
     ("reason", "old", "new", "name"),
     [
         (GenesisReason.MISSING_FIELD, "[chain]", "[chains]", "chains"),
-        (GenesisReason.UNKNOWN_FIELD, "confirmations = 6\n", "confirmations = 6\nconfirmation = 6\n", ""),
+        (
+            GenesisReason.UNKNOWN_FIELD,
+            "\nconfirmations = 6 ",
+            "\nconfirmation = 6\nconfirmations = 6 ",
+            "peg.confirmation",
+        ),
         (GenesisReason.UNKNOWN_FIELD, "member_count = 4", "quorum = 0\nmember_count = 4", "quorum"),
         (GenesisReason.UNKNOWN_FIELD, "member_count = 4", "quorum = 5\nmember_count = 4", "quorum"),
-        (GenesisReason.INVALID_FIELD, "\nconfirmations = 6\n", "\nconfirmations = 6.0\n", "peg.confirmations"),
+        (GenesisReason.INVALID_FIELD, "\nconfirmations = 6 ", "\nconfirmations = 6.0 ", "peg.confirmations"),
         (GenesisReason.INVALID_FIELD, "member_count = 4", "member_count = 'four'", "member_count"),
         (GenesisReason.NETWORK, '"regtest"', '"regtests"', "network"),
         (GenesisReason.MEMBER_COUNT, "member_count = 4", "member_count = 0", "member_count"),
         (GenesisReason.MEMBER_COUNT, "member_count = 4", "member_count = 20", "member_count"),
-        (GenesisReason.PEG, "claim_fee_sats = 1_000\n", "claim_fee_sats = 700\n", "peg.claim_fee_sats"),
+        (GenesisReason.PEG, "claim_fee_sats = 1_000 ", "claim_fee_sats = 700 ", "peg.claim_fee_sats"),
         (GenesisReason.PEG, "max_peg_sats = 2_100_000_000_000_000", "max_peg_sats = 0", "peg.max_peg_sats"),
         (GenesisReason.RECOVERY_QUORUM, "recovery_quorum = 2", "recovery_quorum = 0", "peg.recovery_quorum"),
         (GenesisReason.RECOVERY_QUORUM, "recovery_quorum = 2", "recovery_quorum = 4", "peg.recovery_quorum"),
@@ -462,8 +467,8 @@ def test_template_that_makes_no_genesis_is_refused_with_the_line(
         assert (refused.reason, names(refused)) == (GenesisReason.UNKNOWN_FIELD, ["chains"])
     else:
         assert refused.reason is reason
-        assert names(refused)[0] == (name or "peg.confirmation")
-    expected = line_of(old) + (new.startswith("\n") or not name)
+        assert names(refused)[0] == name
+    expected = line_of(old) + new.startswith("\n")
     assert refused.lines[0] == expected
     assert refused.detail.startswith(f"local.toml:{expected}: ")
 

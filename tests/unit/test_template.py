@@ -5,7 +5,7 @@ import pytest
 
 from bridge.state import Anchor
 from pegnode.errors import ReasonedError
-from pegnode.genesis_rules import GenesisRefused
+from pegnode.genesis_rules import GenesisReason, GenesisRefused
 from pegnode.setup.errors import SetupReason, SetupRefused
 from pegnode.setup.template import Agreed, AgreedTemplate, completed, parameters_of, time_text
 from tests.support.cards import ANCHOR, CONFIGS, PARAMETERS, TIME_MS, agreed, member_card, template, template_text
@@ -85,7 +85,17 @@ def test_template_with_an_incomplete_agreement_is_refused(old: str, new: str) ->
 
 @pytest.mark.parametrize("text", ["[peg", "a = " + "[" * 100_000, "\x00"])
 def test_text_that_is_no_toml_is_refused(text: str) -> None:
-    assert _refused(text).reason is SetupReason.BAD_TEMPLATE
+    assert _refused(text).reason is GenesisReason.MALFORMED
+
+
+def test_refusal_names_the_file_and_the_line() -> None:
+    text = template_text().replace("recovery_quorum = 2", "recovery_quorum = 4")
+    line = text[: text.index("recovery_quorum")].count("\n") + 1
+    with pytest.raises(GenesisRefused, match=rf"template\.toml:{line}: peg\.recovery_quorum: "):
+        AgreedTemplate.parse(text, "template.toml")
+    parameters = PARAMETERS.replace("member_count = 4", "member_count = 40")
+    with pytest.raises(GenesisRefused, match=r"p\.toml:7: member_count: 40; "):
+        parameters_of(parameters, "p.toml")
 
 
 @pytest.mark.parametrize(
