@@ -22,6 +22,7 @@ from tests.fuzz.chooser import Chooser
 from tests.fuzz.decoders import Finding
 from tests.fuzz.scene import ALICE, BOB, scene, snapshot
 from tests.support.fake_l1 import FakeBlock, merkle_block
+from tests.support.merkle import encode_proof, node_hash, tree_height
 
 MAX_CHANGES = 5
 
@@ -66,7 +67,8 @@ def seeds() -> list[bytes]:
         for kind in range(8)
         for values in (b"\x00\x00\x00", b"\x01\x00\x01\x02", b"\x02\x28\x04\x05", b"\x04\x24\x01\x07\x08")
     ]
-    return plain + changes
+    trees = [bytes([1, 1, 7, *(flags >> bit & 1 for bit in range(8)), 0, 0]) for flags in range(64)]
+    return [*plain, *changes, *trees]
 
 
 @cache
@@ -139,8 +141,34 @@ def _changed(evidence: Evidence, choose: Chooser) -> Evidence:
             return (
                 replace(evidence, proof=other.proof) if choose.below(2) else replace(evidence, openings=other.openings)
             )
-        case _:
+        case 6:
             return _opening_changed(evidence, choose)
+        case _:
+            return _proven_otherwise(evidence, choose)
+
+
+def _proven_otherwise(evidence: Evidence, choose: Chooser) -> Evidence:
+    """Under the same header, a tree of true hashes that is opened anywhere: its root is right, whatever it proves."""
+    block = scene().chain.l1.block_of(evidence.l1_block_hash)
+    if block is None:
+        return evidence
+    txids = [item.txid for item in block.transactions]
+    hashes: list[bytes] = []
+    flags: list[bool] = []
+
+    def visit(height: int, position: int) -> None:
+        flags.append(bool(choose.below(2)))
+        if height == 0 or not flags[-1]:
+            hashes.append(node_hash(txids, height, position))
+            return
+        visit(height - 1, 2 * position)
+        if (2 * position + 1) << (height - 1) < len(txids):
+            visit(height - 1, 2 * position + 1)
+
+    visit(tree_height(len(txids)), 0)
+    count = choose.pick((len(txids), len(txids), len(txids) + 1, (len(txids) + 1) // 2))
+    shown = choose.pick(block.transactions).serialize_stripped() if choose.below(2) else evidence.transaction
+    return replace(evidence, transaction=shown, proof=encode_proof(block.header, count, hashes, flags))
 
 
 def _opening(choose: Chooser) -> Opening:
