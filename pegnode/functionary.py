@@ -17,7 +17,7 @@ from pegnode.service.consensus_driver import ConsensusDriver
 from pegnode.service.judge import Judge
 from pegnode.service.l1_reports import L1Reports
 from pegnode.service.live_node import LiveNode
-from pegnode.service.memory_check import require_memory
+from pegnode.storage.journal_check import require_memory
 from pegnode.service.payouts import Payouts
 from pegnode.service.proposer import Proposer
 from pegnode.service.work import WorkWatch

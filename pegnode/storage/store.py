@@ -89,14 +89,12 @@ class ChainStore:
 
         Whoever must not be disturbed by a process that writes holds the directory meanwhile. Raises StorageError.
         """
-        if not Database.exists(path):
-            raise StorageError(StorageReason.MISSING, f"there is no chain in {path}; it is fetched at the first start")
-        return cls._loaded(path, Database.look(path, FAMILIES), rules)
+        return cls._loaded(path, look_at_database(path, rules), rules)
 
     @classmethod
     def _loaded(cls, path: Path, database: Database, rules: ChainRules) -> Self:
         try:
-            _check_owner(path, database, rules)
+            check_owner(path, database, rules)
             return cls._load(path, database, rules)
         except BaseException:
             database.close()
@@ -270,7 +268,20 @@ def _genesis(rules: ChainRules) -> Changes:
     return changes
 
 
-def _check_owner(path: Path, database: Database, rules: ChainRules) -> None:
+def look_at_database(path: Path, rules: ChainRules) -> Database:
+    """The database of the store at `path`, to read only, whatever its entries say. Raises StorageError."""
+    if not Database.exists(path):
+        raise StorageError(StorageReason.MISSING, f"there is no chain in {path}; it is fetched at the first start")
+    database = Database.look(path, FAMILIES)
+    try:
+        check_owner(path, database, rules)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def check_owner(path: Path, database: Database, rules: ChainRules) -> None:
     """Raise StorageError unless the database is of a schema that we know and of the chain of `rules`."""
     schema = int.from_bytes(database.get(META, _SCHEMA_KEY) or b"", "big")
     if schema > SCHEMA_VERSION:

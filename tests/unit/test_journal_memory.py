@@ -7,7 +7,7 @@ import pytest
 from bridge.bitcoin.identifiers import BlockHash
 from federation.certificate import Certificate, Vote, VoteKind
 from federation.journal import Journal, JournalIdentity, JournalReason, JournalRefused, MemoryEntries
-from pegnode.service.memory_check import require_memory
+from pegnode.storage.journal_check import require_memory
 from pegnode.storage.store import ChainStore, FinalBlock
 from tests.support.stores import RULES, next_block, open_store
 

@@ -1,0 +1,165 @@
+"""`peg db check`: whether everything that a process keeps on disk is what its blocks and its keys say."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from bridge.bitcoin.identifiers import hash_to_hex
+from federation.journal import JournalIdentity
+from pegnode.cli.processes import ConfigOption
+from pegnode.cli.terminal import JsonOption, errors_as_one_line, out, print_fields, print_json
+from pegnode.config import FunctionaryConfig, NodeConfig, load_config
+from pegnode.folders import CHAIN_FOLDER, JOURNAL_FOLDER
+from pegnode.genesis import Genesis
+from pegnode.storage.check import CheckReason, WrongRecord
+from pegnode.storage.check import Progress as Report
+from pegnode.storage.data_check import DataReport, check_data
+
+db_app = typer.Typer(
+    no_args_is_help=True,
+    help="What a process keeps on disk. The chain can always be fetched again from peers; the journal and keys can't.",
+)
+
+
+class CheckReply(msgspec.Struct, frozen=True):
+    """What `peg db check --json` prints. reason, record, what, advice: of what is wrong; null when nothing is.
+
+    journal_*: null for a process without keys.  halt_findings: why this node has halted, if it has.
+    """
+
+    ok: bool
+    seconds: float
+    reason: str | None = None
+    record: str | None = None
+    what: str | None = None
+    advice: str | None = None
+    height: int | None = None
+    block_hash: str | None = None
+    ledger_root: str | None = None
+    transactions: int | None = None
+    certificates: int | None = None
+    entries: int | None = None
+    halt_findings: list[str] = []
+    journal_floor_view: int | None = None
+    journal_votes: int | None = None
+    journal_certificates: int | None = None
+
+
+@db_app.callback()
+def _group() -> None:
+    """Keep `check` a subcommand."""
+
+
+@db_app.command("check")
+def check(config: ConfigOption, json: JsonOption = False) -> None:
+    """Check everything on disk against the genesis, offline; nothing is changed. Exit status 1 names what is wrong.
+
+    Every block is carried out again from the genesis, and its certificates are checked; the unspent outputs, the
+    ledger and the indexes that follow are compared with what is stored, and so is a member's journal with the chain.
+    The process must not run. What L1 says is not asked again: for that, see `peg audit`.
+    """
+    with errors_as_one_line():
+        loaded = load_config(config)
+        started_s = time.monotonic()
+        try:
+            with _shown() as report:
+                found = _checked(loaded, report)
+        except WrongRecord as wrong:
+            reply = _wrong_reply(wrong, loaded, time.monotonic() - started_s)
+        else:
+            reply = _reply(found, time.monotonic() - started_s)
+    if json:
+        print_json(reply)
+    else:
+        _print(reply)
+    if not reply.ok:
+        raise typer.Exit(1)
+
+
+def _checked(config: NodeConfig, report: Report) -> DataReport:
+    rules = Genesis.load(config.genesis).rules()
+    identity = None
+    if isinstance(config, FunctionaryConfig):
+        member = config.member(rules.membership)
+        identity = JournalIdentity(rules.chain_id, rules.membership.epoch, member.index)
+    return check_data(config.data_dir, rules, identity, report)
+
+
+@contextmanager
+def _shown() -> Iterator[Report]:
+    """Something to report progress to: a bar on standard error, if that is a terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("opening", total=None)
+
+        def report(what: str, done: int, total: int) -> None:
+            progress.update(task, description=what, completed=done, total=total)
+
+        yield report
+
+
+def _reply(found: DataReport, seconds: float) -> CheckReply:
+    chain, journal = found.chain, found.journal
+    return CheckReply(
+        ok=True,
+        seconds=round(seconds, 3),
+        height=chain.height,
+        block_hash=hash_to_hex(chain.block_hash),
+        ledger_root=chain.ledger_root.hex(),
+        transactions=chain.transactions,
+        certificates=chain.certificates,
+        entries=chain.entries,
+        halt_findings=list(chain.halt_findings),
+        journal_floor_view=journal.floor_view if journal else None,
+        journal_votes=journal.votes if journal else None,
+        journal_certificates=journal.certificates if journal else None,
+    )
+
+
+def _wrong_reply(wrong: WrongRecord, config: NodeConfig, seconds: float) -> CheckReply:
+    return CheckReply(
+        ok=False,
+        seconds=round(seconds, 3),
+        reason=wrong.reason.value,
+        record=wrong.record,
+        what=wrong.what,
+        advice=_advice(wrong, config),
+    )
+
+
+def _advice(wrong: WrongRecord, config: NodeConfig) -> str:
+    """What the operator does next."""
+    chain, journal = config.data_dir / CHAIN_FOLDER, config.data_dir / JOURNAL_FOLDER
+    if wrong.reason is CheckReason.JOURNAL:
+        return (
+            f"leave {journal} as it is and this member stopped: with an older copy, or a new journal, it could sign "
+            "against its own earlier word. The others go on without it; see 'The journal' in docs/operating.md"
+        )
+    kept = f"; leave {journal} and {config.keys_dir} where they are" if isinstance(config, FunctionaryConfig) else ""
+    return f"move {chain} away and start again: the chain is fetched anew from the peers, and checked{kept}"
+
+
+def _print(reply: CheckReply) -> None:
+    if not reply.ok:
+        out.print(f"wrong: {reply.record}: {reply.what}", markup=False, style="bold red" if out.is_terminal else "")
+        out.print(f"what to do: {reply.advice}", markup=False)
+        return
+    height = reply.height or 0
+    fields = {
+        "chain": f"{height} blocks, {reply.transactions} transactions, {reply.certificates} certificates",
+        "newest block": f"{reply.block_hash}",
+        "state": f"{reply.entries} entries, ledger root {reply.ledger_root}",
+    }
+    if reply.journal_floor_view is not None:
+        fields["journal"] = f"{reply.journal_votes} votes above view {reply.journal_floor_view}"
+    fields["speed"] = f"{reply.seconds:.1f} s, {height / max(reply.seconds, 0.001):.0f} blocks a second"
+    print_fields(fields)
+    for finding in reply.halt_findings:
+        out.print(f"this node has HALTED what touches L1: {finding}", markup=False)
+    out.print("everything is as the blocks say", markup=False)
