@@ -5,12 +5,9 @@ takes as long as its arithmetic. The wall clock of the members is trio's.
 """
 
 import random
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from dataclasses import replace
 
 import trio
 
@@ -19,248 +16,25 @@ from bridge.bitcoin.identifiers import BlockHash, OutPoint, Script, Txid
 from bridge.bitcoin.transaction import Transaction, TxOut
 from bridge.custody import CoinKind, reserve_script
 from bridge.evidence import Opening
-from bridge.l1.client import L1Client
-from bridge.l1.watcher import L1Watcher
 from bridge.withdrawals import Burn, encode_burn
 from federation.certificate import NO_BLOCK, Certificate, Vote, VoteKind, vote_digest
-from federation.journal import Journal, JournalIdentity, MemoryEntries
 from federation.keystore import MemberSecrets
 from federation.signer import Signer
 from pegnode.chain.block import Block
 from pegnode.chain.builder import Candidates, Slot, build_block
 from pegnode.chain.facts import NO_FACTS
 from pegnode.chain.state import ChainView, Tip
-from pegnode.consensus.machine import Simplex
-from pegnode.mempool.evidence_pool import EvidencePool, EvidencePoolLimits
-from pegnode.mempool.pool import Mempool, PoolLimits
-from pegnode.net.memory import MemoryNetwork, MemoryTransport
-from pegnode.net.messages import AnyMessage, Message, decode_message, encode_message
-from pegnode.net.transport import DropReason, FrameReceived, PeerDisconnected, PeerId, PeerRole
-from pegnode.service.catch_up import CatchUp
-from pegnode.service.consensus_driver import ConsensusDriver
-from pegnode.service.core import NodeCore
-from pegnode.service.evidence_maker import EvidenceMaker
-from pegnode.service.judge import Judge
-from pegnode.service.l1_monitor import L1Monitor
-from pegnode.service.l1_questions import L1Questions
-from pegnode.service.l1_reports import L1Reports
-from pegnode.service.live_node import LiveNode
-from pegnode.service.payouts import Payouts
-from pegnode.service.peers import Peers
-from pegnode.service.proposer import Proposer
-from pegnode.service.registry import DepositRegistry
-from pegnode.service.relay import Relay
-from pegnode.service.unfinal import UnfinalBlock, UnfinalBlocks
-from pegnode.service.work import WorkWatch
-from pegnode.storage import store as store_module
-from pegnode.storage.database import Changes, Database
+from pegnode.net.memory import MemoryNetwork
+from pegnode.net.transport import PeerId, PeerRole
+from pegnode.service.unfinal import UnfinalBlock
 from pegnode.storage.store import ChainStore, FinalBlock
-from tests.support.chain import L1_START, START_MS, custody_secrets, local_genesis, secret, vote_secrets
+from tests.support.chain import L1_START, custody_secrets, local_genesis, secret, vote_secrets
 from tests.support.fake_l1_client import FakeL1Client, L1World
+from tests.support.memory_disk import Disk
+from tests.support.memory_member import Member, Stranger, now_ms
 from tests.support.mini_wallet import Coin, MiniWallet
 
-if TYPE_CHECKING:
-    from trio_typing import TaskStatus
-
-L1_POLL_S = 0.5
-M = TypeVar("M", bound=Message)
-
-
-class MemoryDatabase(Database):
-    """The database's twin in memory. It survives `close`, as a disk does."""
-
-    def __init__(self) -> None:
-        self._path = Path("in memory")
-        self.families_in_memory: dict[str, dict[bytes, bytes]] = {name: {} for name in store_module.FAMILIES}
-
-    def get(self, family: str, key: bytes) -> bytes | None:
-        return self.families_in_memory[family].get(key)
-
-    def scan(
-        self, family: str, prefix: bytes = b"", *, start: bytes | None = None, backwards: bool = False
-    ) -> Iterator[tuple[bytes, bytes]]:
-        found = sorted(item for item in self.families_in_memory[family].items() if item[0].startswith(prefix))
-        if backwards:
-            return iter([item for item in reversed(found) if start is None or item[0] <= start])
-        return iter([item for item in found if start is None or item[0] >= start])
-
-    def frozen_values(self, family: str) -> Iterator[bytes]:
-        return iter(list(self.families_in_memory[family].values()))
-
-    def write(self, changes: Changes) -> None:
-        for family, key, value in changes.entries:
-            if value is None:
-                self.families_in_memory[family].pop(key, None)
-            else:
-                self.families_in_memory[family][key] = value
-
-    def close(self) -> None:
-        pass
-
-    def open_store(self, rules: Any) -> ChainStore:
-        """The store of a chain over this database."""
-        if not self.families_in_memory[store_module.META]:
-            self.write(store_module._genesis(rules))
-        return ChainStore._load(self._path, self, rules)
-
-
-@dataclass
-class Disk:
-    """What survives a member's restart. folder: where its store is; None for one in memory."""
-
-    folder: Path | None = None
-    database: MemoryDatabase = field(default_factory=MemoryDatabase)
-    entries: MemoryEntries = field(default_factory=MemoryEntries)
-
-    def open_store(self, rules: Any) -> ChainStore:
-        """The store on it."""
-        return self.database.open_store(rules) if self.folder is None else ChainStore.open(self.folder, rules)
-
-
-class Member:
-    """One member, or with `index` None a full node without keys, from its disk to its tasks."""
-
-    def __init__(self, federation: "MemoryFederation", index: int | None, disk: Disk, l1: FakeL1Client) -> None:
-        rules = federation.rules
-        self.federation = federation
-        self.index = index
-        self.l1 = l1
-        self.disk = disk
-        self.scope = trio.CancelScope()
-        self.stopped = trio.Event()
-        role = PeerRole.GUEST if index is None else PeerRole.MEMBER
-        peer_id = PeerId("a full node") if index is None else federation.peer_id(index)
-        self.transport = federation.network.transport(peer_id, role)
-        client = cast(L1Client, l1)
-        watcher = L1Watcher(client, federation.genesis.anchor.height)
-        self.store = disk.open_store(rules)
-        self.core = NodeCore(
-            rules=rules,
-            store=self.store,
-            unfinal=UnfinalBlocks(self.store),
-            mempool=Mempool(PoolLimits()),
-            evidence=EvidencePool(EvidencePoolLimits()),
-            registry=DepositRegistry(self.store, rules.custody, rules.membership.epoch, now_ms),
-            watcher=watcher,
-            questions=L1Questions(client, watcher, rules.params),
-            now_ms=now_ms,
-        )
-        self.peers = Peers(self.transport, rules.membership)
-        self.relay = Relay(self.core, self.peers)
-        self.catch_up = CatchUp(self.core, self.peers)
-        self.evidence_maker = EvidenceMaker(self.core, client, self.relay, self.is_current)
-        self.dropped: list[tuple[PeerId, DropReason]] = []
-        self._note_drops()
-        self.driver: ConsensusDriver | None = None
-        self.reports: L1Reports | None = None
-        tasks: list[Callable[[], Any]] = []
-        signer = None if index is None else federation.signer(index)
-        self.payouts = Payouts(self.core, client, self.peers, signer, self.is_current)
-        self.l1_monitor = L1Monitor(self.core, client, federation.genesis.anchor)
-        if index is not None and signer is not None:
-            self.reports = L1Reports(self.core, self.peers, index)
-            patience_s = federation.genesis.consensus.view_timeout_ms / 4_000
-            self.proposer = Proposer(self.core, self.reports.by_member, patience_s)
-            self.machine = Simplex(index, rules.membership, federation.genesis.consensus)
-            self.journal = self._journal(index)
-            self.judge = Judge(self.core)
-            self.driver = ConsensusDriver(
-                self.core, self.peers, self.machine, self.journal, signer, self.proposer, self.judge
-            )
-            self.work = WorkWatch(self.core, self.proposer, self.driver)
-            tasks = [self.driver.run, self.work.run]
-        self.live = LiveNode(
-            core=self.core,
-            peers=self.peers,
-            relay=self.relay,
-            catch_up=self.catch_up,
-            evidence_maker=self.evidence_maker,
-            payouts=self.payouts,
-            l1=self.l1_monitor,
-            stop=self.scope.cancel,
-            l1_name="regtest",
-            pool_limits=PoolLimits(),
-            member=index,
-            driver=self.driver,
-        )
-        parts = (self.peers.run, self.relay.run, self.catch_up.run, self.evidence_maker.run, self.payouts.run)
-        watching = (partial(self.l1_monitor.run, self._l1_changed), partial(watcher.run, L1_POLL_S, self._l1_changed))
-        self.tasks: tuple[Callable[[], Any], ...] = (*parts, *watching, *tasks)
-
-    @property
-    def height(self) -> int:
-        """Of the newest final block."""
-        return self.store.tip.header.height
-
-    def is_current(self) -> bool:
-        """Whether it has caught up; for a test of some members' part, whose quorum never runs, it always has."""
-        return not self.federation.has_quorum or self.catch_up.is_current
-
-    async def run(self, *, task_status: "TaskStatus[None]" = trio.TASK_STATUS_IGNORED) -> None:
-        """Run until cancelled, as `pegnode.node` would."""
-        try:
-            with self.scope:
-                async with trio.open_nursery() as nursery:
-                    await nursery.start(self.transport.run)
-                    for task in self.tasks:
-                        nursery.start_soon(task)
-                    task_status.started()
-        finally:
-            self.store.close()
-            self.stopped.set()
-
-    def _journal(self, index: int) -> Journal:
-        identity = JournalIdentity(self.federation.rules.chain_id, 0, index)
-        fresh = self.disk.entries.get(b"h") is None
-        return (Journal.create if fresh else Journal.open)(self.disk.entries, identity)
-
-    async def _l1_changed(self) -> None:
-        if self.reports is not None:
-            self.reports.announce()
-        self.evidence_maker.poke()
-        self.core.work_changed()
-
-    def _note_drops(self) -> None:
-        drop = self.transport.drop
-
-        def noted(peer: PeerId, reason: DropReason) -> None:
-            self.dropped.append((peer, reason))
-            drop(peer, reason)
-
-        self.transport.drop = noted  # type: ignore[method-assign]
-
-
-class Stranger:
-    """A node that a test plays: it says what the test wants, and remembers what it hears."""
-
-    def __init__(self, transport: MemoryTransport) -> None:
-        self.transport = transport
-        self.heard: list[tuple[PeerId, AnyMessage]] = []
-        self.left: list[PeerDisconnected] = []
-
-    async def run(self, *, task_status: "TaskStatus[None]" = trio.TASK_STATUS_IGNORED) -> None:
-        """Connect, and listen."""
-        async with trio.open_nursery() as nursery:
-            await nursery.start(self.transport.run)
-            task_status.started()
-            async for event in self.transport.events:
-                if isinstance(event, FrameReceived):
-                    self.heard.append((event.peer, decode_message(event.payload)))
-                elif isinstance(event, PeerDisconnected):
-                    self.left.append(event)
-
-    def say(self, peer: PeerId, message: Message) -> None:
-        """Send a message."""
-        assert self.transport.send(peer, encode_message(message))
-
-    def say_all(self, message: Message) -> None:
-        """Send a message to everybody there."""
-        for peer in self.transport.connected():
-            self.say(peer, message)
-
-    def told(self, kind: type[M]) -> list[M]:
-        """The messages of one kind that came."""
-        return [message for _, message in self.heard if isinstance(message, kind)]
+__all__ = ["Member", "MemoryFederation", "Stranger", "memory_federation", "now_ms"]
 
 
 class MemoryFederation:
@@ -449,11 +223,6 @@ class MemoryFederation:
         txids = [item.txid if isinstance(item, Transaction) else item for item in transactions]
         stores = [member.store for member in self.members.values()]
         await self.until(lambda: all(store.index.transaction(txid) for store in stores for txid in txids))
-
-
-def now_ms() -> int:
-    """The members' clock, in milliseconds."""
-    return START_MS + 1_000 + int(trio.current_time() * 1000)
 
 
 @asynccontextmanager

@@ -1,0 +1,203 @@
+"""Whole members in memory, and strangers that a test plays among them."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import trio
+
+from bridge.l1.client import L1Client
+from bridge.l1.watcher import L1Watcher
+from federation.journal import Journal, JournalIdentity
+from federation.signer import Signer
+from pegnode.consensus.machine import Simplex
+from pegnode.mempool.evidence_pool import EvidencePool, EvidencePoolLimits
+from pegnode.mempool.pool import Mempool, PoolLimits
+from pegnode.net.memory import MemoryTransport
+from pegnode.net.messages import AnyMessage, Message, decode_message, encode_message
+from pegnode.net.transport import DropReason, FrameReceived, PeerDisconnected, PeerId, PeerRole
+from pegnode.service.catch_up import CatchUp
+from pegnode.service.consensus_driver import ConsensusDriver
+from pegnode.service.core import NodeCore
+from pegnode.service.evidence_maker import EvidenceMaker
+from pegnode.service.judge import Judge
+from pegnode.service.l1_monitor import L1Monitor
+from pegnode.service.l1_questions import L1Questions
+from pegnode.service.l1_reports import L1Reports
+from pegnode.service.live_node import LiveNode
+from pegnode.service.payouts import Payouts
+from pegnode.service.peers import Peers
+from pegnode.service.proposer import Proposer
+from pegnode.service.registry import DepositRegistry
+from pegnode.service.relay import Relay
+from pegnode.service.unfinal import UnfinalBlocks
+from pegnode.service.work import WorkWatch
+from tests.support.chain import START_MS
+from tests.support.fake_l1_client import FakeL1Client
+from tests.support.memory_disk import Disk
+
+if TYPE_CHECKING:
+    from trio_typing import TaskStatus
+
+    from tests.support.members import MemoryFederation
+
+L1_POLL_S = 0.5
+Task = Callable[[], Any]
+M = TypeVar("M", bound=Message)
+
+
+def now_ms() -> int:
+    """The members' clock, in milliseconds."""
+    return START_MS + 1_000 + int(trio.current_time() * 1000)
+
+
+class Member:
+    """One member, or with `index` None a full node without keys, from its disk to its tasks."""
+
+    def __init__(self, federation: "MemoryFederation", index: int | None, disk: Disk, l1: FakeL1Client) -> None:
+        rules = federation.rules
+        self.federation = federation
+        self.index = index
+        self.l1 = l1
+        self.disk = disk
+        self.scope = trio.CancelScope()
+        self.stopped = trio.Event()
+        role = PeerRole.GUEST if index is None else PeerRole.MEMBER
+        peer_id = PeerId("a full node") if index is None else federation.peer_id(index)
+        self.transport = federation.network.transport(peer_id, role)
+        client = cast(L1Client, l1)
+        watcher = L1Watcher(client, federation.genesis.anchor.height)
+        self.store = disk.open_store(rules)
+        self.core = NodeCore(
+            rules=rules,
+            store=self.store,
+            unfinal=UnfinalBlocks(self.store),
+            mempool=Mempool(PoolLimits()),
+            evidence=EvidencePool(EvidencePoolLimits()),
+            registry=DepositRegistry(self.store, rules.custody, rules.membership.epoch, now_ms),
+            watcher=watcher,
+            questions=L1Questions(client, watcher, rules.params),
+            now_ms=now_ms,
+        )
+        self.peers = Peers(self.transport, rules.membership)
+        self.relay = Relay(self.core, self.peers)
+        self.catch_up = CatchUp(self.core, self.peers)
+        self.evidence_maker = EvidenceMaker(self.core, client, self.relay, self.is_current)
+        self.dropped: list[tuple[PeerId, DropReason]] = []
+        self._note_drops()
+        signer = None if index is None else federation.signer(index)
+        self.payouts = Payouts(self.core, client, self.peers, signer, self.is_current)
+        self.l1_monitor = L1Monitor(self.core, client, federation.genesis.anchor)
+        self.driver: ConsensusDriver | None = None
+        self.reports: L1Reports | None = None
+        voting = () if index is None or signer is None else self._take_part(index, signer)
+        self.live = self._live()
+        parts = (self.peers.run, self.relay.run, self.catch_up.run, self.evidence_maker.run, self.payouts.run)
+        watching = (partial(self.l1_monitor.run, self._l1_changed), partial(watcher.run, L1_POLL_S, self._l1_changed))
+        self.tasks: tuple[Task, ...] = (*parts, *watching, *voting)
+
+    @property
+    def height(self) -> int:
+        """Of the newest final block."""
+        return self.store.tip.header.height
+
+    def is_current(self) -> bool:
+        """Whether it has caught up; for a test of some members' part, whose quorum never runs, it always has."""
+        return not self.federation.has_quorum or self.catch_up.is_current
+
+    async def run(self, *, task_status: "TaskStatus[None]" = trio.TASK_STATUS_IGNORED) -> None:
+        """Run until cancelled, as `pegnode.node` would."""
+        try:
+            with self.scope:
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(self.transport.run)
+                    for task in self.tasks:
+                        nursery.start_soon(task)
+                    task_status.started()
+        finally:
+            self.store.close()
+            self.stopped.set()
+
+    def _take_part(self, index: int, signer: Signer) -> tuple[Task, ...]:
+        """Join the parts that only a member has, and return what they run."""
+        federation = self.federation
+        self.reports = L1Reports(self.core, self.peers, index)
+        patience_s = federation.genesis.consensus.view_timeout_ms / 4_000
+        self.proposer = Proposer(self.core, self.reports.by_member, patience_s)
+        self.machine = Simplex(index, federation.rules.membership, federation.genesis.consensus)
+        self.journal = self._journal(index)
+        self.judge = Judge(self.core)
+        self.driver = ConsensusDriver(
+            self.core, self.peers, self.machine, self.journal, signer, self.proposer, self.judge
+        )
+        self.work = WorkWatch(self.core, self.proposer, self.driver)
+        return self.driver.run, self.work.run
+
+    def _live(self) -> LiveNode:
+        return LiveNode(
+            core=self.core,
+            peers=self.peers,
+            relay=self.relay,
+            catch_up=self.catch_up,
+            evidence_maker=self.evidence_maker,
+            payouts=self.payouts,
+            l1=self.l1_monitor,
+            stop=self.scope.cancel,
+            l1_name="regtest",
+            pool_limits=PoolLimits(),
+            member=self.index,
+            driver=self.driver,
+        )
+
+    def _journal(self, index: int) -> Journal:
+        identity = JournalIdentity(self.federation.rules.chain_id, 0, index)
+        fresh = self.disk.entries.get(b"h") is None
+        return (Journal.create if fresh else Journal.open)(self.disk.entries, identity)
+
+    async def _l1_changed(self) -> None:
+        if self.reports is not None:
+            self.reports.announce()
+        self.evidence_maker.poke()
+        self.core.work_changed()
+
+    def _note_drops(self) -> None:
+        drop = self.transport.drop
+
+        def noted(peer: PeerId, reason: DropReason) -> None:
+            self.dropped.append((peer, reason))
+            drop(peer, reason)
+
+        self.transport.drop = noted  # type: ignore[method-assign]
+
+
+class Stranger:
+    """A node that a test plays: it says what the test wants, and remembers what it hears."""
+
+    def __init__(self, transport: MemoryTransport) -> None:
+        self.transport = transport
+        self.heard: list[tuple[PeerId, AnyMessage]] = []
+        self.left: list[PeerDisconnected] = []
+
+    async def run(self, *, task_status: "TaskStatus[None]" = trio.TASK_STATUS_IGNORED) -> None:
+        """Connect, and listen."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.transport.run)
+            task_status.started()
+            async for event in self.transport.events:
+                if isinstance(event, FrameReceived):
+                    self.heard.append((event.peer, decode_message(event.payload)))
+                elif isinstance(event, PeerDisconnected):
+                    self.left.append(event)
+
+    def say(self, peer: PeerId, message: Message) -> None:
+        """Send a message."""
+        assert self.transport.send(peer, encode_message(message))
+
+    def say_all(self, message: Message) -> None:
+        """Send a message to everybody there."""
+        for peer in self.transport.connected():
+            self.say(peer, message)
+
+    def told(self, kind: type[M]) -> list[M]:
+        """The messages of one kind that came."""
+        return [message for _, message in self.heard if isinstance(message, kind)]
