@@ -28,7 +28,8 @@ THREATS = (ROOT / "docs" / "threat-model.md").read_text(encoding="utf-8")
 PROSE = re.sub(r"<!-- generated: .*?<!-- end -->", "", PROTOCOL, flags=re.DOTALL)
 DESCRIBED = {
     "HeaderReason", "BodyReason", "TransactionReason", "TransactionRule", "ScriptReason", "EvidenceReason",
-    "BurnReason", "BatchReason", "WithheldReason", "RefusalReason",
+    "BurnReason", "LedgerReason", "BatchReason", "WithheldReason", "RefusalReason", "CosignReason", "VoteReason",
+    "MembershipReason", "CustodyReason", "ParamsReason", "ChainParamsReason", "ConsensusParamsReason", "PoolReason",
 }  # fmt: skip
 """Enumerations of which the text explains every reason."""
 EXPLAINED_BY_TYPE = {"transaction-value-out-of-range", "transaction-has-witness"}
@@ -140,7 +141,10 @@ def test_tag_that_nobody_described_is_refused() -> None:
 
 def test_reasons_in_the_text_exist() -> None:
     known = {entry.value for entry in tables.reasons(tables.sources())}
-    families = "header|body|transaction|script|custody|evidence|burn|ledger|batch|vote|refusal|journal|keystore"
+    families = (
+        "header|body|transaction|script|custody|evidence|burn|ledger|batch|vote|refusal|cosign|membership|params|chain"
+        "|consensus|genesis|pool|journal|keystore"
+    )
     named = set(re.findall(rf"`((?:{families})-[a-z0-9-]+)`", PROSE))
     assert len(named) > 100
     assert named <= known
