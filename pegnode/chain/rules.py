@@ -7,6 +7,7 @@ Theory of operation
     transactions, since none of their burns is eligible for it. The ledger's root is compared at the end.
 """
 
+from collections.abc import Generator, Iterator
 from itertools import pairwise
 
 from bridge.bitcoin.hashes import sha256d
@@ -23,7 +24,7 @@ from pegnode.chain.state import ChainState, ChainView
 from pegnode.chain.transactions import parse_transaction
 from pegnode.chain.verdicts import BlockRejected, BodyReason, HeaderReason, L1Contradicted, L1Waiting
 
-__all__ = ["ChainRules", "apply_block", "check_body_form", "check_header"]
+__all__ = ["ChainRules", "apply_block", "apply_in_steps", "check_body_form", "check_header"]
 
 
 def apply_block(parent: ChainView, block: Block, facts: L1Facts, rules: ChainRules) -> ChainState:
@@ -31,6 +32,22 @@ def apply_block(parent: ChainView, block: Block, facts: L1Facts, rules: ChainRul
 
     Raises BlockRejected when the block is invalid; L1Waiting or L1Contradicted, which are no verdicts, when it speaks
     about L1 and one's own Bitcoin node does not confirm its anchor.
+    """
+    steps = apply_in_steps(parent, block, facts, rules)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            state: ChainState = done.value
+            return state
+
+
+def apply_in_steps(
+    parent: ChainView, block: Block, facts: L1Facts, rules: ChainRules
+) -> Generator[None, None, ChainState]:
+    """The same as `apply_block`, which takes seconds for a full block, with a pause after each transaction.
+
+    The parent's state must not change in a pause; if it did, what was done so far is worth nothing.
     """
     check_header(parent.tip.header, block.header, rules)
     check_body_form(block, rules)
@@ -45,7 +62,7 @@ def apply_block(parent: ChainView, block: Block, facts: L1Facts, rules: ChainRul
             enter_batch(state, batch, rules)
         except Rejected as error:
             raise BlockRejected(BodyReason.BAD_BATCH, f"batch {index}: {error}", error.reason) from error
-    _enter_transfers(state, block.body, rules)
+    yield from _enter_transfers(state, block.body, rules)
     if ledger_root(state.ledger) != block.header.ledger_root:
         raise BlockRejected(BodyReason.WRONG_LEDGER_ROOT)
     return state
@@ -131,7 +148,7 @@ def _enter_evidence(state: ChainState, index: int, evidence: Evidence, facts: L1
         raise BlockRejected(BodyReason.BAD_EVIDENCE, f"evidence {index}: {error}", error.reason) from error
 
 
-def _enter_transfers(state: ChainState, body: Body, rules: ChainRules) -> None:
+def _enter_transfers(state: ChainState, body: Body, rules: ChainRules) -> Iterator[None]:
     budget = ScriptBudget.of(rules.chain)
     for index, data in enumerate(body.transactions):
         try:
@@ -140,3 +157,4 @@ def _enter_transfers(state: ChainState, body: Body, rules: ChainRules) -> None:
             over = next((reason for reason in OVER_BUDGET if reason is error.reason), None)
             reason = over or BodyReason.BAD_TRANSACTION
             raise BlockRejected(reason, f"transaction {index}: {error}", error.reason) from error
+        yield

@@ -155,8 +155,10 @@ class ConsensusDriver:
 
     def _answer_block_request(self, peer: PeerId, message: BlockRequest) -> None:
         block_hash = BlockHash(message.block_hash)
-        _, data = self._bodies.get(block_hash, (None, None))
-        self._peers.send(peer, BlockAnswer(block_hash, data or self._core.store.block_by_hash(block_hash) or b""))
+        _, known = self._bodies.get(block_hash, (None, None))
+        data = known or self._core.store.block_by_hash(block_hash) or b""
+        if self._peers.charge(peer, len(data)):
+            self._peers.send(peer, BlockAnswer(block_hash, data))
 
     def _request_block(self, block_hash: BlockHash) -> None:
         for peer in self._peers.to_members(BlockRequest(block_hash)):

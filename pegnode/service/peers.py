@@ -187,8 +187,8 @@ class Peers:
         write = log.info if self._departures.note(departure) else log.debug
         write(event, peer=peer, member=member, address=address, reason=reason, by_peer=by_peer, detail=detail)
 
-    def _charge(self, peer: PeerId, size_bytes: int) -> bool:
-        """Take the cost of a message out of its sender's allowance; who has too little is dropped, and False."""
+    def charge(self, peer: PeerId, size_bytes: int) -> bool:
+        """Take what a peer sends, or has sent to it, out of its allowance; who has too little is dropped, and False."""
         is_member = peer in self._members
         allowance = self._of_members.of(peer) if is_member else self._of_guests.of(self.holder_of(peer))
         if allowance.take(size_bytes + MESSAGE_BYTES):
@@ -201,7 +201,7 @@ class Peers:
             return  # it was underway when its sender was dropped
         try:
             message = decode_message(payload)
-            if type(message) not in self._free and not self._charge(peer, len(payload)):
+            if type(message) not in self._free and not self.charge(peer, len(payload)):
                 return
             handler, from_guests = self._handlers.get(type(message), (None, False))
             if handler is None or not (from_guests or peer in self._members):

@@ -1,9 +1,11 @@
 """The claim scripts for which deposit addresses were handed out: where members look for deposits.
 
 The registry is a hint. Losing an entry loses nothing: a deposit can be claimed by hand from its outpoint and claim
-script. So when there are too many, the oldest make room, and nobody can keep others out by filling it.
+script. So when there are too many, some make room: the oldest of whoever handed in most of those that are there. So
+nobody can keep others out by filling it, nor push out more of theirs than leaves each as many as it has itself.
 """
 
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
@@ -18,6 +20,10 @@ from pegnode.storage.store import ChainStore
 
 MAX_REGISTERED: Final = 20_000
 """About 100 bytes each on disk, and a reserve script derived for each at start, in 0.2 ms."""
+
+OWN_USERS: Final = "own users"
+BEFORE_START: Final = "before the start"
+"""Who handed in what was registered through this node, and what an earlier run left; others are named by the caller."""
 
 
 class RegistryReason(Reason):
@@ -39,13 +45,15 @@ class DepositRegistry:
         self._now_ms = now_ms
         self._listeners: list[Callable[[], None]] = []
         self._reserve_scripts: dict[Script, Script] = {}
+        self._by_source: defaultdict[str, dict[Script, None]] = defaultdict(dict)
+        self._source_of: dict[Script, str] = {}
         self._terms: dict[Script, ReserveTerms] = {
             reserve_script(self.policy, kind, b"").script: ReserveTerms(kind, epoch, b"")
             for kind in (CoinKind.CHANGE, CoinKind.DONATION)
         }
         stored = store.deposit_scripts()
         for claim_script in sorted(stored, key=lambda script: stored[script]):
-            self._enter(claim_script)
+            self._enter(claim_script, BEFORE_START)
 
     def __contains__(self, claim_script: Script) -> bool:
         return claim_script in self._reserve_scripts
@@ -70,28 +78,47 @@ class DepositRegistry:
         """Call `listener` when claim scripts were registered."""
         self._listeners.append(listener)
 
-    def add(self, claim_scripts: Sequence[Script]) -> list[Script]:
-        """Register claim scripts; those that were new. Raises RegistrationRefused, with nothing registered."""
+    def add(self, claim_scripts: Sequence[Script], source: str = OWN_USERS) -> list[Script]:
+        """Register claim scripts; those that were new. source: who handed them in.
+
+        Raises RegistrationRefused, with nothing registered.
+        """
         new = [script for script in dict.fromkeys(claim_scripts) if script not in self]
         if any(classify(script) is None for script in new):
             raise RegistrationRefused(RegistryReason.CLAIM_SCRIPT_TYPE, "a claim script is one of the five types")
         if new:
-            too_many = len(self) + len(new) - MAX_REGISTERED
-            oldest = list(self._reserve_scripts)[: max(0, too_many)]
-            self._store.keep_deposit_scripts(new, self._now_ms(), forget=oldest)
-            for script in oldest:
-                del self._terms[self._reserve_scripts.pop(script)]
+            surplus = self._surplus(new, source)
+            new = [script for script in new if script not in surplus]
+            leaving = [script for script in surplus if script in self]
+            self._store.keep_deposit_scripts(new, self._now_ms(), forget=leaving)
+            for script in leaving:
+                self._remove(script)
             for script in new:
-                self._enter(script)
+                self._enter(script, source)
             for listener in self._listeners:
                 listener()
         return new
+
+    def _surplus(self, new: Sequence[Script], source: str) -> dict[Script, None]:
+        """What there is too much of when `new` comes from `source`: the oldest of those who have most, one by one."""
+        held = {name: deque(scripts) for name, scripts in self._by_source.items()}
+        held.setdefault(source, deque()).extend(new)
+        surplus: dict[Script, None] = {}
+        for _ in range(len(self) + len(new) - MAX_REGISTERED):
+            surplus[max(held.values(), key=len).popleft()] = None
+        return surplus
 
     def claim_scripts(self) -> tuple[Script, ...]:
         """All registered claim scripts, oldest first."""
         return tuple(self._reserve_scripts)
 
-    def _enter(self, claim_script: Script) -> None:
+    def _enter(self, claim_script: Script, source: str) -> None:
         script = self.reserve(claim_script).script
         self._reserve_scripts[claim_script] = script
         self._terms[script] = ReserveTerms(CoinKind.DEPOSIT, self.policy.epoch, claim_script)
+        self._by_source[source][claim_script] = None
+        self._source_of[claim_script] = source
+
+    def _remove(self, claim_script: Script) -> None:
+        del self._terms[self._reserve_scripts.pop(claim_script)]
+        del self._by_source[self._source_of.pop(claim_script)][claim_script]

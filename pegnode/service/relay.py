@@ -52,6 +52,8 @@ GUEST_REGISTRATIONS_BURST: Final = 1_000
 MEMBER_REGISTRATIONS_PER_S: Final = 5.0
 MEMBER_REGISTRATIONS_BURST: Final = MAX_REGISTERED
 """The same for each member, which may have a whole registry to tell of."""
+GUESTS: Final = "guests"
+"""Who handed in the claim scripts of all guests together."""
 RELAY_AGAIN_S: Final = 3.0
 RELAY_AGAIN_BYTES: Final = 500_000
 """What still waits is sent again this often, oldest first and up to so much: a peer may have been away."""
@@ -235,17 +237,17 @@ class Relay:
             self._peers.to_members(RegistrationsMessage(tuple(new)))
 
     def _receive_registrations(self, peer: PeerId, message: RegistrationsMessage) -> None:
-        registry = self._core.registry
+        registry, member = self._core.registry, self._peers.member_of(peer)
         unknown = [Script(data) for data in message.claim_scripts if Script(data) not in registry]
         if not self._registrations_of(peer).take(len(unknown)):
             log.debug("more registrations than may be handed in at once", peer=peer, count=len(unknown))
             return
         try:
-            new = registry.add(unknown)
+            new = registry.add(unknown, GUESTS if member is None else f"member {member}")
         except RegistrationRefused as refused:
             raise MalformedError(str(refused)) from refused
-        if new:
-            self._peers.to_members(RegistrationsMessage(tuple(new)), peer)
+        if new and member is None:  # a member tells every other itself, and is who they count it for
+            self._peers.to_members(RegistrationsMessage(tuple(new)))
 
     def _registrations_of(self, peer: PeerId) -> Allowance:
         member = self._peers.member_of(peer)

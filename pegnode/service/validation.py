@@ -1,12 +1,20 @@
-"""From a block to the state after it, on a chain that moves on while the Bitcoin node is asked."""
+"""From a block to the state after it, on a chain that moves on while the Bitcoin node is asked.
 
+Theory of operation. A block at all caps takes seconds to check, on the one thread that also votes. So it is checked in
+slices, between which others have their turn. Nothing is judged by a state that has moved on meanwhile: after each
+pause the view of the parent must be the same object as before, which it is exactly as long as nothing that it lies
+over became final; otherwise the block is checked anew, from the view that there is then.
+"""
+
+import time
 from typing import Final
+
+import trio
 
 from bridge.evidence import EvidenceReason
 from pegnode.chain.block import Block
 from pegnode.chain.facts import L1Facts
-from pegnode.chain.parameters import ChainRules
-from pegnode.chain.rules import apply_block, check_body_form, check_header
+from pegnode.chain.rules import apply_in_steps, check_body_form, check_header
 from pegnode.chain.state import ChainState, ChainView
 from pegnode.chain.verdicts import BlockRejected, HeaderReason, L1Contradicted
 from pegnode.service.core import NodeCore
@@ -21,6 +29,9 @@ RESTS_ON_L1: Final = frozenset(
     }
 )
 """Rules whose breach follows from an answer of one's own Bitcoin node, which may be another one a moment later."""
+
+SLICE_S: Final = 0.02
+"""For how long a block is checked without a pause, and one transaction more."""
 
 
 async def validate(core: NodeCore, block: Block, data: bytes) -> bool:
@@ -40,17 +51,33 @@ async def validate(core: NodeCore, block: Block, data: bytes) -> bool:
         check_body_form(block, rules)
         facts = await core.questions.facts(parent.tip.header, block)
         # The views of before the questions may be of a state that has changed under them.
-        parent = core.unfinal.view(block.header.parent)
-        if parent is None:
-            return False
-        if core.unfinal.get(block_hash) is None:
-            core.unfinal.add(UnfinalBlock(block, data, _apply(parent, block, facts, rules)))
+        while (parent := core.unfinal.view(block.header.parent)) is not None:
+            state = await _apply(core, parent, block, facts)
+            if state is None:
+                continue
+            if core.unfinal.get(block_hash) is None:
+                core.unfinal.add(UnfinalBlock(block, data, state))
+            return True
+        return False
     return True
 
 
-def _apply(parent: ChainView, block: Block, facts: L1Facts, rules: ChainRules) -> ChainState:
+async def _apply(core: NodeCore, parent: ChainView, block: Block, facts: L1Facts) -> ChainState | None:
+    """The state after a block; None when the parent's state changed meanwhile."""
     try:
-        return apply_block(parent, block, facts, rules)
+        steps = apply_in_steps(parent, block, facts, core.rules)
+        pause_at_s = time.perf_counter() + SLICE_S
+        while True:
+            try:
+                next(steps)
+            except StopIteration as done:
+                state: ChainState = done.value
+                return state
+            if time.perf_counter() >= pause_at_s:
+                await trio.lowlevel.checkpoint()
+                if core.unfinal.view(block.header.parent) is not parent:
+                    return None
+                pause_at_s = time.perf_counter() + SLICE_S
     except BlockRejected as rejected:
         if rejected.reason in RESTS_ON_L1 or rejected.cause in RESTS_ON_L1:
             raise L1Contradicted(f"one's own Bitcoin node says otherwise: {rejected}") from rejected

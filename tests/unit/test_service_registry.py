@@ -123,3 +123,33 @@ async def test_full_registry_lets_the_oldest_go(
         assert federation.deposit_script(scripts[0]) not in registry.terms
         assert len(registry.terms) == 5 + 2
         assert len(told) == 5
+
+
+async def test_member_that_floods_the_registry_pushes_out_its_own_first(
+    autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry_module, "MAX_REGISTERED", 30)
+    async with memory_federation(0) as federation:
+        registry = federation.members[0].core.registry
+        own = [p2tr(f"own {number}") for number in range(8)]
+        told = tuple(p2tr(f"told {number}") for number in range(7))
+        registry.add(own)
+        faulty, other = [await federation.join(federation.peer_id(index), PeerRole.MEMBER) for index in (1, 2)]
+        await trio.sleep(0.5)
+        other.say_all(RegistrationsMessage(told))
+        await trio.sleep(0.1)
+        for part in range(10):
+            faulty.say_all(RegistrationsMessage(tuple(p2tr(f"flood {part} {number}") for number in range(20))))
+            await trio.sleep(0.1)
+        assert set(registry.claim_scripts()) > {*own, *told}
+        assert len(registry) == 30
+
+
+async def test_what_a_member_told_is_not_passed_on_in_this_nodes_name(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation(0) as federation:
+        one, other = [await federation.join(federation.peer_id(index), PeerRole.MEMBER) for index in (1, 2)]
+        await trio.sleep(0.5)
+        one.say(federation.peer_id(0), RegistrationsMessage((BOB.script(),)))
+        await trio.sleep(0.5)
+        assert BOB.script() in federation.members[0].core.registry
+        assert other.told(RegistrationsMessage) == []
