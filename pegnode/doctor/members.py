@@ -26,6 +26,8 @@ CONNECT_TIMEOUT_S: Final = 5.0
 HANDSHAKE_TIMEOUT_S: Final = 10.0
 ALIVE: Final = (
     DropReason.TOO_MANY_GUESTS,
+    DropReason.TOO_MANY_CONNECTIONS,
+    DropReason.BACKING_OFF,
     DropReason.UNKNOWN_PEER,
     DropReason.DUPLICATE,
 )

@@ -1,7 +1,9 @@
 """The process itself, if it runs, and the ports that it has or would take."""
 
 import errno
+import ipaddress
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import psutil
@@ -25,7 +27,10 @@ class Process:
 
 def ask_process(config: NodeConfig) -> Process:
     """Ask whatever runs on this configuration how it is."""
-    if config.rpc.port == 0 or not config.cookie_path.exists():
+    try:
+        if config.rpc.port == 0 or not config.cookie_path.exists():
+            return Process(None)
+    except OSError:  # the folder may not be looked into: its own check says so
         return Process(None)
     try:
         with RpcClient(f"http://{config.rpc.bind}", config.cookie_path, timeout_seconds=ASK_TIMEOUT_S) as client:
@@ -128,10 +133,31 @@ def _listener(port: int) -> str:
     return ""
 
 
+def check_way(listen: Endpoint, others: Sequence[Endpoint]) -> list[Finding]:
+    """Whether members on other machines could reach a member that listens here."""
+    elsewhere = [other.host for other in others if not _is_loopback(other.host)]
+    if not elsewhere or not _is_loopback(listen.host):
+        return []
+    what = f"p2p.listen, {listen.host}, is reached from this machine alone, and {elsewhere[0]} is another one"
+    return [warning(Check.P2P_PORT, what, "listen on 0.0.0.0, or on the address that the others dial")]
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def ports(config: NodeConfig, running: bool) -> list[Finding]:
     """Both ports of a process. Nobody dials a full node, so it may take any port."""
     listen = parse_endpoint(config.p2p.listen)
+    is_member = isinstance(config, FunctionaryConfig)
     found = [check_port(Check.RPC_PORT, "rpc.bind", port_state(Endpoint(config.rpc.host, config.rpc.port)), running)]
-    if listen.port or isinstance(config, FunctionaryConfig):
-        return [*found, check_port(Check.P2P_PORT, "p2p.listen", port_state(listen), running)]
-    return [*found, ok(Check.P2P_PORT, "p2p.listen takes any free port: nobody dials a full node")]
+    if listen.port or is_member:
+        found.append(check_port(Check.P2P_PORT, "p2p.listen", port_state(listen), running))
+    else:
+        found.append(ok(Check.P2P_PORT, "p2p.listen takes any free port: nobody dials a full node"))
+    if is_member:
+        found += check_way(listen, [parse_endpoint(peer.address) for peer in config.p2p.peers])
+    return found

@@ -28,6 +28,7 @@ ADDRESS = "/ip4/203.0.113.7/tcp/9735"
         (Reach("bob", ADDRESS), Outcome.OK, "who it should be"),
         (Reach("bob", ADDRESS, trouble="no such host"), Outcome.WARNING, "no such host"),
         (Reach("bob", ADDRESS, refusal=DropReason.TOO_MANY_GUESTS), Outcome.OK, "no place for a guest"),
+        (Reach("bob", ADDRESS, refusal=DropReason.BACKING_OFF), Outcome.OK, "no place for a guest"),
         (Reach("bob", ADDRESS, refusal=DropReason.WRONG_CHAIN), Outcome.PROBLEM, "another chain"),
         (Reach("bob", ADDRESS, refusal=DropReason.WRONG_VERSION), Outcome.PROBLEM, "another release"),
         (Reach("bob", ADDRESS, refusal=DropReason.HANDSHAKE_FAILED), Outcome.PROBLEM, "is not bob"),

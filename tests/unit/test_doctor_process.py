@@ -9,7 +9,16 @@ import pytest
 
 from pegnode.config import FunctionaryConfig, NodeConfig
 from pegnode.doctor.findings import Check, Outcome
-from pegnode.doctor.process import PortState, Process, ask_process, check_port, check_process, port_state, ports
+from pegnode.doctor.process import (
+    PortState,
+    Process,
+    ask_process,
+    check_port,
+    check_process,
+    check_way,
+    port_state,
+    ports,
+)
 from pegnode.net.address import Endpoint
 from pegnode.ports import free_ports
 from pegnode.rpc.client import ClientReason, RpcClientError
@@ -34,7 +43,18 @@ def _status(**changes: object) -> Process:
         "view": 8,
         "leader": 0,
         "anchor": AnchorReply(height=1, hash=""),
-        "l1": L1Reply("ok", 0, "", "", True, "", 1, "", 1),
+        "l1": L1Reply(
+            state="ok",
+            since_ms=0,
+            cause="",
+            detail="",
+            remedy="",
+            reachable=True,
+            version="",
+            height=1,
+            block_hash="",
+            feerate_sat_kvb=1,
+        ),
         "members": [],
         "mempool_transactions": 0,
         "mempool_bytes": 0,
@@ -126,5 +146,30 @@ def test_full_node_may_listen_anywhere_and_a_member_not() -> None:
     _, node = ports(NodeConfig.parse(anywhere, Path("/x")), running=False)
     assert (node.check, node.outcome) == (Check.P2P_PORT, Outcome.OK)
     anywhere = changed("/ip4/0.0.0.0/tcp/9735", "/ip4/127.0.0.1/tcp/0", FUNCTIONARY)
-    _, member = ports(FunctionaryConfig.parse(anywhere, Path("/x")), running=False)
+    _, member, _ = ports(FunctionaryConfig.parse(anywhere, Path("/x")), running=False)
     assert (member.check, member.outcome) == (Check.P2P_PORT, Outcome.WARNING)
+
+
+@pytest.mark.parametrize(
+    ("listen", "others", "outcomes"),
+    [
+        ("127.0.0.1", ["203.0.113.7"], [Outcome.WARNING]),
+        ("::1", ["127.0.0.1", "bob.example"], [Outcome.WARNING]),
+        ("127.0.0.1", ["127.0.0.1", "localhost"], []),
+        ("127.0.0.1", [], []),
+        ("0.0.0.0", ["203.0.113.7"], []),
+    ],
+)
+def test_member_that_listens_to_its_own_machine_is_warned(
+    listen: str, others: list[str], outcomes: list[Outcome]
+) -> None:
+    found = check_way(Endpoint(listen, 9735), [Endpoint(host, 9735) for host in others])
+    assert [(finding.check, finding.outcome) for finding in found] == [(Check.P2P_PORT, one) for one in outcomes]
+
+
+def test_folder_that_may_not_be_looked_into_is_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    assert ask_process(NodeConfig.parse(NODE, Path("/x"))) == Process(None)
