@@ -6,6 +6,7 @@ from pegnode import __version__
 from pegnode.cli import (
     audit,
     bitcoind,
+    db,
     demo,
     deposits,
     doctor,
@@ -36,6 +37,7 @@ app.command()(withdrawals.withdraw)
 app.command()(audit.audit)
 app.command()(demo.demo)
 app.command()(doctor.doctor)
+app.add_typer(db.db_app, name="db")
 app.add_typer(federation.federation_app, name="federation")
 app.add_typer(keys.keys_app, name="keys")
 app.add_typer(bitcoind.bitcoind_app, name="bitcoind")
