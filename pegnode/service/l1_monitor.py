@@ -7,6 +7,7 @@ for that learn of an outage by themselves. A state is logged when it begins, not
 """
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -48,6 +49,7 @@ class L1Monitor:
         self._anchor = anchor
         self._network: NetworkInfo | None = None
         self._feerate_sat_kvb: int | None = None
+        self._feerate_asked_s: float | None = None
         self._chain_fault: str | None = None
         self._identified_s: float | None = None
         self._tip: BlockHash | None = None
@@ -77,7 +79,16 @@ class L1Monitor:
                 raise WrongL1Chain(f"the Bitcoin node {detail}; {state.remedy}")
             if self._note(state, detail):
                 await on_change()
+            if state is L1State.OK:
+                await self._refresh_feerate()
             await trio.sleep(REFUSED_AGAIN_S if state is L1State.CREDENTIALS_REFUSED else LOOK_EVERY_S)
+
+    async def _refresh_feerate(self) -> None:
+        """Ask for what `status` shows, after each new block and from time to time."""
+        if self._feerate_asked_s != self._identified_s:
+            self._feerate_asked_s = self._identified_s
+            with suppress(L1Error):
+                self._feerate_sat_kvb = await self._core.questions.feerate_sat_kvb()
 
     async def _state(self) -> tuple[L1State, str]:
         try:
@@ -99,7 +110,7 @@ class L1Monitor:
             raise L1Unavailable(L1Reason.TIMEOUT, f"no answer within {SILENT_S:.0f} s") from error
         answered_s = trio.current_time()
         network = await self._identify(chain, is_slow=answered_s - asked_s >= SLOW_S)
-        left_anchor = self._chain_fault is None and await self._left_anchor()
+        left_anchor = self._chain_fault is None and await self._left_anchor(chain)
         known_height = self._known_height()
         if max(known_height, chain.headers) <= chain.blocks:
             self._lagging_since_s = None
@@ -125,26 +136,25 @@ class L1Monitor:
         if self._network and since_s is not None and (is_slow or now_s < since_s + IDENTIFY_EVERY_S):
             return self._network
         network = await self._client.network_info()
-        self._chain_fault = await self._find_chain_fault()
-        self._feerate_sat_kvb = await self._core.questions.feerate_sat_kvb()
+        self._chain_fault = await self._find_chain_fault(chain)
         self._network, self._identified_s = network, now_s
         return network
 
-    async def _find_chain_fault(self) -> str | None:
+    async def _find_chain_fault(self, chain: ChainInfo) -> str | None:
         """Why the node is on another chain. One that has yet to come as far as the genesis's anchor is on the right."""
         if await self._client.block_hash(0) != self._core.rules.l1_genesis_hash:
             return "is not on the chain of the genesis: its first block differs"
-        if await self._core.questions.has_another_block(self._anchor):
+        if await self._core.questions.has_another_block(self._anchor, chain):
             anchor = f"{hash_to_hex(self._anchor.hash)} at height {self._anchor.height}"
             return f"does not hold the block that the genesis refers to, {anchor}"
         return None
 
-    async def _left_anchor(self) -> bool:
+    async def _left_anchor(self, chain: ChainInfo) -> bool:
         """Whether the active chain has left the newest final block's anchor; a proven contradiction may halt."""
         anchor, watcher = self._core.store.tip.header.anchor, self._core.watcher
         if watcher.tip is not None and watcher.tip.hash == self._tip and watcher.block_at(anchor.height) == anchor:
             return False
-        if not await self._core.questions.has_another_block(anchor):
+        if not await self._core.questions.has_another_block(anchor, chain):
             return False
         if await self._core.questions.anchor_status(anchor) is AnchorStatus.CONTRADICTED:
             where = f"{anchor.height} {hash_to_hex(anchor.hash)}"

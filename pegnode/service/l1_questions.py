@@ -13,7 +13,7 @@ import trio
 from bridge.bitcoin.identifiers import BlockHash, OutPoint, Txid
 from bridge.bitcoin.transaction import TxOut
 from bridge.evidence import Evidence, L1BlockFact
-from bridge.l1.answers import L1Header, L1TxOut
+from bridge.l1.answers import ChainInfo, L1Header, L1TxOut
 from bridge.l1.client import L1Client
 from bridge.l1.errors import L1Reason, L1Unavailable
 from bridge.l1.watcher import L1Watcher
@@ -94,21 +94,20 @@ class L1Questions:
         if header.height != anchor.height:
             active = header.confirmations > 0 and await self._client.block_hash(header.height) == anchor.hash
             return AnchorStatus.WRONG_HEIGHT if active else AnchorStatus.UNKNOWN
-        if header.confirmations < 0 and await self.has_another_block(anchor):
+        if header.confirmations < 0 and await self.has_another_block(anchor, await self._client.chain_info()):
             return AnchorStatus.CONTRADICTED
         return AnchorStatus.UNKNOWN
 
-    async def has_another_block(self, anchor: Anchor) -> bool:
+    async def has_another_block(self, anchor: Anchor, chain: ChainInfo) -> bool:
         """Whether the active chain holds another block than `anchor` at its height, and means it.
 
         It means it when the node has downloaded all that it knows of, and that other block is at the peg's depth.
-        Raises L1Unavailable.
+        chain: what the node said of itself just now.  Raises L1Unavailable.
         """
-        active = await self._client.block_hash(anchor.height)
-        chain = await self._client.chain_info()
         depth = chain.blocks - anchor.height + 1
-        is_settled = not chain.is_downloading and chain.blocks >= chain.headers
-        return active not in (None, anchor.hash) and is_settled and depth >= self._params.confirmations
+        if chain.is_downloading or chain.blocks < chain.headers or depth < self._params.confirmations:
+            return False
+        return await self._client.block_hash(anchor.height) not in (None, anchor.hash)
 
     async def block_fact(self, block_hash: BlockHash) -> L1BlockFact | None:
         """What evidence needs of a block; None unless the active chain holds it. Raises L1Unavailable."""
