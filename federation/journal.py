@@ -21,6 +21,7 @@ from federation.errors import Refused
 T = TypeVar("T")
 
 FORMAT_VERSION = 1
+_LAST_VIEW = 2**64 - 1
 _HEADER = b"h"
 _VOTE = b"v"
 _CERTIFICATE = b"c"
@@ -130,7 +131,7 @@ class Journal:
         header = entries.get(_HEADER)
         if header is None:
             raise JournalRefused(JournalReason.DAMAGED, "it has no beginning")
-        if header[0] > FORMAT_VERSION:
+        if header[:1] > bytes([FORMAT_VERSION]):
             detail = f"format {header[0]}, and this release knows {FORMAT_VERSION}; run the later release"
             raise JournalRefused(JournalReason.NEWER, detail)
         found, floor_view = _decoded(header, _read_header)
@@ -264,7 +265,7 @@ def _key(table: bytes, view: int, rest: bytes) -> bytes:
     return table + view.to_bytes(8, "big") + rest
 
 
-def _range(table: bytes, first_view: int, last_view: int = 2**64 - 1) -> tuple[bytes, bytes]:
+def _range(table: bytes, first_view: int, last_view: int = _LAST_VIEW) -> tuple[bytes, bytes]:
     return _key(table, first_view, b""), _key(table, last_view, b"\xff" * (HASH_SIZE + 1))
 
 
@@ -285,7 +286,10 @@ def _read_header(reader: Reader) -> tuple[JournalIdentity, int]:
     version = reader.u8()
     if version != FORMAT_VERSION:
         raise MalformedError(f"format {version}, not {FORMAT_VERSION}")
-    return JournalIdentity(reader.take(HASH_SIZE), reader.u32(), reader.u16()), reader.u64()
+    identity, floor_view = JournalIdentity(reader.take(HASH_SIZE), reader.u32(), reader.u16()), reader.u64()
+    if floor_view == _LAST_VIEW:
+        raise MalformedError("pruned up to the last view that there is")
+    return identity, floor_view
 
 
 def _decoded(data: bytes, read: Callable[[Reader], T]) -> T:

@@ -217,6 +217,13 @@ def test_open_refused_from_a_later_format() -> None:
     assert refusal(lambda: Journal.open(entries, IDENTITY)) is JournalReason.NEWER
 
 
+@pytest.mark.parametrize("header", [b"", b"\x01", b"\x01" + b"\xff" * 46])
+def test_open_refused_when_the_beginning_is_damaged(header: bytes) -> None:
+    entries = MemoryEntries()
+    entries.write({b"h": header}, sync=True)
+    assert refusal(lambda: Journal.open(entries, IDENTITY)) is JournalReason.DAMAGED
+
+
 def test_open_refused_without_a_beginning() -> None:
     assert refusal(lambda: Journal.open(MemoryEntries(), IDENTITY)) is JournalReason.DAMAGED
 
