@@ -94,6 +94,12 @@ def test_deposit_rejects_a_claim_fee_out_of_range(ledger: Ledger, claim_fee_sats
     assert reason is LedgerReason.CLAIM_FEE
 
 
+@pytest.mark.parametrize("claim_fee_sats", [0, 1_000_000])
+def test_claim_fee_may_be_nothing_or_the_whole_coin(ledger: Ledger, claim_fee_sats: int) -> None:
+    enter_coin(ledger, coin(4, 1_000_000), claim_fee_sats)
+    assert terms(ledger) == (2_400_000, 0, 840_000 + 1_000_000 - claim_fee_sats, 500_000, 60_000 + claim_fee_sats)
+
+
 def test_deposit_rejects_an_outpoint_that_entered_before(ledger: Ledger) -> None:
     assert rejection(ledger, lambda: enter_coin(ledger, coin(1, 5), 0)) is LedgerReason.ALREADY_ENTERED
     assert rejection(ledger, lambda: enter_donation(ledger, coin(1, 5))) is LedgerReason.ALREADY_ENTERED
