@@ -52,7 +52,8 @@ def _own_files(config: NodeConfig, rules: ChainRules | None, running: bool) -> l
     found = []
     if isinstance(config, FunctionaryConfig):
         member = files.own_member(config, rules.membership) if rules else None
-        found += [keys.keys(config, member), keys.passphrase(config)]
+        key_file = keys.keys(config, member)
+        found += [key_file, keys.passphrase(config, key_file)]
         identity = JournalIdentity(rules.chain_id, rules.membership.epoch, member.index) if rules and member else None
         found.append(stores.journal(config.data_dir / JOURNAL_FOLDER, identity, running))
     if rules is not None:

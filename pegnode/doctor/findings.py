@@ -62,3 +62,9 @@ def warning(check: Check, what: str, remedy: str) -> Finding:
 def problem(check: Check, what: str, remedy: str) -> Finding:
     """Something that must be put right."""
     return Finding(check, Outcome.PROBLEM, what, remedy)
+
+
+def refused(check: Check, detail: str, otherwise: str) -> Finding:
+    """A problem that somebody described as `what; remedy`. otherwise: the remedy if the detail names none."""
+    what, _, remedy = detail.partition("; ")
+    return problem(check, what, remedy or otherwise)

@@ -10,7 +10,7 @@ from federation.keystore_errors import KeystoreReason, KeystoreRefused
 from federation.membership import Member
 from federation.passphrase import Passphrase
 from pegnode.config import FunctionaryConfig
-from pegnode.doctor.findings import Check, Finding, ok, problem, warning
+from pegnode.doctor.findings import Check, Finding, Outcome, ok, problem, refused, warning
 from pegnode.net.address import transport_key_of
 from pegnode.passphrase import VARIABLE, find_passphrase, read_passphrase_file
 
@@ -38,14 +38,21 @@ def keys(config: FunctionaryConfig, member: Member | None) -> Finding:
         read_box(path)
         public = read_public_keys(path)
     except KeystoreRefused as error:
-        return problem(Check.KEYS, str(error), RESTORE if error.reason is KeystoreReason.MISSING else "see there")
+        if error.reason is KeystoreReason.MISSING:
+            return problem(Check.KEYS, f"there is no {path}", RESTORE)
+        return refused(Check.KEYS, error.detail, RESTORE)
     if member is None:
         return warning(Check.KEYS, "not compared: the genesis names no such member", "see configuration and genesis")
     return check_keys(public.keys, member)
 
 
-def passphrase(config: FunctionaryConfig) -> Finding:
-    """Whether the passphrase that the process would find opens the keys. Nobody is asked for one."""
+def passphrase(config: FunctionaryConfig, key_file: Finding) -> Finding:
+    """Whether the passphrase that the process would find opens the keys. Nobody is asked for one.
+
+    key_file: what was found of the file that it is to open.
+    """
+    if key_file.outcome is Outcome.PROBLEM:
+        return warning(Check.PASSPHRASE, "not tried: something is wrong with the keys", "see keys")
     if config.passphrase_file is None and VARIABLE not in os.environ:
         what = "the process asks for it at a terminal when it starts; not tried"
         remedy = "for a start without a person, set passphrase_file; to try it here, set " + VARIABLE
@@ -56,8 +63,8 @@ def passphrase(config: FunctionaryConfig) -> Finding:
     except KeystoreRefused as error:
         if error.reason is KeystoreReason.WRONG_PASSPHRASE:
             remedy = "give the right one in passphrase_file or the environment; nobody can open the keys without it"
-            return problem(Check.PASSPHRASE, str(error), remedy)
-        return problem(Check.PASSPHRASE, str(error), "see there")
+            return problem(Check.PASSPHRASE, error.detail, remedy)
+        return refused(Check.PASSPHRASE, error.detail, "correct passphrase_file, or what it holds")
     return check_place(config.passphrase_file, config.keys_dir, source)
 
 

@@ -1,24 +1,18 @@
 """What the process keeps on disk: the chain's database and, for a member, its journal. Looked at, never written."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
-from bridge.errors import Reason
 from federation.journal import JournalIdentity, JournalReason, JournalRefused
 from federation.journal_entries import look_into_journal
 from federation.rocks import DiskError, Hold
 from pegnode.chain.parameters import ChainRules
-from pegnode.doctor.findings import Check, Finding, ok, problem, warning
+from pegnode.doctor.findings import Check, Finding, ok, problem, refused, warning
 from pegnode.storage.database import Database
 from pegnode.storage.errors import StorageError, StorageReason
 from pegnode.storage.store import ChainStore
 
-_LOST = "correct data_dir; if it is lost, stay out until the federation has agreed on what to do"
-_REMEDIES: Mapping[Reason, str] = {
-    JournalReason.MISSING: _LOST,
-    JournalReason.DAMAGED: _LOST,
-    JournalReason.FOREIGN: "correct name, data_dir or genesis: this is another member's journal, or another chain's",
-}
+_FOREIGN = "correct name, data_dir or genesis: this is another member's journal, or another chain's"
+_LOST = "correct data_dir; if the journal is lost, the federation must agree on what to do"
 
 
 def database(path: Path, rules: ChainRules, running: bool) -> Finding:
@@ -32,8 +26,7 @@ def database(path: Path, rules: ChainRules, running: bool) -> Finding:
     except StorageError as error:
         if error.reason is StorageReason.MISSING:
             return ok(Check.DATABASE, "none yet: the chain is fetched from the members at the first start")
-        what, _, remedy = error.detail.partition("; ")
-        return problem(Check.DATABASE, what, remedy or "see there; everything in it can be fetched again")
+        return refused(Check.DATABASE, error.detail, "everything in it can be fetched again from the members")
     height = store.tip.header.height
     store.close()
     return ok(Check.DATABASE, f"{path}: this chain's, whole, up to block {height}")
@@ -58,6 +51,8 @@ def journal(path: Path, identity: JournalIdentity | None, running: bool) -> Find
     except DiskError as error:
         return problem(Check.JOURNAL, f"{path}: {error.detail}", "stop that process: a member must never run twice")
     except JournalRefused as error:
-        return problem(Check.JOURNAL, error.detail, _REMEDIES.get(error.reason, "see there"))
+        if error.reason is JournalReason.FOREIGN:
+            return problem(Check.JOURNAL, f"{path}: {error.detail}", _FOREIGN)
+        return refused(Check.JOURNAL, error.detail, _LOST)
     last_view = max((vote.view for vote in votes.votes), default=votes.floor_view)
     return ok(Check.JOURNAL, f"{path}: this member's, with its votes up to view {last_view}")

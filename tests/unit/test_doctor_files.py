@@ -15,7 +15,7 @@ from federation.passphrase import Passphrase
 from federation.sealed_box import LEAST_LOG_N
 from pegnode.config import FunctionaryConfig, NodeConfig
 from pegnode.doctor import files, keys, stores
-from pegnode.doctor.findings import Check, Outcome
+from pegnode.doctor.findings import Check, Outcome, ok, problem, refused
 from pegnode.net.address import peer_id_from_secret
 from pegnode.passphrase import VARIABLE
 from pegnode.storage.store import ChainStore
@@ -27,6 +27,7 @@ GENESIS = local_genesis(ANCHOR)
 RULES = GENESIS.rules()
 SECRETS = MemberSecrets(secret("vote", 0), secret("custody", 0), b"\x11" * 32)
 WORDS = "correct horse battery staple"
+KEYS_OK = ok(Check.KEYS, "well")
 IDENTITY = JournalIdentity(RULES.chain_id, 0, 0)
 
 
@@ -135,7 +136,7 @@ def test_keys_without_a_member_are_not_compared(config: FunctionaryConfig) -> No
     assert keys.keys(config, None).outcome is Outcome.WARNING
 
 
-@pytest.mark.parametrize(("mode", "word"), [(0o640, "open to others"), (None, "does not exist")])
+@pytest.mark.parametrize(("mode", "word"), [(0o640, "open to others"), (None, "there is no")])
 def test_key_file_that_is_open_or_absent_is_a_problem(config: FunctionaryConfig, mode: int | None, word: str) -> None:
     path = member_path(config.keys_dir)
     path.unlink() if mode is None else path.chmod(mode)
@@ -145,23 +146,35 @@ def test_key_file_that_is_open_or_absent_is_a_problem(config: FunctionaryConfig,
 
 
 def test_passphrase_file_is_tried(config: FunctionaryConfig, tmp_path: Path) -> None:
-    assert keys.passphrase(config).outcome is Outcome.OK
+    assert keys.passphrase(config, KEYS_OK).outcome is Outcome.OK
     (tmp_path / "passphrase").write_text("another horse battery staple\n")
-    finding = keys.passphrase(config)
+    finding = keys.passphrase(config, KEYS_OK)
     assert (finding.check, finding.outcome) == (Check.PASSPHRASE, Outcome.PROBLEM)
     assert "horse" not in finding.what + finding.remedy
     (tmp_path / "passphrase").chmod(0o644)
-    assert "open to others" in keys.passphrase(config).what
+    assert "open to others" in keys.passphrase(config, KEYS_OK).what
 
 
 def test_passphrase_of_the_environment_is_tried(config: FunctionaryConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = msgspec.structs.replace(config, passphrase_file=None)
     monkeypatch.delenv(VARIABLE, raising=False)
-    finding = keys.passphrase(asked)
+    finding = keys.passphrase(asked, KEYS_OK)
     assert (finding.check, finding.outcome) == (Check.PASSPHRASE, Outcome.WARNING)
     assert "asks for it" in finding.what
     monkeypatch.setenv(VARIABLE, WORDS)
-    assert keys.passphrase(asked).outcome is Outcome.OK
+    assert keys.passphrase(asked, KEYS_OK).outcome is Outcome.OK
+
+
+def test_passphrase_is_not_tried_on_keys_that_are_wrong(config: FunctionaryConfig) -> None:
+    finding = keys.passphrase(config, problem(Check.KEYS, "open to others", "chmod"))
+    assert (finding.check, finding.outcome) == (Check.PASSPHRASE, Outcome.WARNING)
+
+
+def test_what_was_refused_is_told_apart_from_its_remedy() -> None:
+    assert refused(Check.KEYS, "open; run: chmod 600; then start", "x") == problem(
+        Check.KEYS, "open", "run: chmod 600; then start"
+    )
+    assert refused(Check.KEYS, "open", "x") == problem(Check.KEYS, "open", "x")
 
 
 def test_passphrase_beside_the_keys_is_warned_of() -> None:
@@ -202,7 +215,7 @@ def test_journal_of_another_member_is_a_problem(tmp_path: Path) -> None:
 def test_missing_journal_is_a_problem_and_none_is_begun(tmp_path: Path) -> None:
     finding = stores.journal(tmp_path / "journal", IDENTITY, running=False)
     assert (finding.check, finding.outcome) == (Check.JOURNAL, Outcome.PROBLEM)
-    assert "stay out" in finding.remedy
+    assert "Keep the folder as it is" in finding.remedy
     assert list(tmp_path.iterdir()) == []
 
 
