@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from bridge.bitcoin.amounts import fee_sats
 from bridge.bitcoin.transaction import Transaction
 from bridge.custody import CoinKind, reserve_script
 from bridge.state import BatchKind, WithdrawalStatus
@@ -112,6 +113,9 @@ def test_change_under_the_coin_floor_is_refused(case: Case) -> None:
     left_sats = case.transaction.outputs[3].value_sats - (PARAMS.coin_floor_sats - 1)
     case.record(shifted(case.transaction, 3, 4, left_sats))
     assert_refused(case, RefusalReason.CHANGE_BELOW_FLOOR)
+    case = payout_case()
+    case.record(shifted(case.transaction, 3, 4, left_sats - 1))
+    case.approve()
 
 
 def test_outputs_beyond_the_inputs_are_refused(case: Case) -> None:
@@ -142,6 +146,16 @@ def test_payees_who_bear_more_than_the_feerate_asks_are_refused(case: Case) -> N
     assert_refused(case, RefusalReason.SHARES_TOO_HIGH)
 
 
+def test_shares_may_be_rounded_up_each_and_no_further(case: Case) -> None:
+    """Each share of what the feerate asks is rounded up: together, less than a satoshi for each payee above it."""
+    asked_sats = fee_sats(case.approve().plan.signed_vsize_vbytes, case.version.feerate_sat_kvb)
+    for extra_sats in range(1, 6):
+        spoiled = payout_case()
+        spoiled.record(shifted(spoiled.transaction, 0, 3, extra_sats))
+        too_high = case.version.fee_sats + extra_sats >= asked_sats + len(case.lineage.payees)
+        assert_refused(spoiled, RefusalReason.SHARES_TOO_HIGH if too_high else RefusalReason.FUND_PART_DIFFERS)
+
+
 def test_value_given_to_the_fee_is_refused(case: Case) -> None:
     case.record(with_output(case.transaction, 3, value_sats=case.transaction.outputs[3].value_sats - 1_000))
     assert_refused(case, RefusalReason.FUND_PART_DIFFERS)
@@ -150,6 +164,15 @@ def test_value_given_to_the_fee_is_refused(case: Case) -> None:
 def test_fund_part_over_the_cap_is_refused(case: Case) -> None:
     case.amend(fund_part_sats=PARAMS.lineage_fee_cap_sats + 1)
     assert_refused(case, RefusalReason.FUND_PART_OVER_CAP)
+
+
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [("max_withdrawal_sats", 17_500_002), ("feerate_ceiling_sat_kvb", 2_000), ("lineage_fee_cap_sats", 0)],
+)
+def test_caps_may_be_reached(case: Case, name: str, least: int) -> None:
+    params = replace(PARAMS, feerate_floor_sat_kvb=2_000, **{name: least})
+    approve_batch(case.ledger, case.version.txid, case.facts, FEDERATION.custody, params)
 
 
 @pytest.mark.parametrize("feerate", [PARAMS.feerate_floor_sat_kvb - 1, PARAMS.feerate_ceiling_sat_kvb + 1])

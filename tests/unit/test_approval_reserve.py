@@ -115,8 +115,10 @@ def test_maintenance_is_approved_and_may_book_a_capped_deficit(case: Case) -> No
             case.approve()
         else:
             assert_refused(case, expected)
-    params = replace(PARAMS, maintenance_deficit_cap_sats=999)
     case.ledger.open_lineages.put(1, replace(lineage, versions=(replace(case.version, fund_part_sats=9_000),)))
+    params = replace(PARAMS, maintenance_deficit_cap_sats=1_000)
+    approve_batch(case.ledger, case.version.txid, case.facts, FEDERATION.custody, params)
+    params = replace(PARAMS, maintenance_deficit_cap_sats=999)
     with pytest.raises(SigningRefused) as caught:
         approve_batch(case.ledger, case.version.txid, case.facts, FEDERATION.custody, params)
     assert caught.value.reason is RefusalReason.FUND_PART_DIFFERS

@@ -94,6 +94,7 @@ def test_vote_refused_from_another_epoch() -> None:
 
 
 def test_vote_refused_in_view_zero() -> None:
+    verify_vote(signed(view=1), MEMBERSHIP, CHAIN_ID)
     assert vote_rejection(signed(view=0)) is VoteReason.VIEW_RANGE
 
 
