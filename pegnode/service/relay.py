@@ -60,6 +60,9 @@ RELAY_AGAIN_BYTES: Final = 500_000
 REST_AFTER_S: Final = 0.005
 """Work of less than this goes on without a rest."""
 MAX_REST_S: Final = 1.0
+FALSE_FOR_NOW: Final = frozenset(
+    {TransactionRule.MISSING_INPUT, TransactionRule.NOT_FINAL, TransactionRule.RELATIVE_LOCK}
+)
 FALSE_EVERYWHERE: Final = frozenset(
     {
         EvidenceReason.MALFORMED,
@@ -81,6 +84,10 @@ FALSE_EVERYWHERE: Final = frozenset(
         EvidenceReason.WRONG_SCRIPT,
         *TransactionReason,
         *ScriptReason,
+        *(
+            set(TransactionRule)
+            - {TransactionRule.MISSING_INPUT, TransactionRule.NOT_FINAL, TransactionRule.RELATIVE_LOCK}
+        ),
     }
 )
 """Why something is refused whatever the node's chains hold, so that no honest node passes it on."""
