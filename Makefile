@@ -10,7 +10,7 @@ UV := uv==0.13.8
 SOURCES := $(wildcard bridge federation pegnode tests bench)
 TESTS := $(wildcard tests/unit tests/vectors tests/fuzz tests/sim tests/attacks tests/functional)
 
-.PHONY: help setup venv bitcoind demo test check fuzz bench lock clean
+.PHONY: help setup venv bitcoind demo test soak check fuzz bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## Print this list
@@ -34,6 +34,9 @@ demo: venv bitcoind ## A local federation: deposit, transfer, withdrawal, from o
 
 test: venv bitcoind ## Run the unit, vector, simulation, attack and functional tests
 	@$(VENV)/bin/python -m pytest $(TESTS)
+
+soak: venv bitcoind ## Kill members under load, KILLS times (200) at moments drawn from SEED, and look for losses
+	@$(VENV)/bin/python -m tests.soak --kills $(or $(KILLS),200) $(if $(SEED),--seed $(SEED))
 
 check: venv ## Lint, formatting, types
 	@$(VENV)/bin/ruff check
