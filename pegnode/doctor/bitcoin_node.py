@@ -14,6 +14,7 @@ from bridge.l1.errors import L1Error
 from bridge.l1.jsonrpc import Call
 from bridge.l1.reply import Reply
 from bridge.l1.states import L1State, state_of_failure
+from bridge.l1.watcher import WINDOW_BLOCKS
 from pegnode.config import L1Config
 from pegnode.doctor.findings import Check, Finding, ok, problem, warning
 from pegnode.genesis import Genesis
@@ -48,14 +49,14 @@ class BitcoinFacts:
     answer_s: float
 
 
-def check_state(facts: BitcoinFacts, genesis: Genesis) -> Finding:
-    """Which state of `L1State` the node is in."""
+def check_state(facts: BitcoinFacts, genesis: Genesis, anchor_height: int) -> Finding:
+    """Which state of `L1State` the node is in. anchor_height: of the newest final block that is known."""
     look = L1Look(
         chain=facts.chain,
         network=facts.network,
         answer_s=facts.answer_s,
         chain_fault=_chain_fault(facts, genesis),
-        needed_height=genesis.anchor.height,
+        needed_height=max(genesis.anchor.height, min(facts.chain.blocks - WINDOW_BLOCKS, anchor_height) + 1),
     )
     state, detail = diagnose(look)
     if state is not L1State.OK:
@@ -151,11 +152,11 @@ async def ask_bitcoin_node(l1: L1Config, genesis: Genesis) -> BitcoinFacts:
         )
 
 
-async def bitcoin_node(l1: L1Config, genesis: Genesis, now_s: float) -> list[Finding]:
-    """All of it. now_s: Unix time."""
+async def bitcoin_node(l1: L1Config, genesis: Genesis, anchor_height: int, now_s: float) -> list[Finding]:
+    """All of it. anchor_height: of the newest final block that is known.  now_s: Unix time."""
     connection = check_connection(l1)
     try:
         facts = await ask_bitcoin_node(l1, genesis)
     except L1Error as error:
         return [check_failure(error), connection]
-    return [check_state(facts, genesis), check_index(facts), connection, *check_clock(facts, now_s)]
+    return [check_state(facts, genesis, anchor_height), check_index(facts), connection, *check_clock(facts, now_s)]

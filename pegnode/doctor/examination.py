@@ -11,6 +11,7 @@ from pegnode.doctor.findings import Check, Finding, problem
 from pegnode.folders import CHAIN_FOLDER, JOURNAL_FOLDER
 from pegnode.genesis import Genesis
 from pegnode.options.errors import ConfigRefused
+from pegnode.rpc.results import StatusReply
 
 
 async def examine(path: Path) -> list[Finding]:
@@ -28,7 +29,7 @@ async def examine(path: Path) -> list[Finding]:
     found += _own_files(config, rules, running)
     if genesis is None or rules is None:
         return found
-    found += await _bitcoin_node(config, genesis)
+    found += await _bitcoin_node(config, genesis, answer.status)
     return found + await members.members(config, rules.membership, rules.chain_id, answer.status)
 
 
@@ -61,8 +62,9 @@ def _own_files(config: NodeConfig, rules: ChainRules | None, running: bool) -> l
     return found
 
 
-async def _bitcoin_node(config: NodeConfig, genesis: Genesis) -> list[Finding]:
+async def _bitcoin_node(config: NodeConfig, genesis: Genesis, status: StatusReply | None) -> list[Finding]:
+    anchor_height = status.anchor.height if status else genesis.anchor.height
     try:
-        return await bitcoin_node.bitcoin_node(config.l1, genesis, now_ms() / 1000)
+        return await bitcoin_node.bitcoin_node(config.l1, genesis, anchor_height, now_ms() / 1000)
     except ConfigRefused as error:
         return [problem(Check.BITCOIN_NODE, error.detail, "correct the file")]

@@ -66,7 +66,7 @@ MAIN = replace(CHAIN, chain="main")
         (replace(FACTS, at_anchor=None, chain=replace(CHAIN, blocks=9, headers=9)), Outcome.WARNING, "anchor, 10"),
         (replace(FACTS, chain=replace(MAIN, initial_block_download=True)), Outcome.WARNING, "initial-download"),
         (replace(FACTS, chain=replace(CHAIN, headers=23)), Outcome.WARNING, "3 blocks behind"),
-        (replace(FACTS, chain=replace(CHAIN, pruned=True, prune_height=11)), Outcome.WARNING, "pruned"),
+        (replace(FACTS, chain=replace(CHAIN, pruned=True, prune_height=12)), Outcome.WARNING, "pruned"),
         (replace(FACTS, chain=replace(CHAIN, pruned=True, prune_height=10)), Outcome.OK, "at height 20"),
         (replace(FACTS, answer_s=3.0), Outcome.WARNING, "slow"),
         (replace(FACTS, chain=MAIN, network=replace(NETWORK, connections=0)), Outcome.WARNING, "without peers"),
@@ -74,7 +74,7 @@ MAIN = replace(CHAIN, chain="main")
     ],
 )
 def test_bitcoin_node_is_judged_by_its_answers(facts: BitcoinFacts, outcome: Outcome, word: str) -> None:
-    finding = check_state(facts, GENESIS)
+    finding = check_state(facts, GENESIS, ANCHOR.height)
     assert (finding.check, finding.outcome) == (Check.BITCOIN_NODE, outcome)
     assert word in finding.what
     assert bool(finding.remedy) is (outcome is not Outcome.OK)
@@ -152,7 +152,18 @@ async def test_bitcoin_node_that_is_down_is_found_so(tmp_path: Path) -> None:
     (tmp_path / ".cookie").write_text("user:password")
     [port] = free_ports(1)
     l1 = L1Config(url=f"http://127.0.0.1:{port}", cookie_file=tmp_path / ".cookie")
-    state, connection = await bitcoin_node(l1, GENESIS, NOW_S)
+    state, connection = await bitcoin_node(l1, GENESIS, ANCHOR.height, NOW_S)
     assert state.outcome is Outcome.PROBLEM
     assert state.what.startswith("down: ")
     assert connection.outcome is Outcome.OK
+
+
+@pytest.mark.parametrize(
+    ("prune_height", "anchor_height", "outcome"),
+    [(713, 900, Outcome.OK), (714, 900, Outcome.WARNING), (501, 500, Outcome.OK), (502, 500, Outcome.WARNING)],
+)
+def test_pruning_is_fine_behind_the_anchor_and_the_watched_blocks(
+    prune_height: int, anchor_height: int, outcome: Outcome
+) -> None:
+    chain = replace(CHAIN, blocks=1_000, headers=1_000, pruned=True, prune_height=prune_height)
+    assert check_state(replace(FACTS, chain=chain), GENESIS, anchor_height).outcome is outcome
