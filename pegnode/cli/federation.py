@@ -15,7 +15,7 @@ from pegnode.cli.home import PassphraseFileOption
 from pegnode.cli.terminal import errors_as_one_line, fail, out, print_fields, print_table
 from pegnode.clock import now_ms
 from pegnode.config import L1Config
-from pegnode.folders import FUNCTIONARY_FILE, NODE_NAME
+from pegnode.folders import FUNCTIONARY_FILE, NODE_FILE, NODE_NAME
 from pegnode.genesis import Genesis
 from pegnode.memory_guard import forbid_memory_dumps
 from pegnode.passphrase import find_passphrase
@@ -180,10 +180,13 @@ def _complete(directory: Path, assembly: Assembly, own: OwnSettings) -> None:
     """Write the member's files, and say what comes next."""
     _prepare_for_secrets()
     passphrase = find_passphrase(own.passphrase_file, what="this member's keys")
-    if not complete_member(directory, assembly, passphrase, own):
+    fresh = complete_member(directory, assembly, passphrase, own)
+    node = directory / NODE_NAME / NODE_FILE
+    if not node.exists():
+        write_node(node.parent, assembly, OwnSettings(own.l1, NODE_RPC))
+    if not fresh:
         out.print(f"{directory} was assembled before, with this genesis; nothing was changed", markup=False)
         return
-    node = write_node(directory / NODE_NAME, assembly, OwnSettings(own.l1, NODE_RPC))
     out.print("compare the chain id with every other member before you start", markup=False)
     out.print(f"start this member with: peg functionary run --config {directory / FUNCTIONARY_FILE}", markup=False)
     out.print(f"for people who run full nodes: {node.parent}, with their own [l1] in {node.name}", markup=False)
@@ -234,7 +237,7 @@ def _require_past(genesis: Genesis) -> None:
 
 def _require_expected(genesis: Genesis, expected: str) -> None:
     """Raise SetupRefused (UNEXPECTED), naming the fields if the other genesis is at hand."""
-    if expected == genesis.chain_id.hex():
+    if expected.strip().lower() == genesis.chain_id.hex():
         return
     path = Path(expected)
     if not path.is_file():

@@ -93,6 +93,7 @@ def test_block_0_in_the_future_is_refused(peg: Peg, monkeypatch: pytest.MonkeyPa
 def test_expected_chain_id_passes_and_another_is_refused(peg: Peg, tmp_path: Path) -> None:
     options = ("--dry-run", "--without-l1-check", "--expect")
     assert _assemble(peg, *options, _chain_id()).exit_code == 0
+    assert _assemble(peg, *options, f" {_chain_id().upper()}").exit_code == 0
     refused = _assemble(peg, *options, "00" * 32)
     assert refused.exit_code == 1
     assert refused.stderr.startswith("error: setup-unexpected: these cards and this template make " + _chain_id())
@@ -162,7 +163,9 @@ def test_assembled_member_is_told_how_to_start(peg: Peg, tmp_path: Path) -> None
     done = _assemble(peg, *L1, "--without-l1-check")
     assert (done.exit_code, done.stderr) == (0, "")
     assert "peg functionary run --config alice/functionary.toml" in done.stdout
+    (tmp_path / "alice" / "node" / "node.toml").unlink()  # as if the first attempt had ended before it
     again = _assemble(peg, *L1, "--without-l1-check")
+    assert (tmp_path / "alice" / "node" / "node.toml").exists()
     assert "alice was assembled before, with this genesis; nothing was changed" in again.stdout
 
 
