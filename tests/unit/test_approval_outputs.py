@@ -36,7 +36,7 @@ def test_change_of_an_unknown_epoch_is_refused(case: Case) -> None:
         (RefusalReason.PAYEE_SCRIPT, lambda tx: replace(tx, outputs=(tx.outputs[1], tx.outputs[0], *tx.outputs[2:]))),
         (RefusalReason.PAYEE_SCRIPT, lambda tx: replace(tx, outputs=tx.outputs[3:])),
         (RefusalReason.WRONG_PAYEE_COUNT, lambda tx: replace(tx, outputs=tx.outputs[:2])),
-        (RefusalReason.FUND_PART_DIFFERS, lambda tx: replace(tx, outputs=tx.outputs[:3])),
+        (RefusalReason.SHARES_TOO_HIGH, lambda tx: replace(tx, outputs=tx.outputs[:3])),
         (RefusalReason.PAYEE_SHARE, lambda tx: shifted(tx, 3, 0, 20_000)),
         (RefusalReason.PAYEE_SHARE, lambda tx: with_output(tx, 0, value_sats=tx.outputs[0].value_sats - 20_000)),
     ],
