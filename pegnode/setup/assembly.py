@@ -25,13 +25,14 @@ class Assembly:
 def assemble(cards: Sequence[Card], template: AgreedTemplate) -> Assembly:
     """The genesis of these members. The order of the cards does not matter, nor that one is given twice.
 
-    Raises SetupRefused: MEMBER_COUNT, DUPLICATE_NAME, DUPLICATE_KEY, DUPLICATE_ADDRESS, RECOVERY_KEY_SHARED,
-    RECOVERY_KEY_UNKNOWN; GenesisRefused.
+    Raises SetupRefused: MEMBER_COUNT, DUPLICATE_NAME, DUPLICATE_KEY, DUPLICATE_ADDRESS, LOCAL_ADDRESS,
+    RECOVERY_KEY_SHARED, RECOVERY_KEY_UNKNOWN; GenesisRefused.
     """
     distinct = list({card.digest: card for card in cards}.values())
     members = sorted((card for card in distinct if isinstance(card, MemberCard)), key=lambda card: card.name)
     recovery = sorted((card for card in distinct if isinstance(card, RecoveryCard)), key=lambda card: card.name)
     _require_distinct(members)
+    _require_reachable(members)
     _require_apart(members, template)
     _require_known(recovery, template)
     wanted = template.parameters.member_count
@@ -54,6 +55,15 @@ def _require_distinct(members: Sequence[MemberCard]) -> None:
         "address",
         "one makes its card anew, with its own address",
     )
+
+
+def _require_reachable(members: Sequence[MemberCard]) -> None:
+    """All on one machine, or all where other machines can dial them."""
+    local = [card for card in members if card.is_local]
+    if local and len(local) < len(members):
+        card = local[0]
+        detail = f"{card.name}'s address is {card.address}, where no other machine reaches it"
+        raise SetupRefused(SetupReason.LOCAL_ADDRESS, f"{detail}; {card.name} makes its card anew, with a public one")
 
 
 def _refuse_shared(

@@ -153,6 +153,15 @@ class MemberCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         return Endpoint(str(ip), endpoint.port)
 
     @property
+    def is_local(self) -> bool:
+        """Whether the address leads nowhere but to the machine that dials it."""
+        host = self.endpoint.host
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return host == "localhost"
+
+    @property
     def section(self) -> MemberSection:
         """The member as a genesis names it."""
         return MemberSection(self.name, self.vote_key_hex, self.custody_key_hex, self.peer_id)

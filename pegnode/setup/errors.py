@@ -23,6 +23,8 @@ class SetupReason(Reason):
     """Two members, or two purposes, share a key."""
     DUPLICATE_ADDRESS = "setup-duplicate-address"
     """Two members would be dialled at one address."""
+    LOCAL_ADDRESS = "setup-local-address"
+    """A member's address is its own machine's alone, and the other members are elsewhere."""
     RECOVERY_KEY_SHARED = "setup-recovery-key-shared"
     """A recovery key is also a member's, or appears twice."""
     RECOVERY_KEY_UNKNOWN = "setup-recovery-key-unknown"

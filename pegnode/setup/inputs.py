@@ -8,7 +8,7 @@ from pegnode.setup.card import Card, CardReason, CardRefused, RecoveryCard, deco
 from pegnode.setup.errors import SetupReason, SetupRefused
 from pegnode.setup.folder import read_card_file
 
-MAX_TEMPLATE_BYTES = 1_000_000
+MAX_TEMPLATE_BYTES = 100_000
 _KEY = re.compile(r"[0-9a-f]{64}")
 
 

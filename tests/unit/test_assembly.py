@@ -110,6 +110,15 @@ def test_address_of_two_members_is_refused_however_it_is_spelt() -> None:
     assert "carol.example:18900" in refused.detail
 
 
+@pytest.mark.parametrize("host", ["/ip4/127.0.0.1", "/ip6/::1", "/dns4/localhost"])
+def test_address_that_no_other_machine_reaches_is_refused(host: str) -> None:
+    refused = _refused(*member_cards()[:3], member_card("dave", f"{host}/tcp/18900"))
+    assert refused.reason is SetupReason.LOCAL_ADDRESS
+    assert "dave" in refused.detail
+    local = [member_card(name, f"{host}/tcp/{18_900 + index}") for index, name in enumerate(NAMES)]
+    assert _genesis(None, *local) == _genesis()
+
+
 @pytest.mark.parametrize("field", ["vote_key_hex", "custody_key_hex"])
 def test_recovery_key_of_a_member_is_refused(field: str) -> None:
     key = getattr(member_cards()[2], field)
