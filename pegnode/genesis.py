@@ -108,9 +108,9 @@ class Genesis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The genesis in JSON; raises GenesisRefused unless it is complete and its rules hold."""
         try:
             raw = msgspec.json.decode(data)
+            _require_no_field_twice(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise GenesisRefused(GenesisReason.MALFORMED, f"not JSON: {error}") from error
-        _require_no_field_twice(data)
         genesis = converted(raw, cls)
         genesis.rules()
         return genesis

@@ -17,6 +17,10 @@ from pegnode.errors import PegnodeError
 OptionPath = tuple[str | int, ...]
 """The keys that lead to an option from the top; a number is an element's place in an array."""
 
+MAX_LINE_CHARACTERS = 5_000
+"""A key stands on one line, and the library takes time by the square of its parts: for 60,000 characters 14 s."""
+MAX_DEPTH = 16
+"""Tables and arrays within each other; an option lies four deep at most."""
 MAX_STATEMENT_LINES = 200
 """A longer statement isn't looked through: from there on, lines are unknown."""
 _POSITION = re.compile(r" \(at (?:line (?P<line>\d+), column \d+|end of document)\)$")
@@ -43,14 +47,20 @@ class TomlDocument:
     @classmethod
     def parse(cls, text: str) -> "TomlDocument":
         """The document that `text` is. Raises TomlError."""
+        for number, line in enumerate(text.split("\n"), start=1):
+            if len(line) > MAX_LINE_CHARACTERS:
+                raise TomlError(f"a line of more than {MAX_LINE_CHARACTERS} characters", number)
         try:
-            return cls(text, tomllib.loads(text))
+            table = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise _explained(text, str(error)) from error
         except RecursionError as error:
-            raise TomlError("brackets are nested too deeply", None) from error
+            raise TomlError("tables or brackets are nested too deeply", None) from error
         except ValueError as error:  # not TOML's verdict but Python's: a number of thousands of digits
             raise TomlError("a number has too many digits", None) from error
+        if _is_deep(table):
+            raise TomlError("tables or brackets are nested too deeply", None)
+        return cls(text, table)
 
     def lines_of(self, options: Sequence[OptionPath]) -> list[int | None]:
         """The line, from 1, on which each option is set; where an absent one would belong, that of its section."""
@@ -137,12 +147,26 @@ def _statements(text: str) -> Iterator[_Statement]:
                 table = tomllib.loads("\n".join(lines[start:end]))
             except (ValueError, RecursionError):
                 continue
+            if _is_deep(table):
+                return
             if table:
                 yield _Statement(start + 1, end, lines[start].lstrip().startswith("["), table)
             break
         else:
             return
         start = end
+
+
+def _is_deep(table: dict[str, Any]) -> bool:
+    """Whether something lies more than MAX_DEPTH deep."""
+    level: list[object] = [table]
+    for _ in range(MAX_DEPTH + 1):
+        level = [
+            item
+            for value in level
+            for item in (value.values() if isinstance(value, dict) else value if isinstance(value, list) else ())
+        ]
+    return bool(level)
 
 
 def _paths(value: object, path: OptionPath = ()) -> Iterator[OptionPath]:

@@ -50,6 +50,13 @@ def test_bytes_that_are_no_json_are_refused(data: bytes) -> None:
     assert refusal(data).reason is GenesisReason.MALFORMED
 
 
+def test_json_nested_as_deep_as_can_be_read_is_refused() -> None:
+    reasons = {refusal(b"[" * depth + b"]" * depth).reason for depth in range(850, 1_000)}
+    reasons |= {refusal(b'{"a":' * depth + b"1" + b"}" * depth).reason for depth in range(850, 1_000)}
+    assert GenesisReason.MALFORMED in reasons
+    assert reasons <= {GenesisReason.MALFORMED, GenesisReason.INVALID_FIELD, GenesisReason.UNKNOWN_FIELD}
+
+
 @pytest.mark.parametrize("data", [b"[]", b"null", b"1", b'"x"'])
 def test_json_that_is_no_object_is_refused(data: bytes) -> None:
     assert refusal(data).reason is GenesisReason.INVALID_FIELD
