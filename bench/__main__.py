@@ -2,7 +2,7 @@
 
 import time
 
-from bench import batches, federation, micro
+from bench import batches, federation, micro, sync
 from bench.report import print_machine
 
 
@@ -12,6 +12,7 @@ def main() -> None:
     print_machine()
     micro.run()
     batches.run()
+    sync.run()
     federation.run()
     print(f"\ntook {time.monotonic() - began:.0f} s")
 

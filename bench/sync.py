@@ -1,0 +1,111 @@
+"""How fast a node without blocks fetches, checks and keeps a long chain, from a member over a real socket.
+
+Both run in this process, so the time is that of the asking node and of what it costs the answering one.
+"""
+
+import random
+import secrets
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import structlog
+import trio
+
+from bench.report import print_table
+from bridge.bitcoin.script import ScriptType
+from pegnode.net.address import peer_id_from_secret
+from pegnode.net.libp2p_host import HostSettings, Libp2pHost
+from pegnode.net.transport import PeerAddress, PeerId, PeerRole
+from tests.support.chain import secret
+from tests.support.members import Member, MemoryFederation
+from tests.support.memory_disk import Disk
+from tests.support.mini_wallet import GROUP_ORDER, MiniWallet, coins_of
+
+BLOCKS = 1_000
+TRANSFERS = 2
+"""In each block: P2TR, one input and one output."""
+SERVER = 1
+
+
+class Sockets:
+    """In place of the network in memory: real hosts, of which the guests dial the member."""
+
+    def __init__(self, federation: MemoryFederation) -> None:
+        self._federation = federation
+        self._listening: tuple[PeerAddress, ...] = ()
+        self._member: Libp2pHost | None = None
+
+    def transport(self, _: PeerId, role: PeerRole) -> Libp2pHost:
+        """A host of its own."""
+        is_member = role is PeerRole.MEMBER
+        settings = HostSettings(
+            chain_id=self._federation.rules.chain_id,
+            software="bench",
+            members=frozenset(PeerId(member.peer_id) for member in self._federation.rules.membership.members),
+            dial=() if is_member or self._member is None else self._member.listen_addresses,
+            listen=("/ip4/127.0.0.1/tcp/0",) if is_member else (),
+            max_guests=4 if is_member else 0,
+        )
+        key = _transport_secret(self._federation) if is_member else secrets.token_bytes(32)
+        host = Libp2pHost(key, settings, random.Random())
+        if is_member:
+            self._member = host
+        return host
+
+
+def run() -> None:
+    """Measure and print."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    with tempfile.TemporaryDirectory(prefix="pegnode-bench-") as directory:
+        seconds, size_bytes = trio.run(_sync, Path(directory))
+    rows = [
+        ("blocks a second", f"{BLOCKS / seconds:,.0f}"),
+        ("transfers a second", f"{BLOCKS * TRANSFERS / seconds:,.0f}"),
+        ("kB a second", f"{size_bytes / seconds / 1000:,.0f}"),
+    ]
+    print_table(f"A late joiner: {BLOCKS} blocks of {TRANSFERS} transfers in {seconds:.1f} s", ("", ""), rows)
+
+
+async def _sync(directory: Path) -> tuple[float, int]:
+    """Seconds, and the blocks' size in bytes."""
+    async with trio.open_nursery() as nursery:
+        federation = MemoryFederation(nursery)
+        federation.network = cast(Any, Sockets(federation))
+        federation.disks[SERVER] = Disk(directory / "server")
+        size_bytes = _write_history(federation)
+        await federation.start(SERVER)
+        node = Member(federation, None, Disk(directory / "joiner"), federation.nodes[0])
+        height, done = federation.members[SERVER].height, trio.Event()
+        node.core.on_final(lambda _: done.set() if node.height >= height else None)
+        began = time.perf_counter()
+        await nursery.start(node.run)
+        await done.wait()
+        seconds = time.perf_counter() - began
+        nursery.cancel_scope.cancel()
+    return seconds, size_bytes
+
+
+def _write_history(federation: MemoryFederation) -> int:
+    """A chain of transfers on the server's disk, each block final by itself; its size in bytes."""
+    maker = Member(federation, SERVER, federation.disks[SERVER], federation.nodes[SERVER])
+    wallet, script = MiniWallet("bench"), MiniWallet("bench").script(ScriptType.P2TR)
+    parts = wallet.pay(federation.fund_by_hand(maker, wallet, 100_000_000), *[script] * TRANSFERS)
+    federation.commit_block(maker, parts)
+    coins, size_bytes = coins_of(parts), 0
+    for _ in range(BLOCKS):
+        transfers = [wallet.pay(coin, script, fee_sats=200) for coin in coins]
+        federation.commit_block(maker, *transfers)
+        coins = [coins_of(transfer)[0] for transfer in transfers]
+        size_bytes += len(maker.store.block_at(maker.height) or b"")
+    maker.store.close()
+    return size_bytes
+
+
+def _transport_secret(federation: MemoryFederation) -> bytes:
+    """The server's; the genesis of tests names each key by its even point."""
+    key = secret("transport", SERVER)
+    if peer_id_from_secret(key) == federation.peer_id(SERVER):
+        return key
+    return (GROUP_ORDER - int.from_bytes(key, "big")).to_bytes(32, "big")
