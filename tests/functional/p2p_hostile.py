@@ -1,0 +1,428 @@
+"""Peers that mean harm to real members: each is dropped by name and reason, and honest transfers go on meanwhile.
+
+dave is hostile: the test has stopped him and speaks with his keys, as one faulty member may. Strangers come from
+addresses of their own, since a guest's faults are held against its address.
+"""
+
+import secrets
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+
+import pytest
+import trio
+
+from bridge.bitcoin.curve import x_only
+from bridge.bitcoin.hashes import sha256
+from bridge.bitcoin.identifiers import BlockHash, OutPoint, Txid
+from bridge.bitcoin.script import ScriptType
+from bridge.bitcoin.transaction import Transaction, TxIn, TxOut
+from bridge.evidence import Evidence
+from bridge.l1.client import L1Client
+from bridge.l1.regtest import RegtestMiner
+from federation.certificate import NO_BLOCK, Certificate, Vote, VoteKind
+from pegnode.chain.block import Block
+from pegnode.local_federation import client_of
+from pegnode.net.framing import FrameKind, encode_frame
+from pegnode.net.handshake import Hello, encode_hello
+from pegnode.net.libp2p_host import CONNECTIONS_BURST, MAX_PENDING_INBOUND
+from pegnode.net.messages import (
+    BlockAnswer,
+    BlockRequest,
+    CertificatesMessage,
+    EvidenceMessage,
+    FinalBlock,
+    FinalBlocksAnswer,
+    FinalBlocksRequest,
+    Message,
+    ProposalMessage,
+    RegistrationsMessage,
+    SharesMessage,
+    TipMessage,
+    TransactionsMessage,
+    VotesMessage,
+    encode_message,
+)
+from pegnode.net.session import LinkLimits
+from pegnode.net.transport import PeerRole, RemoteFault
+from tests.functional.feature_full_node import FullNode, run_node
+from tests.support.federation import DEADLINE_S, eventually
+from tests.support.hostile import HONEST, HOSTILE, Stage, as_hostile_member, connect_from, hostile_stage
+from tests.support.mini_wallet import MiniWallet
+from tests.support.raw_peer import RawPeer, dial, listen
+
+pytestmark = pytest.mark.functional
+
+MAX_GROWTH_BYTES = 150 * 1024 * 1024
+"""What a member may need beyond what it needed before, whatever came: inboxes, one frame, and the allocator's slack."""
+GIANT = LinkLimits().max_payload_bytes
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with hostile_stage(tmp_path_factory.mktemp("hostile") / "federation") as made:
+        yield made
+
+
+def frame(message: Message) -> bytes:
+    """A message as it goes over the wire."""
+    return encode_frame(FrameKind.PAYLOAD, encode_message(message))
+
+
+def signed_by_nobody(stage: Stage, member: int) -> Vote:
+    """A vote in the name of a member that never cast it."""
+    return replace(stage.signer().sign_vote(VoteKind.NULLIFY, 0, 1, NO_BLOCK), member=member)
+
+
+def forged_transaction() -> bytes:
+    """It parses, and no chain could hold what it spends: bit 30 of the index is reserved."""
+    wallet = MiniWallet("nobody")
+    coin = (OutPoint(outpoint().txid, 1 << 30), TxOut(50_000, wallet.script()))
+    return wallet.pay(coin, wallet.script()).serialize()
+
+
+def outpoint(number: int = 0) -> OutPoint:
+    """Of a transaction that nobody ever made."""
+    return OutPoint(Txid(sha256(b"nobody made %d" % number)), 0)
+
+
+def evidence_of(header: bytes) -> Evidence:
+    """Evidence whose proof does not hold the transaction, in a block with this header."""
+    transaction = Transaction(2, (TxIn(outpoint(), b"\x51"),), (TxOut(200_000, MiniWallet("nobody").script()),))
+    proof = header + (1).to_bytes(4, "little") + b"\x01" + bytes(32) + b"\x01\x01"
+    return Evidence(transaction.serialize(), proof, 1, ())
+
+
+def block_on_l1(stage: Stage) -> bytes:
+    """The header of an L1 block that every member's node holds."""
+
+    async def header(client: L1Client, _: RegtestMiner) -> bytes:
+        block_hash = await client.block_hash(1)
+        assert block_hash is not None
+        return (await client.block(block_hash))[:80]
+
+    return stage.federation.on_l1(header)
+
+
+def final_block(stage: Stage) -> BlockHash:
+    return BlockHash(bytes.fromhex(stage.federation.block_hash(1, "alice"))[::-1])
+
+
+Attack = Callable[[Stage], bytes]
+
+LIES: dict[str, tuple[Attack, str]] = {
+    "payload that is nothing": (lambda _: encode_frame(FrameKind.PAYLOAD, b"\xc1"), "garbled-message"),
+    "unknown message type": (lambda _: encode_frame(FrameKind.PAYLOAD, b"\x92\x7f\xc0"), "garbled-message"),
+    "message of the wrong shape": (lambda _: encode_frame(FrameKind.PAYLOAD, b"\x92\x06\xc0"), "garbled-message"),
+    "claim script of no type": (lambda _: frame(RegistrationsMessage((b"x",))), "garbled-message"),
+    "vote of a guest": (lambda stage: frame(VotesMessage((signed_by_nobody(stage, 3).encode(),))), "misplaced-message"),
+    "block request of a guest": (lambda stage: frame(BlockRequest(final_block(stage))), "misplaced-message"),
+    "share of a guest": (lambda _: frame(SharesMessage((b"x",))), "misplaced-message"),
+    "blocks nobody asked for": (lambda _: frame(FinalBlocksAnswer(1, (), (), b"")), "misplaced-message"),
+    "frame of 4 GiB": (lambda _: b"\xff\xff\xff\xff\x05", "frame-too-large"),
+    "frame a byte too large": (lambda _: (GIANT + 2).to_bytes(4, "little") + b"\x05", "frame-too-large"),
+    "frame of nothing": (lambda _: bytes(4), "garbled-frame"),
+    "frame of no kind": (lambda _: b"\x01\0\0\0\x63", "garbled-frame"),
+    "second Hello": (
+        lambda stage: encode_frame(FrameKind.HELLO, encode_hello(Hello(stage.chain_id, PeerRole.GUEST, "raw"))),
+        "protocol-violation",
+    ),
+    "pong to no ping": (lambda _: encode_frame(FrameKind.PONG, bytes(8)), "protocol-violation"),
+    "no transaction": (lambda _: frame(TransactionsMessage((b"no transaction",))), "false-transaction"),
+    "forged transaction": (lambda _: frame(TransactionsMessage((forged_transaction(),))), "false-transaction"),
+    "false evidence": (
+        lambda stage: frame(EvidenceMessage((evidence_of(block_on_l1(stage)).encode(),))),
+        "false-evidence",
+    ),
+    "no evidence": (lambda _: frame(EvidenceMessage((b"x",))), "garbled-message"),
+    "more requests than may wait": (lambda _: frame(FinalBlocksRequest(1)) * 50, "flood"),
+}
+
+
+@pytest.mark.parametrize(("attack", "reason"), LIES.values(), ids=LIES)
+def test_guest_is_dropped_by_reason(stage: Stage, attack: Attack, reason: str) -> None:
+    source, attacking = next(stage.sources), attack(stage)
+
+    async def run() -> None:
+        async with dial(stage.address("alice"), secrets.token_bytes(32), source) as peer:
+            await peer.hello(stage.chain_id, PeerRole.GUEST)
+            await peer.hears(TipMessage)
+            await peer.write(attacking)
+            assert await peer.dropped() in (None, reason)
+        # Under another name it is kept out all the same.
+        with suppress(RemoteFault, ExceptionGroup):
+            async with dial(stage.address("alice"), secrets.token_bytes(32), source):
+                pass
+
+    trio.run(run)
+    eventually(lambda: bool(stage.drops("alice", address=source, reason=reason, by_peer=False)), f"dropped: {reason}")
+    eventually(lambda: bool(stage.drops("alice", address=source, reason="backing-off")), "and kept out")
+
+
+WELCOMES: dict[str, tuple[Callable[[Stage, RawPeer], Awaitable[None]], str]] = {
+    "another chain": (lambda _, peer: peer.hello(bytes(32), PeerRole.GUEST), "wrong-chain"),
+    "another version": (lambda stage, peer: peer.hello(stage.chain_id, PeerRole.GUEST, version=2), "wrong-version"),
+    "claims to be a member": (lambda stage, peer: peer.hello(stage.chain_id, PeerRole.MEMBER), "wrong-role"),
+    "message before the Hello": (lambda _, peer: peer.say(TipMessage(1, bytes(32))), "protocol-violation"),
+}
+
+
+@pytest.mark.parametrize(("greet", "reason"), WELCOMES.values(), ids=WELCOMES)
+def test_stranger_is_refused_by_reason(
+    stage: Stage, greet: Callable[[Stage, RawPeer], Awaitable[None]], reason: str
+) -> None:
+    source = next(stage.sources)
+
+    async def run() -> None:
+        async with dial(stage.address("bob"), secrets.token_bytes(32), source) as peer:
+            await greet(stage, peer)
+            assert await peer.dropped() == reason
+
+    trio.run(run)
+    eventually(lambda: bool(stage.drops("bob", address=source, reason=reason)), f"refused: {reason}")
+
+
+def certificate_of_one(stage: Stage) -> bytes:
+    """A nullification that one member alone signed, three times."""
+    vote = stage.signer().sign_vote(VoteKind.NULLIFY, 0, 1, NO_BLOCK)
+    return Certificate(
+        vote.kind, vote.epoch, vote.view, vote.block_hash, tuple((n, vote.signature64) for n in range(3))
+    ).encode()
+
+
+def proposal_without_a_vote_for_it(stage: Stage) -> Message:
+    vote = stage.signer().sign_vote(VoteKind.NOTARIZE, 0, 1, BlockHash(b"\x07" * 32))
+    return ProposalMessage(stage.block(1), vote.encode(), ())
+
+
+BETRAYALS: dict[str, list[tuple[str, Callable[[Stage], Message]]]] = {
+    "alice": [
+        ("false-signature", lambda stage: VotesMessage((signed_by_nobody(stage, 0).encode(),))),
+        ("misplaced-message", lambda stage: BlockAnswer(final_block(stage), b"")),
+    ],
+    "bob": [
+        ("false-signature", lambda stage: CertificatesMessage((certificate_of_one(stage),))),
+        ("garbled-message", lambda stage: VotesMessage((b"no vote",))),
+    ],
+    "carol": [
+        ("garbled-message", proposal_without_a_vote_for_it),
+        ("misplaced-message", lambda _: FinalBlocksAnswer(1, (), (), b"")),
+    ],
+}
+
+
+def test_member_that_betrays_is_dropped_by_name_and_reason_and_may_come_back(stage: Stage) -> None:
+    async def betray(name: str) -> None:
+        for reason, message in BETRAYALS[name]:
+            saying = message(stage)
+            async with as_hostile_member(stage, name) as peer:
+                await peer.say(saying)
+                assert await peer.dropped() in (None, reason)
+        async with as_hostile_member(stage, name):
+            pass
+
+    async def run() -> None:
+        async with trio.open_nursery() as nursery:
+            for name in BETRAYALS:
+                nursery.start_soon(betray, name)
+
+    trio.run(run)
+    index = stage.signer().index
+    for name, betrayals in BETRAYALS.items():
+        reasons = {item["reason"] for item in stage.drops(name, member=index, by_peer=False)}
+        assert reasons >= {reason for reason, _ in betrayals}
+    stage.pay()
+
+
+# Floods
+
+
+async def until_dropped(stage: Stage, source: str, attack: bytes) -> None:
+    """Say the same, as fast as it is taken, until the connection ends."""
+    async with dial(stage.address("alice"), secrets.token_bytes(32), source) as peer:
+        await peer.hello(stage.chain_id, PeerRole.GUEST)
+        await peer.hears(TipMessage)
+        with trio.fail_after(DEADLINE_S):
+            while not peer.ended.is_set():
+                await peer.write(attack)
+                await trio.lowlevel.checkpoint()
+
+
+async def tips(stage: Stage, source: str) -> None:
+    await until_dropped(stage, source, frame(TipMessage(2**62, bytes(32))) * 500)
+
+
+async def cheap_transactions(stage: Stage, source: str) -> None:
+    """Valid but for the fee, which no pool takes."""
+    spender, script = MiniWallet("cheap"), MiniWallet("cheap").script(ScriptType.P2TR)
+    cheap = [spender.pay(stage.coin, *[script] * count, fee_sats=1).serialize() for count in range(1, 40)]
+    await until_dropped(stage, source, frame(TransactionsMessage(tuple(cheap) * 20)))
+
+
+async def orphans(stage: Stage, source: str) -> None:
+    """Transactions of whose inputs nobody has heard."""
+    wallet = MiniWallet("nobody")
+    coins = [(outpoint(number), TxOut(50_000, wallet.script())) for number in range(200)]
+    await until_dropped(
+        stage,
+        source,
+        frame(TransactionsMessage(tuple(wallet.pay(coin, wallet.script()).serialize() for coin in coins))),
+    )
+
+
+async def large_transactions(stage: Stage, source: str) -> None:
+    await until_dropped(stage, source, frame(TransactionsMessage((bytes(GIANT - 100),))))
+
+
+async def evidence_of_unknown_blocks(stage: Stage, source: str) -> None:
+    """Each makes the member ask its Bitcoin node."""
+    flood = tuple(evidence_of(sha256(b"%d" % number) + bytes(48)).encode() for number in range(500))
+    await until_dropped(stage, source, frame(EvidenceMessage(flood)))
+
+
+async def registrations(stage: Stage, source: str) -> None:
+    scripts = [b"\x51\x20" + x_only(sha256(b"%d" % number)) for number in range(1_000)]
+    await until_dropped(stage, source, frame(RegistrationsMessage(tuple(scripts))))
+
+
+async def connections(stage: Stage, source: str) -> None:
+    """Open and close, as fast as can be. Whether that is too fast depends on how fast they are taken."""
+    for _ in range(2 * int(CONNECTIONS_BURST)):
+        (await connect_from(source, stage.address("alice"))).close()
+
+
+async def half_open_sockets(stage: Stage, source: str) -> None:
+    """Each says the first words, and no more."""
+    sockets = [await connect_from(source, stage.address("alice")) for _ in range(MAX_PENDING_INBOUND + 8)]
+    for socket in sockets:
+        with suppress(OSError):
+            await socket.send(b"\x13/multistream/1.0.0\n")
+    await trio.sleep(0.5)
+    for socket in sockets:
+        socket.close()
+
+
+@pytest.mark.parametrize(
+    ("flood", "reason"),
+    [
+        (tips, "flood"),
+        (cheap_transactions, "flood"),
+        (orphans, "flood"),
+        (large_transactions, "flood"),
+        (evidence_of_unknown_blocks, "flood"),
+        (registrations, "flood"),
+        (connections, "handshake-failed"),
+        (half_open_sockets, "handshake-failed"),
+    ],
+)
+def test_flood_ends_by_reason_and_hurts_nobody_else(
+    stage: Stage, flood: Callable[[Stage, str], Awaitable[None]], reason: str
+) -> None:
+    source, bystander = next(stage.sources), next(stage.sources)
+
+    async def run() -> None:
+        async with dial(stage.address("alice"), secrets.token_bytes(32), bystander) as honest:
+            await honest.hello(stage.chain_id, PeerRole.GUEST)
+            await honest.hears(TipMessage)
+            height = stage.federation.height("alice")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(flood, stage, source)
+                await trio.to_thread.run_sync(stage.pay)
+            await honest.hears(TipMessage, lambda tip: tip.height > height)
+            assert not honest.ended.is_set()
+
+    trio.run(run)
+    eventually(lambda: bool(stage.drops("alice", address=source, reason=reason, by_peer=False)), f"ended: {reason}")
+    assert stage.drops("alice", address=bystander, by_peer=False, reason="flood") == []
+    assert stage.grown_bytes("alice") < MAX_GROWTH_BYTES
+
+
+# A late joiner
+
+
+def lying_blocks(stage: Stage) -> list[FinalBlock]:
+    """The first block with another's finalization; one of another chain; and one with another body."""
+    data, certificate = stage.block(1), stage.finalization(1)
+    block = Block.decode(data)
+    foreign = Block(replace(block.header, chain_id=bytes(32)), block.body)
+    refilled = Block(block.header, replace(block.body, records=(b"x",)))
+    return [
+        FinalBlock(data, stage.finalization(2)),
+        FinalBlock(foreign.encode(), certificate),
+        FinalBlock(refilled.encode(), certificate),
+    ]
+
+
+class Liar:
+    """Boasts, and answers each request with a lie, another one in each connection; at last a byte a second."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._chain_id = stage.chain_id
+        self._lies = iter(lying_blocks(stage))
+        self.stalling = trio.Event()
+
+    async def serve(self, peer: RawPeer) -> None:
+        """Speak in one connection."""
+        await peer.greeted.wait()
+        await peer.hello(self._chain_id, PeerRole.MEMBER)
+        await peer.say(TipMessage(2**40, bytes(32)))
+        lie = next(self._lies, None)
+        while not peer.ended.is_set():
+            requests = [message for message in peer.heard if isinstance(message, FinalBlocksRequest)]
+            peer.heard.clear()
+            for request in requests:
+                if lie is None:
+                    self.stalling.set()
+                    await self._trickle(peer)
+                else:
+                    await peer.say(FinalBlocksAnswer(request.first_height, (lie,), (), b""))
+            await trio.sleep(0.05)
+
+    async def _trickle(self, peer: RawPeer) -> None:
+        for byte in (GIANT // 2).to_bytes(4, "little") + b"\x05" + bytes(10**6):
+            await peer.write(bytes((byte,)))
+            await trio.sleep(1)
+
+
+def test_late_joiner_gets_the_chain_whatever_one_member_answers(stage: Stage) -> None:
+    """dave lies and then stalls; the node follows the others."""
+    liar = Liar(stage)
+
+    async def run(node: FullNode) -> None:
+        height = stage.federation.height("alice")
+        listening = stage.federation.local.member_config(HOSTILE).p2p.listen
+        async with trio.open_nursery() as nursery:
+            await nursery.start(listen, listening, stage.keys.transport, liar.serve)
+            await trio.to_thread.run_sync(eventually, lambda: node.height() >= height, "the node has the chain")
+            with trio.fail_after(2 * DEADLINE_S):
+                await liar.stalling.wait()
+            await trio.to_thread.run_sync(stage.pay)
+            height = stage.federation.height("alice")
+            await trio.to_thread.run_sync(eventually, lambda: node.height() >= height, "the node goes on")
+            nursery.cancel_scope.cancel()
+
+    node = run_node(stage.federation)
+    try:
+        trio.run(run, node)
+        with client_of(node.config) as client:
+            dropped = client.call("listdroppedpeers")
+        lies = {item["member"]: item["count"] for item in dropped if item["reason"] == "false-blocks"}
+        assert lies == {stage.signer().index: 3}, dropped
+        status = node.status()
+        assert status is not None
+        assert status.halt_findings == []
+    finally:
+        node.process.kill()
+        node.process.wait()
+
+
+def test_all_agree_after_all_of_it(stage: Stage) -> None:
+    stage.federation.local.start_member(HOSTILE)
+    stage.federation.local.wait_until_answering(HOSTILE)
+    stage.pay()
+    stage.federation.agreement()
+    for name in HONEST:
+        assert stage.grown_bytes(name) < MAX_GROWTH_BYTES
+        log = stage.federation.local.log_path(name).read_text()
+        assert "Traceback" not in log
+        assert len(log) < 2_000_000, "no stranger fills the log"
