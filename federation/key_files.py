@@ -1,7 +1,7 @@
 """What an owner does with a key file as a whole: look at it, change its passphrase, back it up, restore it."""
 
 import secrets as system
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,20 +62,21 @@ def read_public_keys(path: Path) -> PublicKeys:
 def change_passphrase(
     path: Path,
     old: Passphrase,
-    new: Passphrase,
+    ask_new: Callable[[], Passphrase],
     *,
     scrypt_log_n: int = STRONG_LOG_N,
     random_bytes: RandomBytes = system.token_bytes,
 ) -> None:
     """Seal the keys anew, with a fresh salt, and put the file in the old one's place: a crash leaves one, whole.
 
+    ask_new: called once the old passphrase has opened the file.
     What can't be undone: backups keep the old passphrase, and a disk may keep the old file's blocks for a while.
     Raises KeystoreRefused.
     """
     box = read_box(path)
     with naming(path):
         joined = b"".join(open_keys(box, old).values())
-    sealed = seal(box.kind, box.public, joined, new, random_bytes=random_bytes, scrypt_log_n=scrypt_log_n)
+    sealed = seal(box.kind, box.public, joined, ask_new(), random_bytes=random_bytes, scrypt_log_n=scrypt_log_n)
     replace_private_file(path, sealed)
 
 

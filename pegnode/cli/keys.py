@@ -24,7 +24,7 @@ from federation.keystore import (
     write_member_secrets,
     write_secret,
 )
-from federation.private_files import make_private_directory, refuse_existing
+from federation.private_files import refuse_existing, require_private_directory
 from pegnode.cli.home import NewPassphraseFileOption, PassphraseFileOption
 from pegnode.cli.terminal import JsonOption, errors_as_one_line, out, print_fields, print_json
 from pegnode.memory_guard import forbid_memory_dumps
@@ -62,7 +62,8 @@ def new(
     """Make keys in a new file, and show their public halves."""
     with errors_as_one_line():
         forbid_memory_dumps()
-        make_private_directory(directory)
+        if directory.exists():
+            require_private_directory(directory)
         path = directory / file_name(kind.value)
         refuse_existing(path)
         passphrase = find_passphrase(passphrase_file, new=True)
@@ -95,8 +96,8 @@ def change(
         forbid_memory_dumps()
         path = find_key_file(keys)
         old = find_passphrase(passphrase_file, what=f"{path}")
-        change_passphrase(path, old, find_passphrase(new_passphrase_file, new=True, what=f"{path}"))
-        out.print(f"{path} has a new passphrase", markup=False)
+        change_passphrase(path, old, lambda: find_passphrase(new_passphrase_file, new=True, what=f"{path}"))
+        out.print(f"{path} has a new passphrase; a file that passphrase_file names needs it too", markup=False)
         out.print(
             "Backups open with the old one: make new ones and destroy those. A disk may keep the old file's content "
             "for a while, a solid-state disk out of reach: if the old passphrase was betrayed, make new keys.",

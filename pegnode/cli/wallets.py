@@ -25,7 +25,7 @@ from pegnode.cli.terminal import JsonOption, coins, errors_as_one_line, out, pri
 from pegnode.memory_guard import forbid_memory_dumps
 from pegnode.passphrase import find_passphrase
 from pegnode.wallet.seed import change_seed_passphrase, require_no_seed
-from pegnode.wallet.signer import fresh_mnemonic
+from pegnode.wallet.signer import WalletSigner, fresh_mnemonic
 from pegnode.wallet.wallet import SEED_FILE, HistoryItem, Wallet, WalletChain
 
 WalletOption = Annotated[str, typer.Option("--wallet", "-w", envvar="PEGNODE_WALLET", help="The wallet's name.")]
@@ -118,7 +118,9 @@ def restore(
         forbid_memory_dumps()
         home = Home(directory, node)
         require_no_seed(wallet_directory(home, name) / SEED_FILE)
-        with _create(home, name, passphrase_file, _ask_for_words()) as wallet:
+        words, chain = _ask_for_words(), wallet_chain(home)
+        WalletSigner(words, chain.network, chain.genesis_hash)  # refused before any other question
+        with _create(home, name, passphrase_file, words) as wallet:
             wallet.sync(rpc_url(home.config()), full=True)
         _print_wallet(home, name, json, {})
 
@@ -154,8 +156,11 @@ def change_passphrase(
         home = Home(directory, node)
         with open_wallet(home, name, synced=False) as wallet:
             old = _passphrase(home, name, passphrase_file)
-            new = find_passphrase(new_passphrase_file, new=True, what=f"wallet {name}")
-            change_seed_passphrase(wallet.directory / SEED_FILE, old, new)
+            change_seed_passphrase(
+                wallet.directory / SEED_FILE,
+                old,
+                lambda: find_passphrase(new_passphrase_file, new=True, what=f"wallet {name}"),
+            )
         out.print(f"wallet {name} has a new passphrase; its words are the same", markup=False)
 
 

@@ -7,7 +7,7 @@ import os
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import NoReturn, Self
 
 from bridge.errors import Reason
 from pegnode.errors import ReasonedError
@@ -35,7 +35,7 @@ class CookieError(ReasonedError):
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """A user name and a password of hexadecimal digits."""
+    """A user name and a password of hexadecimal digits. It shows no password, and is neither pickled nor copied."""
 
     user: str
     password: str = field(repr=False)
@@ -53,6 +53,9 @@ class Credentials:
         except (binascii.Error, UnicodeEncodeError):
             return False
         return hmac.compare_digest(given, self._text.encode()) and scheme.lower() == "basic"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a login is neither pickled nor copied")
 
     @property
     def _text(self) -> str:

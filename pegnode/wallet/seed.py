@@ -6,6 +6,7 @@ the file sees all of the wallet's addresses, and can spend nothing.
 """
 
 import secrets as system
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,10 +63,15 @@ def open_seed(path: Path, passphrase: Passphrase) -> str:
         return box.open(passphrase).decode()
 
 
-def change_seed_passphrase(path: Path, old: Passphrase, new: Passphrase, *, scrypt_log_n: int = STRONG_LOG_N) -> None:
-    """Seal the mnemonic anew; a crash leaves the old file or the new one. Raises as `open_seed` does."""
-    public = dict(_read_box(path).public)
-    replace_private_file(path, _seal(public, open_seed(path, old), new, scrypt_log_n))
+def change_seed_passphrase(
+    path: Path, old: Passphrase, ask_new: Callable[[], Passphrase], *, scrypt_log_n: int = STRONG_LOG_N
+) -> None:
+    """Seal the mnemonic anew; a crash leaves the old file or the new one. Raises as `open_seed` does.
+
+    ask_new: called once the old passphrase has opened the file.
+    """
+    public, mnemonic = dict(_read_box(path).public), open_seed(path, old)
+    replace_private_file(path, _seal(public, mnemonic, ask_new(), scrypt_log_n))
 
 
 def _seal(public: dict[str, str], mnemonic: str, passphrase: Passphrase, scrypt_log_n: int) -> bytes:

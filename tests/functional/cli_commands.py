@@ -21,7 +21,7 @@ from federation.keystore import SecretKind, read_member_secrets, read_secret
 from pegnode.folders import PASSPHRASE_FILE
 from pegnode.genesis import Genesis
 from pegnode.local_federation import LocalFederation
-from pegnode.passphrase import read_passphrase_file
+from pegnode.passphrase import read_passphrase_file, write_random_passphrase
 from pegnode.rpc.results import AuditReply, DepositReply, PegInfoReply, StatusReply, WithdrawalReply
 from tests.support.federation import (
     CONFIRMATIONS,
@@ -182,6 +182,24 @@ def test_wallet_is_restored_from_its_words(peg: Peg) -> None:
     assert peg.json("wallet", "balance", "-w", "restored") == peg.json("wallet", "balance")
 
 
+def test_wallet_with_a_passphrase_of_its_own_spends_with_nothing_else(peg: Peg, tmp_path: Path) -> None:
+    files = []
+    for number in range(2):
+        files.append(str(tmp_path / f"passphrase-{number}"))
+        write_random_passphrase(Path(files[-1]), os.urandom)
+    peg.words.append(peg.json("wallet", "create", "-w", "own", "--passphrase-file", files[0])["words"])
+    address = peg.ok("wallet", "address", "-w", "own").strip()
+    peg.ok("wallet", "send", address, "0.01")
+    eventually(
+        lambda: peg.json("wallet", "balance", "-w", "own")["confirmed_sats"] == 1_000_000, "the payment is final"
+    )
+    pay_back = ("wallet", "send", "-w", "own", fresh_address(), "0.001")
+    assert "keystore-wrong-passphrase" in peg.refused(*pay_back)
+    peg.ok("wallet", "change-passphrase", "-w", "own", "--passphrase-file", files[0], "--new-passphrase-file", files[1])
+    assert "keystore-wrong-passphrase" in peg.refused(*pay_back, "--passphrase-file", files[0])
+    peg.ok(*pay_back, "--passphrase-file", files[1])
+
+
 def test_withdrawal_is_burned_and_listed(peg: Peg) -> None:
     burn = peg.json("withdraw", L1_ADDRESS, "0.02")
     eventually(lambda: peg.json("withdraw", "list") != [], "the burn is final")
@@ -241,6 +259,7 @@ REFUSED = [
     ("no such log", ("logs", "zoe"), "no member 'zoe'"),
     ("wallet exists", ("wallet", "create"), "already holds a wallet"),
     ("no such wallet", ("wallet", "balance", "-w", "absent"), "there is no wallet in"),
+    ("no words", ("wallet", "restore", "-w", "absent"), "not the words of a BIP39 mnemonic"),
     ("no address", ("wallet", "send", "nowhere", "0.1"), "wallet-bad-address"),
     ("an L1 address", ("wallet", "send", L1_ADDRESS, "0.1"), "Bitcoin regtest"),
     ("no amount", ("wallet", "send", "SIDECHAIN", "much"), "an amount is written in digits"),
@@ -317,9 +336,9 @@ def secrets_of(peg: Peg) -> Iterator[str]:
 
 def test_secrets_are_the_owners_alone_and_nowhere_told(peg: Peg) -> None:
     secrets = list(secrets_of(peg))
-    assert len(secrets) == 1 + 4 * 3 + 3 + 3
+    assert len(secrets) == 1 + 4 * 3 + 3 + 4
     files = [*peg.directory.rglob("*.key"), *peg.directory.rglob("seed.json"), *peg.directory.rglob(".cookie")]
-    assert len(files) == 7 + 4 + 4 + 1
+    assert len(files) == 7 + 5 + 4 + 1
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {OWNER_ONLY}
     logs = [path for path in (peg.directory / "run").iterdir() if path.suffix == ".log"]
     assert len(logs) == 4

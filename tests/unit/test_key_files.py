@@ -41,8 +41,8 @@ def _refusal(action: Callable[[], object]) -> KeystoreReason:
     return caught.value.reason
 
 
-def _change(keys: Path, old: Passphrase = OLD) -> None:
-    change_passphrase(member_path(keys), old, NEW, scrypt_log_n=LEAST_LOG_N)
+def _change(keys: Path) -> None:
+    change_passphrase(member_path(keys), OLD, lambda: NEW, scrypt_log_n=LEAST_LOG_N)
 
 
 def test_public_keys_are_shown_without_a_passphrase(keys: Path) -> None:
@@ -91,8 +91,11 @@ def test_changed_passphrase_opens_and_the_old_one_does_not(keys: Path) -> None:
 
 
 def test_change_needs_the_old_passphrase(keys: Path) -> None:
+    def ask() -> Passphrase:
+        pytest.fail("a new one was asked for")
+
     content = member_path(keys).read_bytes()
-    assert _refusal(lambda: _change(keys, old=NEW)) is KeystoreReason.WRONG_PASSPHRASE
+    assert _refusal(lambda: change_passphrase(member_path(keys), NEW, ask)) is KeystoreReason.WRONG_PASSPHRASE
     assert member_path(keys).read_bytes() == content
 
 
@@ -133,7 +136,7 @@ def test_crash_at_any_step_of_a_change_leaves_one_whole_file(
             os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
     assert read_member_secrets(keys, passphrase) == SECRETS
-    change_passphrase(member_path(keys), passphrase, OLD, scrypt_log_n=LEAST_LOG_N)
+    change_passphrase(member_path(keys), passphrase, lambda: OLD, scrypt_log_n=LEAST_LOG_N)
     assert read_member_secrets(keys, OLD) == SECRETS
     assert list(keys.iterdir()) == [member_path(keys)]
 

@@ -1,6 +1,8 @@
 """The cookie: private, exact, and gone with the node that wrote it."""
 
 import base64
+import copy
+import pickle
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,9 @@ def test_cookies_differ_and_hide_themselves() -> None:
     first, second = Credentials.generate(), Credentials.generate()
     assert first.password != second.password
     assert first.password not in repr(first)
+    for action in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError):
+            action(first)
 
 
 def test_writing_replaces_a_cookie_that_others_may_read(tmp_path: Path) -> None:

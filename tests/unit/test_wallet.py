@@ -220,7 +220,7 @@ def test_seed_is_sealed(tmp_path: Path) -> None:
     assert read_seed(path) == watched
     assert open_seed(path, PASSPHRASE) == WORDS
     assert refusal(lambda: open_seed(path, OTHER)) is KeystoreReason.WRONG_PASSPHRASE
-    change_seed_passphrase(path, PASSPHRASE, OTHER, scrypt_log_n=LEAST_LOG_N)
+    change_seed_passphrase(path, PASSPHRASE, lambda: OTHER, scrypt_log_n=LEAST_LOG_N)
     assert open_seed(path, OTHER) == WORDS
     assert read_seed(path) == watched
     assert refusal(lambda: open_seed(path, PASSPHRASE)) is KeystoreReason.WRONG_PASSPHRASE
