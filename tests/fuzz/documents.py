@@ -68,7 +68,11 @@ def _parameters() -> tuple[Decoder, ...]:
     template = (CONFIGS / "local.toml").read_bytes()
     return (
         Decoder(
-            "pegnode.genesis:Genesis.decode", _genesis, (GenesisRefused,), (genesis.canonical_bytes, genesis.document)
+            "pegnode.genesis:Genesis.decode",
+            _genesis,
+            (GenesisRefused,),
+            (genesis.canonical_bytes, genesis.document),
+            refused=(b"[" * 990 + b"]" * 990, b'{"a":' * 300 + b"1" + b"}" * 300),
         ),
         Decoder(
             "pegnode.setup.template:AgreedTemplate.parse",
@@ -78,7 +82,11 @@ def _parameters() -> tuple[Decoder, ...]:
         ),
         Decoder("pegnode.genesis:Genesis.from_template", _template, (GenesisRefused,), (template,)),
         Decoder(
-            "pegnode.config:NodeConfig.load", _through_file(NodeConfig.load), (ConfigRefused, FileRefused), (node,)
+            "pegnode.config:NodeConfig.load",
+            _through_file(NodeConfig.load),
+            (ConfigRefused, FileRefused),
+            (node,),
+            refused=(b"a." * 990 + b"a = 1", b"[" + b"a." * 990 + b"a]", b"a = " + b"[" * 990 + b"]" * 990),
         ),
         Decoder(
             "pegnode.config:FunctionaryConfig.load",
