@@ -102,7 +102,11 @@ def test_process_that_left_its_cookie_does_not_run(tmp_path: Path) -> None:
     config.cookie_path.chmod(0o600)
     answer = ask_process(config)
     assert answer.status is None
+    assert answer.failure is not None
+    assert answer.failure.reason is ClientReason.NODE_UNREACHABLE
     assert check_process(answer, NOW_MS).outcome is Outcome.OK
+    unknown = NodeConfig.parse(changed("127.0.0.1:8332", "127.0.0.1:0", NODE), tmp_path)
+    assert ask_process(unknown) == Process(None)
 
 
 @pytest.mark.parametrize(
