@@ -17,6 +17,8 @@ MAX_CONNECTIONS = 8
 """Requests at one time: bitcoind has 16 threads for all its clients, and refuses above a queue of 64."""
 
 _UNAUTHORIZED = 401
+_CLOSED_UNANSWERED = "Server disconnected"
+"""How httpx begins to say that the connection ended before the end of an answer's head."""
 
 
 class L1Connection:
@@ -90,6 +92,8 @@ class L1Connection:
         except trio.TooSlowError as error:
             raise L1Unavailable(L1Reason.TIMEOUT, "no complete answer in time") from error
         except httpx.RemoteProtocolError as error:
+            if str(error).startswith(_CLOSED_UNANSWERED):  # as a tunnel does whose other end finds nobody
+                raise L1Unavailable(L1Reason.UNREACHABLE, f"{self.url} closes connections unanswered") from error
             raise L1Unavailable(L1Reason.BAD_RESPONSE, "not an HTTP response") from error
         except httpx.TransportError as error:
             connected = not isinstance(error, httpx.ConnectError)

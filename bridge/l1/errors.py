@@ -17,6 +17,7 @@ class L1Reason(Reason):
     UNREACHABLE = "l1-unreachable"
     """No connection, or it broke."""
     TIMEOUT = "l1-timeout"
+    """It did not answer in time."""
     CREDENTIALS_MISSING = "l1-credentials-missing"
     """The file with cookie or password is absent, unreadable or empty, though somebody listens at the address."""
     UNAUTHORIZED = "l1-unauthorized"

@@ -283,11 +283,15 @@ async def test_method_that_the_node_lacks_is_its_refusal(regtest: Regtest) -> No
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (b"SSH-2.0-OpenSSH_9.2\r\n", L1Reason.BAD_RESPONSE),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", L1Reason.UNREACHABLE),
         (http_response(200, b"<html>hello</html>"), L1Reason.BAD_RESPONSE),
         (http_response(200, b'{"result": {"blocks": "1"}, "error": null, "id": 0}'), L1Reason.BAD_RESPONSE),
         (http_response(200, b"x" * 33_000_000), L1Reason.BAD_RESPONSE),
         (http_response(302, b""), L1Reason.BAD_RESPONSE),
+        (http_response(200, b"12345")[:-4], L1Reason.BAD_RESPONSE),
+        (b"", L1Reason.UNREACHABLE),
+        (http_response(500, b"<html>oops</html>"), L1Reason.FAILING),
+        (http_response(502, b"<html>Bad Gateway</html>"), L1Reason.FAILING),
         (http_response(403, b""), L1Reason.UNAUTHORIZED),
         (http_response(503, b"Work queue depth exceeded"), L1Reason.OVERLOADED),
         (
@@ -295,7 +299,20 @@ async def test_method_that_the_node_lacks_is_its_refusal(regtest: Regtest) -> No
             L1Reason.WARMING_UP,
         ),
     ],
-    ids=["not-http", "html", "wrong-type", "too-large", "redirect", "forbidden", "overloaded", "warming-up"],
+    ids=[
+        "not-http",
+        "html",
+        "wrong-type",
+        "too-large",
+        "redirect",
+        "cut",
+        "closed",
+        "error",
+        "gateway",
+        "forbidden",
+        "overloaded",
+        "warming-up",
+    ],
 )
 async def test_server_that_is_no_willing_node_has_a_reason(answer: bytes, reason: L1Reason) -> None:
     async with canned_server(lambda _: answer) as server:
