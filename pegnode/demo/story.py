@@ -60,9 +60,9 @@ async def tell(stage: Stage, narrator: Narrator) -> list[tuple[str, float]]:
     narrator.chapter(1, FIRST_CHAPTER)
     federation = await trio.to_thread.run_sync(LocalFederation.create, stage.directory, MEMBER_COUNT)
     members, users = Members(federation), list[User]()
-    async with federation.bitcoind.client() as client, trio.open_nursery() as nursery:
-        nursery.start_soon(watch, narrator, members, users, client)
-        try:
+    try:
+        async with federation.bitcoind.client() as client, trio.open_nursery() as nursery:
+            nursery.start_soon(watch, narrator, members, users, client)
             play = await set_up(narrator, members, users, client)
             seconds.append((FIRST_CHAPTER, narrator.elapsed_s))
             for number, (title, chapter) in enumerate(CHAPTERS, start=2):
@@ -71,11 +71,12 @@ async def tell(stage: Stage, narrator: Narrator) -> list[tuple[str, float]]:
                 await chapter(play)
                 seconds.append((title, narrator.elapsed_s - began_s))
             narrator.show(await look(members, users, client))
-        finally:
-            for user in users:
-                user.leave()
-            members.close()
             nursery.cancel_scope.cancel()
+    finally:
+        # Only now has the last question of `watch` been answered: it is asked in a thread, which nothing interrupts.
+        for user in users:
+            user.leave()
+        members.close()
     return seconds
 
 

@@ -202,6 +202,55 @@ async def test_watch_refuses_a_process_that_ended_unasked() -> None:
 # The chapters' own checks
 
 
+class _NoClient:
+    """A Bitcoin node's client that nobody asks."""
+
+    async def __aenter__(self) -> "_NoClient":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_nothing_is_closed_while_the_last_look_is_taken(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, autojump_clock: trio.testing.MockClock, fails: bool
+) -> None:
+    """A look asks in threads, which go on when they are cancelled until they are answered."""
+    closed: list[str] = []
+    looks: list[list[str]] = []
+
+    async def watch(*_: object) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(1)  # its answer comes late
+            looks.append(list(closed))
+
+    async def set_up(*_: object) -> Play:
+        await trio.sleep(1)
+        if fails:
+            raise DemoFailed(DemoReason.TOO_SLOW)
+        return cast(Play, None)
+
+    async def look(*_: object) -> None:
+        pass
+
+    federation = SimpleNamespace(bitcoind=SimpleNamespace(client=_NoClient))
+    members = SimpleNamespace(close=lambda: closed.append("members"))
+    monkeypatch.setattr(LocalFederation, "create", lambda *_: federation)
+    monkeypatch.setattr(story, "Members", lambda _: members)
+    for name, replacement in (("watch", watch), ("set_up", set_up), ("look", look), ("CHAPTERS", ())):
+        monkeypatch.setattr(story, name, replacement)
+    narrator = SimpleNamespace(chapter=lambda *_: None, show=lambda _: None, elapsed_s=0.0)
+    try:
+        await story.tell(Stage(tmp_path), cast(Narrator, narrator))
+    except* DemoFailed:
+        assert fails
+    assert (looks, closed) == ([[]], ["members"])
+
+
 async def test_credit_refuses_more_than_was_paid() -> None:
     play, _ = play_of(FakeMembers(), FakeUser("cho", 70_000_000 - 2 * 1_000 + 1))
     with pytest.raises(DemoFailed) as failure:
