@@ -1,9 +1,8 @@
-"""Restarts in the midst of things: no member ever contradicts itself, and a payout is paid exactly once."""
+"""Restarts in the midst of things: nothing final is lost, nobody contradicts itself, a payout is paid exactly once."""
 
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -11,18 +10,12 @@ from bridge.l1.answers import TxOutSetScan
 from bridge.l1.client import L1Client
 from bridge.l1.regtest import RegtestMiner
 from pegnode.bitcoind import find_bitcoind, start_regtest
-from pegnode.wallet.errors import WalletError, WalletReason
-from tests.support.federation import CONFIRMATIONS, FederationUnderTest, eventually, fresh_address, running_federation
+from tests.soak.run import BROKEN_PROMISES, Soak
+from tests.support.federation import CONFIRMATIONS, FederationUnderTest, running_federation
 from tests.support.users import User, user_of
 
-PAYMENT_EVERY_S = 0.2
-BROKEN_PROMISES = (
-    "equivocation",
-    "a vote under our key that our journal lacks",
-    "conflicting certificates",
-    "a quorum certified an invalid block",
-    "Traceback",
-)
+KILLS = 10
+SEED = 20_261_121
 
 
 @dataclass(frozen=True)
@@ -47,47 +40,11 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
         yield Setting(federation, user)
 
 
-@contextmanager
-def payments(user: User) -> Iterator[list[str]]:
-    """Payments one after another for as long as this lasts; their txids."""
-    txids_hex: list[str] = []
-    stop = threading.Event()
-
-    def pay_on() -> None:
-        while not stop.is_set():
-            try:
-                user.wallet.sync(user.url)
-                txids_hex.append(user.send(fresh_address(), 10_000))
-            except WalletError as error:
-                if error.reason is not WalletReason.REJECTED:  # too many wait behind one another
-                    raise
-            stop.wait(PAYMENT_EVERY_S)
-
-    thread = threading.Thread(target=pay_on)
-    thread.start()
-    try:
-        yield txids_hex
-    finally:
-        stop.set()
-        thread.join()
-
-
-def test_member_restarted_under_load_never_contradicts_itself(setting: Setting) -> None:
-    federation = setting.federation
-    with payments(setting.user) as txids_hex:
-        for name, kill in (("carol", True), ("dave", False), ("carol", True)):
-            seen = len(txids_hex)
-            eventually(lambda seen=seen: len(txids_hex) >= seen + 3, "payments go on")  # type: ignore[misc]
-            (federation.local.kill_member if kill else federation.local.stop_member)(name)
-            federation.local.start_member(name)
-            federation.local.wait_until_answering(name)
-        height = federation.height()
-        eventually(lambda: federation.height("carol") > height, "carol follows under load")
-    for txid_hex in txids_hex:
-        federation.await_final(txid_hex, federation.local.member_names)
-    federation.agreement()
-    for name, log in setting.logs().items():
-        assert [words for words in BROKEN_PROMISES if words in log] == [], name
+def test_members_killed_under_load_lose_nothing_that_was_final(tmp_path: Path) -> None:
+    # Ten of the two hundred of `make soak`, by the same code.
+    with running_federation(tmp_path / "federation") as federation:
+        summary = Soak(federation, SEED, print).run(KILLS, deposits=2)
+    assert summary.kills == KILLS
 
 
 def test_payout_is_paid_once_when_every_process_is_restarted_before_it_confirms(setting: Setting) -> None:

@@ -24,6 +24,7 @@ from pegnode.folders import CHAIN_FOLDER, JOURNAL_FOLDER
 from pegnode.genesis import Genesis
 from pegnode.rpc.client import RpcClientError
 from pegnode.rpc.results import BatchReply
+from pegnode.storage.data_check import check_data
 from pegnode.storage.store import ChainStore
 from tests.soak.load import Load
 from tests.soak.purses import is_final
@@ -33,6 +34,8 @@ from tests.support.federation import FederationUnderTest, eventually
 
 DEADLINE_S: Final = 240.0
 """For a federation to recover, on a machine that is busy with other things."""
+CHECKED_WHOLE_BLOCKS: Final = 200
+"""Up to this height what a victim left is checked as `peg db check` does; later it would take longer than all else."""
 LOOKED_FOR: Final = 20
 """Of the newest final transactions, how many each victim is asked for after a strike."""
 BROKEN_PROMISES: Final = (
@@ -61,6 +64,7 @@ class Summary:
     burns: int = 0
     batches: int = 0
     votes: int = 0
+    checked: int = 0
 
     def lines(self) -> list[str]:
         """For people."""
@@ -72,6 +76,7 @@ class Summary:
             f"chain      {self.height} blocks, {self.final_transactions} transactions seen final, none lost",
             f"bridge     {self.deposits} deposits claimed, {self.burns} burns paid out in {self.batches} batches",
             f"votes      {self.votes} statements of members compared, none against another",
+            f"checked    {self.checked} data directories of the dead, whole",
         ]
 
 
@@ -106,7 +111,7 @@ class Soak:
         name, height, block_hash = self._newest()
         self._kill(strike)
         started = time.monotonic()
-        self._examine_dead(strike.victims)
+        self._examine_dead(strike.victims, whole=self._certified < CHECKED_WHOLE_BLOCKS)
         self._restart(strike)
         for after_s in strike.again_after_s:
             time.sleep(after_s)
@@ -148,18 +153,21 @@ class Soak:
             eventually(lambda: self._local.bitcoind.pid is None, "bitcoind is gone", DEADLINE_S)
             self.summary.processes["bitcoind"] += 1
 
-    def _examine_dead(self, victims: tuple[str, ...]) -> None:
+    def _examine_dead(self, victims: tuple[str, ...], *, whole: bool) -> None:
         """Open a copy of what each victim left, as its next start will, and take down what it signed."""
         for victim in victims:
-            data = self._local.member_config(victim).data_dir
+            config = self._local.member_config(victim)
             copy = self._local.directory / "copy" / victim
             shutil.rmtree(copy, ignore_errors=True)
-            shutil.copytree(data, copy)
-            self._take_down_votes(victim, copy)
+            shutil.copytree(config.data_dir, copy)
+            member = config.member(self._rules.membership).index
+            identity = JournalIdentity(self._rules.chain_id, self._rules.membership.epoch, member)
+            if whole:
+                check_data(copy, self._rules, identity, lambda *_: None)
+                self.summary.checked += 1
+            self._take_down_votes(identity, copy)
 
-    def _take_down_votes(self, victim: str, data: Path) -> None:
-        member = self._local.member_config(victim).member(self._rules.membership).index
-        identity = JournalIdentity(self._rules.chain_id, self._rules.membership.epoch, member)
+    def _take_down_votes(self, identity: JournalIdentity, data: Path) -> None:
         journal = open_journal(data / JOURNAL_FOLDER, identity)
         self._book.add_journal(journal.contents())
         journal.close()
@@ -221,8 +229,7 @@ class Soak:
             self.summary.batches = batches[0].number + 1 if batches else 0
         for name in self._local.member_names:
             self._local.stop_member(name)
-        self._certified = 0
-        self._examine_dead(self._local.member_names)
+        self._examine_dead(self._local.member_names, whole=True)
         self._read_logs()
         self.summary.height = reply.height
         self.summary.final_transactions = len(self._load.record.final)
