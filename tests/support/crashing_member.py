@@ -1,11 +1,13 @@
-"""A member that shows all it has and then crashes: `python -m tests.support.crashing_member CONFIG PICKLES`.
+"""A member that shows all it has and then crashes: `python -m tests.support.crashing_member CONFIG FOLDER`.
 
 It starts as any member does. When consensus would begin, it prints and logs every object of this project that it can
-reach, writes those that let themselves be pickled to the file PICKLES, and raises an exception that quotes its state.
+reach, writes those that let themselves be pickled to a file in FOLDER, leaves its cookie there, which else goes when it
+ends, and raises an exception that quotes its state.
 """
 
 import gc
 import pickle
+import shutil
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -81,13 +83,14 @@ def tell(items: list[object], pickles: Path) -> None:
 def main() -> None:
     """Run the member to its crash."""
     config = FunctionaryConfig.load(Path(sys.argv[1]))
-    pickles = Path(sys.argv[2])
+    folder = Path(sys.argv[2])
     passphrase: Passphrase | None = read_passphrase_file(config.passphrase_file) if config.passphrase_file else None
     start_logging(LogLevel.DEBUG)
 
     async def crash(driver: ConsensusDriver) -> None:
         items = [config, passphrase, *reachable([driver, sys._getframe()])]
-        tell(items, pickles)
+        tell(items, folder / "pickles")
+        shutil.copy(config.cookie_path, folder)
         log.error("state", config=config, passphrase=passphrase, driver=driver, items=items[:100])
         try:
             raise ValueError(f"{config!r} {vars(driver)!r}")
