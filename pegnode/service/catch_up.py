@@ -53,6 +53,8 @@ MAX_UNANSWERED: Final = 3
 """Requests to one peer at a time; one more may wait with it."""
 STINGY_BYTES: Final = MAX_ANSWER_BYTES // 4
 """An answer of fewer bytes than this, and fewer blocks than there are, is less than was due."""
+COMMIT_BLOCKS: Final = 16
+"""So many certified blocks are written at once: each write waits for the disk."""
 L1_RETRY_S: Final = 1.0
 MEMBER_GRACE_S: Final = 1.0
 GRACE_BLOCKS: Final = 2
@@ -81,6 +83,7 @@ class CatchUp:
         self._expected: set[int] = set()
         self._answers: dict[int, tuple[PeerId, FinalBlocksAnswer]] = {}
         self._proven: BlockHash | None = None
+        self._certified: dict[BlockHash, bytes] = {}
         self._changed = trio.Event()
         self._wanted = trio.Event()
         self._hurry = trio.Event()
@@ -280,8 +283,11 @@ class CatchUp:
                 part.append((Block.decode_whole(item.block), item.block))
                 if item.certificate:
                     self._check_proof([block.header for block, _ in part], item.certificate)
-                    if not await self._commit(part, item.certificate):
+                    if not await self._keep_all(part):
                         return
+                    self._certified[part[-1][0].header.hash] = item.certificate
+                    if len(self._certified) >= COMMIT_BLOCKS:
+                        self._commit()
                     part = []
             if part:
                 following = [Header.decode(data) for data in answer.headers]
@@ -290,6 +296,8 @@ class CatchUp:
                     self._proven = part[-1][0].header.hash
         except (MalformedError, VoteRejected) as fault:
             self._peers.drop(peer, DropReason.FALSE_BLOCKS, str(fault))
+        finally:
+            self._commit()
 
     def _check_proof(self, headers: Sequence[Header], data: bytes) -> None:
         """Raise unless the headers are a chain and the certificate finalizes the last of them."""
@@ -302,12 +310,11 @@ class CatchUp:
             if child.parent != parent.hash:
                 raise MalformedError("the blocks are no chain")
 
-    async def _commit(self, part: list[Body], certificate: bytes) -> bool:
-        """Apply blocks and make them final; whether they are. The certificate is the last one's."""
-        last = part[-1][0].header.hash
-        if await self._keep_all(part) and self._core.unfinal.reaches_tip(last):
-            self._core.finalize(last, certificate)
-        return self._core.store.height_of(last) is not None
+    def _commit(self) -> None:
+        """Make final, in one write, what is kept and certified; nothing, unless it all leads down to the tip."""
+        certified, self._certified = self._certified, {}
+        if certified and self._core.unfinal.reaches_tip(last := next(reversed(certified))):
+            self._core.finalize(last, certified[last], certified)
 
     async def _keep_all(self, part: list[Body]) -> bool:
         """Apply blocks that are certified to be final, oldest first; whether all of them are kept here, or final."""
@@ -335,5 +342,6 @@ class CatchUp:
                 core.waiting_for = f"L1 for block {block.header.height}: {contradiction}"
             except (L1Waiting, L1Error) as waiting:
                 core.waiting_for = f"L1 for block {block.header.height}: {waiting}"
+            self._commit()  # this may take long
             await trio.sleep(L1_RETRY_S)
         return True

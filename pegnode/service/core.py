@@ -1,6 +1,6 @@
 """What every node is made of, member or not: the final chain, the blocks above it, what waits, and who is told."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -15,7 +15,7 @@ from pegnode.mempool.evidence_pool import EvidencePool
 from pegnode.mempool.pool import Mempool
 from pegnode.service.l1_questions import L1Questions
 from pegnode.service.registry import DepositRegistry
-from pegnode.service.unfinal import UnfinalBlock, UnfinalBlocks
+from pegnode.service.unfinal import NO_CERTIFICATES, UnfinalBlock, UnfinalBlocks
 from pegnode.storage.store import ChainStore
 
 log = structlog.get_logger()
@@ -108,15 +108,18 @@ class NodeCore:
         for listener in self._on_work:
             listener()
 
-    def finalize(self, block_hash: BlockHash, certificate: bytes) -> None:
+    def finalize(
+        self, block_hash: BlockHash, certificate: bytes, certificates: Mapping[BlockHash, bytes] = NO_CERTIFICATES
+    ) -> None:
         """Commit a valid block and its ancestors, clear the pools of what they hold, and tell the listeners.
 
+        certificates: finalizations of ancestors, as far as they have their own.
         A block that does not lead down to the tip by blocks kept here is left to be caught up with.
         """
         if self.store.height_of(block_hash) is None and not self.unfinal.reaches_tip(block_hash):
             log.error("a final block stands on none that is kept here", hash=hash_to_hex(block_hash))
             return
-        for unfinal in self.unfinal.finalize(block_hash, certificate):
+        for unfinal in self.unfinal.finalize(block_hash, certificate, certificates):
             header = unfinal.block.header
             dropped = self.mempool.remove_applied(unfinal.state.transactions)
             log.info(

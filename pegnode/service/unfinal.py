@@ -1,12 +1,16 @@
 """Blocks that are valid but not final yet, each as an overlay above its parent's state."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Final
 
 from bridge.bitcoin.identifiers import BlockHash
 from pegnode.chain.block import Block
 from pegnode.chain.state import ChainState, ChainView
 from pegnode.storage.store import ChainStore, FinalBlock
+
+NO_CERTIFICATES: Final[Mapping[BlockHash, bytes]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +67,21 @@ class UnfinalBlocks:
     def __iter__(self) -> Iterator[UnfinalBlock]:
         return iter(self._blocks.values())
 
-    def finalize(self, block_hash: BlockHash, certificate: bytes) -> list[UnfinalBlock]:
+    def finalize(
+        self, block_hash: BlockHash, certificate: bytes, certificates: Mapping[BlockHash, bytes] = NO_CERTIFICATES
+    ) -> list[UnfinalBlock]:
         """Commit a block and its ancestors, oldest first; returns those committed, none when it was final already.
 
+        certificates: finalizations of ancestors, as far as they have their own.
         What does not descend from the new tip is forgotten. Raises StorageError, and KeyError unless `reaches_tip`: a
         caller finalizes only what it found valid.
         """
         path = self._path_to(block_hash)
         if path:
-            ancestors = [FinalBlock(unfinal.state, unfinal.data) for unfinal in path[:-1]]
+            ancestors = [
+                FinalBlock(unfinal.state, unfinal.data, certificates.get(unfinal.block.header.hash))
+                for unfinal in path[:-1]
+            ]
             self._store.commit([*ancestors, FinalBlock(path[-1].state, path[-1].data, certificate)])
             self._keep_descendants()
         return path

@@ -109,6 +109,8 @@ def final_block(stage: Stage) -> BlockHash:
 
 
 Attack = Callable[[Stage], bytes]
+Flood = Callable[[Stage, str], Awaitable[None]]
+"""Its second argument is the address to come from."""
 
 LIES: dict[str, tuple[Attack, str]] = {
     "payload that is nothing": (lambda _: encode_frame(FrameKind.PAYLOAD, b"\xc1"), "garbled-message"),
@@ -302,22 +304,20 @@ async def half_open_sockets(stage: Stage, source: str) -> None:
         socket.close()
 
 
-@pytest.mark.parametrize(
-    ("flood", "reason"),
-    [
-        (tips, "flood"),
-        (cheap_transactions, "flood"),
-        (orphans, "flood"),
-        (large_transactions, "flood"),
-        (evidence_of_unknown_blocks, "flood"),
-        (registrations, "flood"),
-        (connections, "handshake-failed"),
-        (half_open_sockets, "handshake-failed"),
-    ],
-)
-def test_flood_ends_by_reason_and_hurts_nobody_else(
-    stage: Stage, flood: Callable[[Stage, str], Awaitable[None]], reason: str
-) -> None:
+FLOODS: dict[Flood, str] = {
+    tips: "flood",
+    cheap_transactions: "flood",
+    orphans: "flood",
+    large_transactions: "flood",
+    evidence_of_unknown_blocks: "flood",
+    registrations: "flood",
+    connections: "handshake-failed",
+    half_open_sockets: "handshake-failed",
+}
+
+
+@pytest.mark.parametrize(("flood", "reason"), FLOODS.items())
+def test_flood_ends_by_reason_and_hurts_nobody_else(stage: Stage, flood: Flood, reason: str) -> None:
     source, bystander = next(stage.sources), next(stage.sources)
 
     async def run() -> None:

@@ -43,7 +43,7 @@ class Stage:
     genesis: Genesis
     keys: MemberSecrets
     coin: Coin
-    sources: Iterator[str] = field(default_factory=lambda: (f"127.1.0.{number}" for number in range(1, 255)))
+    sources: Iterator[str] = field(default_factory=lambda: (f"127.1.{n // 250}.{n % 250 + 1}" for n in range(60_000)))
     rss_bytes: dict[str, int] = field(default_factory=dict)
 
     @property
