@@ -2,9 +2,11 @@
 
 import ast
 import importlib
+import json
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -23,6 +25,10 @@ DECODERS = (*binary_decoders(), *document_decoders(), *reply_decoders(), *reques
 EXAMPLES = 25
 MEMORY_PER_BYTE, MEMORY_BYTES = 400, 1_000_000
 """What decoding may allocate: for each byte of the input, and besides."""
+
+ODD_JSON = (b"null", b"true", b"-1", b"18446744073709551616", b"1e99999999999", b'""', b'"\\ud800"', b"[[]]", b"{}")
+"""Values that a field's own type would not suggest."""
+JsonPath = tuple[str | int, ...]
 
 NAMES_OF_DECODERS = ("decode", "parse", "read", "load", "deserialize", "unpack")
 DECODING_CALLS = (
@@ -118,6 +124,37 @@ def test_memory_is_bounded_by_the_input(decoder: Decoder) -> None:
             _, peak_bytes = tracemalloc.get_traced_memory()
             tracemalloc.stop()
             assert peak_bytes < MEMORY_BYTES + MEMORY_PER_BYTE * len(data)
+
+
+@every_decoder
+def test_properties_hold_with_any_value_in_json_replaced(decoder: Decoder) -> None:
+    sample = decoder.samples[0]
+    prefix = sample[:1] if sample[:1] == b"\x00" else b""  # the choice of an HTTP status
+    try:
+        document = json.loads(sample[len(prefix) :])
+    except ValueError:
+        return
+    for place in _places(document):
+        text = json.dumps(_replaced(document, place)).encode()
+        for value in ODD_JSON:
+            check_decoder(decoder, prefix + text.replace(b'"here"', value))
+
+
+def _places(value: Any, path: JsonPath = ()) -> Iterator[JsonPath]:
+    """The ways to everything within a JSON value."""
+    yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from _places(item, (*path, key))
+
+
+def _replaced(value: Any, place: JsonPath) -> Any:
+    """The value with a mark at that place."""
+    if not place:
+        return "here"
+    changed: Any = dict(value) if isinstance(value, dict) else list(value)
+    changed[place[0]] = _replaced(value[place[0]], place[1:])
+    return changed
 
 
 @pytest.mark.parametrize("name", NAMES)
