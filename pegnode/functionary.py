@@ -17,10 +17,10 @@ from pegnode.service.consensus_driver import ConsensusDriver
 from pegnode.service.judge import Judge
 from pegnode.service.l1_reports import L1Reports
 from pegnode.service.live_node import LiveNode
-from pegnode.storage.journal_check import require_memory
 from pegnode.service.payouts import Payouts
 from pegnode.service.proposer import Proposer
 from pegnode.service.work import WorkWatch
+from pegnode.storage.journal_check import require_memory
 
 
 async def run_functionary(config: FunctionaryConfig) -> None:
