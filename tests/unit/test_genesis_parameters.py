@@ -206,6 +206,12 @@ def test_template_that_makes_no_genesis_is_refused_with_the_line(
     assert refused.detail.startswith(f"local.toml:{expected}: ")
 
 
+@pytest.mark.parametrize(("members", "quorum"), [(1, 1), (3, 3), (6, 5), (15, 11)])
+def test_quorum_that_follows_is_named_where_another_was_given(members: int, quorum: int) -> None:
+    refused = template_refusal("member_count = 4", f"quorum = 1\nmember_count = {members}")
+    assert f"here {quorum} of {members}" in refused.detail
+
+
 def test_missing_cap_is_refused_with_the_line_of_its_section() -> None:
     refused = template_refusal("max_peg_sats = 2_100_000_000_000_000 ", "# ")
     assert (refused.reason, names(refused)) == (GenesisReason.MISSING_FIELD, ["peg.max_peg_sats"])
