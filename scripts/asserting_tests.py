@@ -1,9 +1,9 @@
 """Which tests assert which reason, read from the tests' syntax trees.
 
 A test asserts `SomeReason.MEMBER` (or its text) if it stands in one of its assert statements, in its `parametrize`, in
-what a `with` opens, or as an argument of a helper that is called for nothing but its verdict (a statement of its own);
-or in what a name that stands there was set to, in the test or at the top of its module. Mentioned anywhere else, such
-as in what a test hands in, a reason is not asserted.
+what a `with` opens, or as an argument of a function, or of a method called `expect`, that is called for nothing but its
+verdict (a statement of its own); or in what a name that stands there was set to, in the test or at the top of its
+module. Mentioned anywhere else, such as in what a test hands in, a reason is not asserted.
 """
 
 import ast
@@ -17,22 +17,26 @@ FOLDERS = ("unit", "attacks", "vectors", "sim", "functional")
 """Of tests, in the order in which a test is looked for."""
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
+_HYPHENATED = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)+")
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 @dataclass(frozen=True, slots=True)
 class AssertingTest:
-    """One test. name: of its function.  members: (enumeration, member) pairs.  texts: every string that it asserts."""
+    """One test. name: of its function.  members: (enumeration, member) pairs.  words: with a hyphen, in its strings.
+
+    A word without one could mean anything but a reason.
+    """
 
     name: str
     members: frozenset[tuple[str, str]]
-    texts: frozenset[str]
+    words: frozenset[str]
 
 
 @dataclass
 class _Found:
     members: set[tuple[str, str]] = field(default_factory=set)
-    texts: set[str] = field(default_factory=set)
+    words: set[str] = field(default_factory=set)
     names: set[str] = field(default_factory=set)
 
 
@@ -57,18 +61,10 @@ def names_by_reason(
     known = sorted(tests, key=lambda test: len(test.members))
     return {
         value: tuple(
-            dict.fromkeys(test.name for test in known if (enumeration, member) in test.members or _says(test, value))
+            dict.fromkeys(test.name for test in known if (enumeration, member) in test.members or value in test.words)
         )
         for value, enumeration, member in reasons
     }
-
-
-def _says(test: AssertingTest, value: str) -> bool:
-    """Whether a text that the test asserts is, or names, this reason. A single word could mean anything else."""
-    if "-" not in value:
-        return False
-    pattern = re.compile(rf"(?<![\w-]){re.escape(value)}(?![\w-])")
-    return any(pattern.search(text) for text in test.texts)
 
 
 @cache
@@ -93,7 +89,7 @@ def _tests_of(module: ast.Module) -> Iterator[AssertingTest]:
             for name in names:
                 for value in bindings.get(name, ()):
                     _collect(value, found)
-        yield AssertingTest(function.name, frozenset(found.members), frozenset(found.texts))
+        yield AssertingTest(function.name, frozenset(found.members), frozenset(found.words))
 
 
 def _asserted(function: _Function) -> Iterator[ast.AST]:
@@ -105,8 +101,9 @@ def _asserted(function: _Function) -> Iterator[ast.AST]:
                 yield node
             case ast.With() | ast.AsyncWith():
                 yield from (item.context_expr for item in node.items)
-            case ast.Expr(value=ast.Call(func=ast.Name())) | ast.Expr(value=ast.Await(value=ast.Call(func=ast.Name()))):
-                yield node
+            case ast.Expr(value=ast.Call(func=called)) | ast.Expr(value=ast.Await(value=ast.Call(func=called))):
+                if isinstance(called, ast.Name) or getattr(called, "attr", "") == "expect":
+                    yield node
 
 
 def _bindings(nodes: Iterable[ast.AST]) -> dict[str, list[ast.AST]]:
@@ -137,6 +134,6 @@ def _collect(root: ast.AST, found: _Found) -> None:
             case ast.Attribute(value=ast.Name(id=enumeration) | ast.Attribute(attr=enumeration), attr=member):
                 found.members.add((enumeration, member))
             case ast.Constant(value=str(text)):
-                found.texts.add(text)
+                found.words.update(_HYPHENATED.findall(text))
             case ast.Name(id=name, ctx=ast.Load()):
                 found.names.add(name)

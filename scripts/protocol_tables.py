@@ -3,6 +3,8 @@
     python scripts/protocol_tables.py           writes them
     python scripts/protocol_tables.py --check   exits with 1 when the document is not what would be written
 
+Either way it exits with 1 when a reason has no meaning, or no test that asserts it, and says which.
+
 A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`. Reasons and tags are read from the syntax
 trees of the packages, so that nothing is left out because nobody imported it. Each reason has a meaning, its docstring
 or comment, and a test that asserts it, found in the syntax trees of the tests; the test that the document names stays
@@ -301,7 +303,7 @@ def main(arguments: list[str]) -> int:
     elif fresh != document:
         sys.stderr.write("docs/protocol.md is stale; run: python scripts/protocol_tables.py\n")
         return 1
-    return 0
+    return 1 if missing else 0
 
 
 if __name__ == "__main__":

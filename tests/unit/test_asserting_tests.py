@@ -20,6 +20,7 @@ def names(source: str) -> tuple[str, ...]:
         pytest.param("def test_x():\n    assert 'failed: x-reason: why' in f()\n", id="text"),
         pytest.param("def test_x():\n    with refused(XReason.REASON):\n        f()\n", id="with"),
         pytest.param("def test_x():\n    refused(f, XReason.REASON)\n", id="helper"),
+        pytest.param("async def test_x():\n    await node.expect('refused', reason='x-reason')\n", id="expect"),
         pytest.param("@pytest.mark.parametrize('r', [XReason.REASON])\ndef test_x(r):\n    pass\n", id="parametrize"),
         pytest.param("R = {1: XReason.REASON}\n\n\ndef test_x():\n    assert f() is R[1]\n", id="constant"),
         pytest.param("def test_x():\n    want = XReason.REASON\n    assert f() is want\n", id="variable"),

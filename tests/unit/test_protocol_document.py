@@ -122,6 +122,11 @@ def test_reason_without_meaning_or_test_is_found() -> None:
     assert tables.gaps({}, {}) == []
 
 
+def test_check_fails_while_a_reason_has_no_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "gaps", lambda *_: ["no test asserts A.TWO"])
+    assert tables.main(["--check"]) == 1
+
+
 def test_test_that_the_document_names_stays_while_it_asserts_the_reason() -> None:
     modules = {"a.py": 'class A(Reason):\n    """Why."""\n\n    ONE = "x-one"  # a comment\n'}
     first = {"a": "def test_first() -> None:\n    assert f() is A.ONE\n"}
