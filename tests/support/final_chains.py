@@ -106,4 +106,3 @@ def _remember(journal: Journal, chain: MemoryChain) -> None:
     journal.record_vote(own_vote(chain.rules, VoteKind.NOTARIZE, view, block.header.hash), block.encode())
     journal.record_certificate(certificate(chain.rules, block, VoteKind.NOTARIZE))
     journal.record_vote(own_vote(chain.rules, VoteKind.FINALIZE, view, block.header.hash))
-    journal.record_vote(own_vote(chain.rules, VoteKind.NULLIFY, view + 1))
