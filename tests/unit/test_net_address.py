@@ -8,6 +8,7 @@ from libp2p.peer.id import ID
 
 from pegnode.net.address import (
     Endpoint,
+    address_group,
     multiaddr_of,
     parse_endpoint,
     parse_peer_address,
@@ -99,3 +100,18 @@ def test_malformed_multiaddr_is_refused(multiaddr: str) -> None:
 def test_malformed_peer_address_is_refused(text: str) -> None:
     with pytest.raises(TransportError):
         parse_peer_address(text)
+
+
+@pytest.mark.parametrize(
+    ("host", "group"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:ffff::", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("member.example", "member.example"),
+    ],
+)
+def test_addresses_that_one_machine_may_have_are_one_group(host: str, group: str) -> None:
+    assert address_group(host) == group
