@@ -333,15 +333,21 @@ class CatchUp:
 
     async def _keep(self, block: Block, data: bytes) -> bool:
         """Apply a block, waiting for L1 as long as it takes; False when it stands on nothing. Raises BlockRejected."""
-        core = self._core
+        core, finding = self._core, ""
         while core.store.height_of(block.header.hash) is None:
             try:
-                return await validate(core, block, data)
+                kept = await validate(core, block, data)
+                core.unsuspect(finding)
+                return kept
             except L1Contradicted as contradiction:
-                core.suspect(f"final block {block.header.height}: {contradiction}")
+                finding = f"final block {block.header.height}: {contradiction}"
+                core.suspect(finding)
                 core.waiting_for = f"L1 for block {block.header.height}: {contradiction}"
-            except (L1Waiting, L1Error) as waiting:
+            except L1Waiting as waiting:
+                core.unsuspect(finding)
                 core.waiting_for = f"L1 for block {block.header.height}: {waiting}"
+            except L1Error as outage:
+                core.waiting_for = f"L1 for block {block.header.height}: {outage}"
             self._commit()  # this may take long
             await trio.sleep(L1_RETRY_S)
         return True

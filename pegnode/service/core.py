@@ -20,10 +20,10 @@ from pegnode.storage.store import ChainStore
 
 log = structlog.get_logger()
 
-SUSPICION_MS: Final = 10_000
+SUSPICION_MS: Final = 60_000
 """For how long one's own Bitcoin node has to contradict the final chain, without a pause, before this node halts."""
-SUSPICION_GAP_MS: Final = 3_000
-"""A longer pause than this between two such findings, and the count starts anew."""
+SUSPICION_GAP_MS: Final = 20_000
+"""After a longer pause than this between two such findings the count starts anew; a slow node may answer so late."""
 
 
 @dataclass(slots=True)
@@ -86,8 +86,12 @@ class NodeCore:
         if now_ms - first_ms >= SUSPICION_MS:
             self.halt(finding)
 
+    def unsuspect(self, finding: str) -> None:
+        """Forget a suspicion, for the Bitcoin node says otherwise now. A halt stays."""
+        self._suspicions.pop(finding, None)
+
     def suspicions(self) -> tuple[str, ...]:
-        """The findings that may become a halt, and were made just now."""
+        """The findings that may become a halt, and have not been taken back."""
         now_ms = self.now_ms()
         return tuple(
             finding

@@ -151,14 +151,14 @@ class L1Monitor:
 
     async def _left_anchor(self, chain: ChainInfo) -> bool:
         """Whether the active chain has left the newest final block's anchor; a proven contradiction may halt."""
-        anchor, watcher = self._core.store.tip.header.anchor, self._core.watcher
-        if watcher.tip is not None and watcher.tip.hash == self._tip and watcher.block_at(anchor.height) == anchor:
-            return False
+        anchor = self._core.store.tip.header.anchor
+        where = f"{anchor.height} {hash_to_hex(anchor.hash)}"
+        finding = f"the Bitcoin node left the L1 block {where}, to which final blocks refer"
         if not await self._core.questions.has_another_block(anchor, chain):
+            self._core.unsuspect(finding)
             return False
         if await self._core.questions.anchor_status(anchor) is AnchorStatus.CONTRADICTED:
-            where = f"{anchor.height} {hash_to_hex(anchor.hash)}"
-            self._core.suspect(f"the Bitcoin node left the L1 block {where}, to which final blocks refer")
+            self._core.suspect(finding)
         return True
 
     def _known_height(self) -> int:

@@ -201,17 +201,7 @@ def test_member_starts_in_any_state_and_goes_on(setting: Setting, name: str) -> 
 # Lies of a moment
 
 
-def _anchors_are_off(method: str, parameters: list[Any], result: Any) -> Any:
-    """The active chain seems to be another one, which is all that the node has."""
-    if method == "getblockhash" and parameters != [0]:
-        return OTHER_BLOCK
-    if method == "getblockheader":
-        return {**result, "confirmations": -1}
-    return result
-
-
 LIES: dict[str, Callable[[str, list[Any], Any], Any]] = {
-    "other blocks, and confirmations of -1": _anchors_are_off,
     "no block is known": _no_block_is_known,
     "heights one too low": lambda method, _, result: (
         {**result, "height": result["height"] - 1} if method == "getblockheader" else result

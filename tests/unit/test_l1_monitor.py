@@ -226,7 +226,7 @@ async def test_node_that_returns_with_a_stale_tip_halts_nobody(autojump_clock: t
         node.world, node.stale = fork_of(federation, height - 10)
         node.headers_ahead = right.chain.height - height
         await trio.sleep(SUSPICION_MS / 1000 + 10)
-        assert state_of(member) is L1State.BEHIND
+        assert state_of(member) is L1State.STUCK
         assert not member.core.halted
         node.world, node.stale, node.headers_ahead = right, {}, 0
         await federation.until(lambda: state_of(member) is L1State.OK)

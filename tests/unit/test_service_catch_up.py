@@ -29,7 +29,7 @@ from pegnode.net.transport import DropReason, PeerId, PeerRole
 from pegnode.service import block_server
 from pegnode.service import catch_up as catch_up_module
 from pegnode.service.block_server import BlockServer
-from pegnode.service.core import NodeCore
+from pegnode.service.core import SUSPICION_MS, NodeCore
 from pegnode.service.peers import Peers
 from pegnode.service.unfinal import UnfinalBlock
 from pegnode.storage.store import ChainStore
@@ -516,6 +516,6 @@ async def test_final_anchor_that_l1_contradicts_halts(autojump_clock: trio.abc.C
         late = federation.members[3]
         await federation.until(lambda: late.core.halted)
         assert late.core.halt_findings == [], "the node may yet think better of it"
-        await federation.until(lambda: late.core.halt_findings)
+        await federation.until(lambda: late.core.halt_findings, seconds=SUSPICION_MS / 1000 + 10)
         assert "another L1 block is active" in late.core.halt_findings[0]
         assert late.height < federation.members[0].height
