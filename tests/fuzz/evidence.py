@@ -22,7 +22,7 @@ from tests.fuzz.chooser import Chooser
 from tests.fuzz.decoders import Finding
 from tests.fuzz.scene import ALICE, BOB, scene, snapshot
 from tests.support.fake_l1 import FakeBlock, merkle_block
-from tests.support.merkle import encode_proof, node_hash, tree_height
+from tests.support.merkle import encode_proof, node_hash, partial_tree, tree_height
 
 MAX_CHANGES = 5
 
@@ -64,20 +64,22 @@ def seeds() -> list[bytes]:
     changes = [
         bytes([index, 1, kind, *values])
         for index in range(count)
-        for kind in range(8)
+        for kind in range(9)
         for values in (b"\x00\x00\x00", b"\x01\x00\x01\x02", b"\x02\x28\x04\x05", b"\x04\x24\x01\x07\x08")
     ]
     trees = [bytes([1, 1, 7, *(flags >> bit & 1 for bit in range(8)), 0, 0]) for flags in range(64)]
-    return [*plain, *changes, *trees]
+    more = [bytes([1, 1, 8, second, leaf, kind]) for second in range(2) for leaf in range(4) for kind in range(4)]
+    return [*plain, *changes, *trees, *more]
 
 
 @cache
 def _origins() -> tuple[Evidence, ...]:
-    """The scene's, and of a stranger's payment and a coinbase, which nothing opens rightly."""
+    """The scene's; of a stranger's payment and a coinbase, which nothing opens rightly; and two that entered before."""
     l1 = scene().chain.l1
     busy = max(l1.blocks, key=lambda block: len(block.transactions))
     opening = Opening(0, CoinKind.DEPOSIT, 0, ALICE.script())
-    return (*scene().evidence, *(l1.evidence(item, opening) for item in (busy.transactions[0], busy.transactions[2])))
+    strangers = tuple(l1.evidence(item, opening) for item in (busy.transactions[0], busy.transactions[2]))
+    return (*scene().evidence, *strangers, *scene().chain.blocks[0].body.evidence[:2])
 
 
 def _made_up_fact(evidence: Evidence, choose: Chooser) -> L1BlockFact:
@@ -111,6 +113,8 @@ def _check_accepted(evidence: Evidence) -> None:
         raise Finding(f"{evidence.encode().hex()} is accepted, and L1 says otherwise")
     custody = scene().chain.rules.custody
     for opening in evidence.openings:
+        if found[0].outpoint(opening.vout) in scene().chain.state.ledger.entered:
+            raise Finding(f"{evidence.encode().hex()} is accepted, and enters output {opening.vout} again")
         policy = custody.policy(opening.epoch)
         script = reserve_script(policy, opening.kind, opening.claim_script).script
         if found[0].outputs[opening.vout].script != script:
@@ -127,7 +131,7 @@ def _is_canonical(evidence: Evidence, block: FakeBlock) -> bool:
 
 
 def _changed(evidence: Evidence, choose: Chooser) -> Evidence:
-    match choose.below(8):
+    match choose.below(9):
         case 0:
             return replace(evidence, transaction=choose.edited(evidence.transaction))
         case 1 | 2:
@@ -143,8 +147,10 @@ def _changed(evidence: Evidence, choose: Chooser) -> Evidence:
             )
         case 6:
             return _opening_changed(evidence, choose)
-        case _:
+        case 7:
             return _proven_otherwise(evidence, choose)
+        case _:
+            return _proven_with_more(evidence, choose)
 
 
 def _proven_otherwise(evidence: Evidence, choose: Chooser) -> Evidence:
@@ -169,6 +175,26 @@ def _proven_otherwise(evidence: Evidence, choose: Chooser) -> Evidence:
     count = choose.pick((len(txids), len(txids), len(txids) + 1, (len(txids) + 1) // 2))
     shown = choose.pick(block.transactions).serialize_stripped() if choose.below(2) else evidence.transaction
     return replace(evidence, transaction=shown, proof=encode_proof(block.header, count, hashes, flags))
+
+
+def _proven_with_more(evidence: Evidence, choose: Chooser) -> Evidence:
+    """The right proof, and in it a second match, a flag or a hash that nothing asks for."""
+    block = scene().chain.l1.block_of(evidence.l1_block_hash)
+    if block is None:
+        return evidence
+    txids = [item.txid for item in block.transactions]
+    opened = {
+        txids.index(item.txid) for item in block.transactions if evidence.transaction == item.serialize_stripped()
+    }
+    hashes, flags = partial_tree(txids, opened | {choose.below(len(txids)) for _ in range(choose.below(3))})
+    match choose.below(4):
+        case 0:
+            flags.append(True)
+        case 1:
+            hashes.append(hashes[-1])
+        case 2:
+            flags += [False] * 8
+    return replace(evidence, proof=encode_proof(block.header, len(txids), hashes, flags))
 
 
 def _opening(choose: Chooser) -> Opening:

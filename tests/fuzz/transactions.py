@@ -60,7 +60,7 @@ def seeds() -> list[bytes]:
         bytes([index, 1, kind, *values, again])
         for index in range(count)
         for kind in range(10)
-        for values in (b"\x00\x00\x00", b"\x00\x01\x02\x03", b"\x01\x00\x05\x06\x07")
+        for values in (b"\x00\x00\x00", b"\x00\x01\x02\x03", b"\x01\x00\x05\x06\x07", b"\x00\x02\x03", b"\x00\x02\x05")
         for again in (0, 1)
     ]
     return plain + changes
@@ -212,12 +212,23 @@ def _output_changed(transaction: Transaction, choose: Chooser) -> Transaction:
     outputs = list(transaction.outputs)
     index = choose.below(len(outputs))
     output = outputs[index]
-    if choose.below(2):
-        output = replace(output, value_sats=choose.number(output.value_sats, 8) % 2**63)
-    else:
-        output = replace(output, script=Script(choose.edited(output.script)))
+    match choose.below(3):
+        case 0:
+            output = replace(output, value_sats=choose.number(output.value_sats, 8) % 2**63)
+        case 1:
+            output = replace(output, script=Script(choose.edited(output.script)))
+        case _:
+            output = replace(output, value_sats=_all_that_is_left(transaction, output) + choose.below(7))
     outputs[index] = output
     return replace(transaction, outputs=tuple(outputs))
+
+
+def _all_that_is_left(transaction: Transaction, output: TxOut) -> int:
+    """What `output` may hold at most, less a little: the inputs' value but for the other outputs'."""
+    known = _known_outputs()
+    spent_sats = sum(known[txin.outpoint].value_sats for txin in transaction.inputs if txin.outpoint in known)
+    others_sats = sum(item.value_sats for item in transaction.outputs) - output.value_sats
+    return max(3, spent_sats - others_sats) - 3
 
 
 def _other_input(choose: Chooser) -> TxIn:
