@@ -212,7 +212,7 @@ class Mempool:
         if effect.fee_sats < least_sats:
             raise Rejected(PoolReason.FEERATE, f"{effect.fee_sats} sats, at least {least_sats}")
         for index, output in enumerate(transaction.outputs):
-            if is_spendable(output) and output.value_sats < dust_limit_sats(output.script):
+            if output.value_sats < dust_limit_sats(output.script):
                 raise Rejected(PoolReason.DUST, f"output {index}: {output.value_sats} sats")
             if rules.custody.is_reserve_script(output.script):
                 raise Rejected(PoolReason.RESERVE_SCRIPT, f"output {index}: a script of the L1 reserve")

@@ -16,6 +16,7 @@ from federation.approval import (
 )
 from tests.support.approval import FEDERATION, Case, assert_refused, payout_case, shifted, with_output
 from tests.support.peg import ALICE, PARAMS, p2wpkh
+from tests.support.signers import honest_facts, ledger_with_payout
 
 
 @pytest.fixture
@@ -155,6 +156,13 @@ def test_shares_may_be_rounded_up_each_and_no_further(case: Case) -> None:
         spoiled.record(shifted(spoiled.transaction, 0, 3, extra_sats))
         too_high = case.version.fee_sats + extra_sats >= asked_sats + len(case.lineage.payees)
         assert_refused(spoiled, RefusalReason.SHARES_TOO_HIGH if too_high else RefusalReason.FUND_PART_DIFFERS)
+
+
+@pytest.mark.parametrize("feerate_sat_kvb", range(2_000, 2_008))
+def test_fee_that_is_exactly_what_the_feerate_asks_is_approved(feerate_sat_kvb: int) -> None:
+    """At some of these the shares, rounded up, are the very fee."""
+    ledger, version = ledger_with_payout(FEDERATION, feerate_sat_kvb=feerate_sat_kvb)
+    Case(ledger, version, honest_facts(ledger, FEDERATION.custody)).approve()
 
 
 def test_value_given_to_the_fee_is_refused(case: Case) -> None:

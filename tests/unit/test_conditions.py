@@ -93,6 +93,10 @@ def test_time_a_millisecond_above_the_parents_is_votable_for_any_clock(chain: Me
     block = chain.build(slot=chain.slot(time_ms=0)).block
     assert block.header.time_ms == chain.header.time_ms + 1
     check(chain, block, replace(BLIND, now_ms=0))
+    later = chain.build(slot=chain.slot(time_ms=chain.header.time_ms + 2)).block
+    with pytest.raises(VoteWithheld) as caught:
+        check(chain, later, replace(BLIND, now_ms=0))
+    assert caught.value.reason is WithheldReason.TIME_AHEAD
 
 
 # The anchor

@@ -57,6 +57,13 @@ def test_batch_locks_its_inputs_and_reserves_the_funds_part(batched: Ledger) -> 
     assert open_lineage(batched, BatchKind.MAINTENANCE) is None
 
 
+def test_lineages_are_numbered_in_order(batched: Ledger) -> None:
+    settle(batched, only_lineage(batched).versions[0].txid, START_HEIGHT)
+    second = plan(batched, [coin(2, 400_000)], [burn(batched, 4, 100_000)])
+    assert record_batch(batched, second).number == 1
+    assert batched.totals.next_lineage == 2
+
+
 def test_batch_rejects_a_second_open_lineage_of_its_kind(batched: Ledger) -> None:
     planned = plan(batched, [coin(2, 400_000)], [burn(batched, 4, 100_000)])
     assert rejection(batched, lambda: record_batch(batched, planned)) is LedgerReason.LINEAGE_OPEN
