@@ -270,7 +270,9 @@ def test_full_node_dials_every_member(tmp_path: Path) -> None:
 def test_member_listens_where_its_card_says_unless_told_otherwise(tmp_path: Path, address: str, listens: str) -> None:
     assert listen_address(member_card("alice", address)) == listens
     card = _create(tmp_path / "alice", address=address)
-    complete_member(tmp_path / "alice", _assembly(card), PASSPHRASE, replace(OWN, listen="/ip4/127.0.0.1/tcp/7"))
+    others = [member_card(name, f"/ip4/127.0.0.1/tcp/{port}") for name, port in (("bob", 1), ("carol", 2), ("dave", 3))]
+    assembly = assemble([card, *others], template()) if card.is_local else _assembly(card)
+    complete_member(tmp_path / "alice", assembly, PASSPHRASE, replace(OWN, listen="/ip4/127.0.0.1/tcp/7"))
     assert FunctionaryConfig.load(tmp_path / "alice" / "functionary.toml").p2p.listen == "/ip4/127.0.0.1/tcp/7"
 
 
