@@ -29,7 +29,15 @@ from pegnode.net.handshake import Hello
 from pegnode.net.libp2p_link import LinkUpgrader, SecureLink, SocketConnection
 from pegnode.net.peers import PeerTable, Visit
 from pegnode.net.session import LinkLimits, Session
-from pegnode.net.transport import DropReason, PeerAddress, PeerId, PeerRole, RemoteFault, TransportEvent
+from pegnode.net.transport import (
+    DropReason,
+    PeerAddress,
+    PeerId,
+    PeerRole,
+    RemoteFault,
+    TransportError,
+    TransportEvent,
+)
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
@@ -132,12 +140,12 @@ class Libp2pHost:
         return None if connection is None else connection.round_trip_ms
 
     async def run(self, *, task_status: "TaskStatus[None]" = trio.TASK_STATUS_IGNORED) -> None:
-        """See `Transport`. Raises OSError when a port can't be bound."""
+        """See `Transport`. Raises TransportError when a port can't be bound."""
         _silence_library()
         listeners: list[trio.SocketListener] = []
         try:
             for endpoint in self._endpoints:
-                listeners += await trio.open_tcp_listeners(endpoint.port, host=endpoint.host)
+                listeners += await _listen(endpoint)
             self._listen_addresses = tuple(PeerAddress(self._peer_id, _multiaddr(listener)) for listener in listeners)
             async with trio.open_nursery() as nursery:
                 for peer, endpoint in self._targets:
@@ -248,6 +256,15 @@ class Libp2pHost:
         session = Session(self._hello, role, limits, trio.current_time())
         visit.connection = Connection(stream, session, visit, limits, is_dialler=visit.is_dialled)
         return await visit.connection.run()
+
+
+async def _listen(endpoint: Endpoint) -> list[trio.SocketListener]:
+    """The listeners of an endpoint. Raises TransportError."""
+    try:
+        return list(await trio.open_tcp_listeners(endpoint.port, host=endpoint.host))
+    except OSError as error:
+        what = f"can't listen on port {endpoint.port} of {endpoint.host}: {error.strerror or error}"
+        raise TransportError(f"{what}; stop what uses it, or correct p2p.listen") from error
 
 
 def _multiaddr(listener: trio.SocketListener) -> str:

@@ -30,7 +30,7 @@ from pegnode.net.libp2p_host import (
 )
 from pegnode.net.libp2p_link import BACKLOG_SLACK_BYTES, LinkUpgrader, SocketConnection
 from pegnode.net.peers import MEMBER_PENALTY_S
-from pegnode.net.transport import PeerConnected, PeerRole, RemoteFault, Transport
+from pegnode.net.transport import PeerConnected, PeerRole, RemoteFault, Transport, TransportError
 from tests.functional.transport_fleet import CHAIN_ID, Node, client, fleet
 from tests.functional.transport_process import ANSWER, ECHO
 
@@ -419,5 +419,5 @@ async def test_port_in_use_is_an_error_at_start() -> None:
         await ships.start(node, [node])
         multiaddr = parse_peer_address(node.address).multiaddr
         settings = HostSettings(CHAIN_ID, "second", frozenset(), listen=(multiaddr,))
-        with pytest.raises(OSError, match="already in use"):
+        with pytest.raises(TransportError, match="already in use; stop what uses it"):
             await Libp2pHost(secrets.token_bytes(32), settings, random.Random()).run()
