@@ -150,7 +150,7 @@ def test_node_never_votes(user: User, node: FullNode) -> None:
     for name in user.federation.local.member_names:
         log = user.federation.local.log_path(name).read_text()
         assert "role=GUEST" in log, "the node was a guest there"
-        assert "message out of place" not in log
+        assert "misplaced-message" not in log
 
 
 def test_node_ends_in_order_when_told_to(node: FullNode) -> None:

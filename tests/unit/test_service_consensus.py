@@ -10,7 +10,7 @@ import trio
 
 from bridge.bitcoin.identifiers import BlockHash
 from federation.certificate import NO_BLOCK, Certificate, Vote, VoteKind, verify_certificate
-from pegnode.chain.block import MAX_BODY_BYTES
+from pegnode.chain.block import MAX_BODY_BYTES, Block
 from pegnode.chain.header import HEADER_SIZE
 from pegnode.consensus import actions as act
 from pegnode.net.messages import (
@@ -26,6 +26,7 @@ from pegnode.net.messages import (
 )
 from pegnode.net.session import LinkLimits
 from pegnode.net.transport import DropReason, PeerId, PeerRole
+from pegnode.service import peers as peers_module
 from pegnode.service import signature_checks
 from pegnode.service.unfinal import UnfinalBlock
 from tests.support.members import MemoryFederation, Stranger, memory_federation, now_ms
@@ -160,6 +161,39 @@ async def test_guest_takes_no_part_in_consensus(autojump_clock: trio.abc.Clock) 
             await trio.sleep(0.1)
             assert [left.reason for left in guest.left] == [DropReason.MISPLACED_MESSAGE], message
         assert federation.members[0].machine.view == 1
+
+
+async def test_proposal_that_comes_again_is_not_decoded_again(
+    autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[bytes] = []
+    decode_whole = Block.decode_whole
+
+    def counting(data: bytes) -> Block:
+        decoded.append(data)
+        return decode_whole(data)
+
+    async with three_and_a_faulty_one(0) as (federation, faulty):
+        block = federation.next_block(federation.members[0].store)
+        monkeypatch.setattr(Block, "decode_whole", counting)
+        for _ in range(20):
+            faulty.propose(block, 0)
+            await trio.sleep(0.01)
+        assert decoded == [block.data]
+        assert faulty.left() == []
+
+
+async def test_member_that_asks_for_blocks_without_end_is_dropped(
+    autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers_module, "MEMBER_BURST_BYTES", 100_000)
+    async with three_and_a_faulty_one(0) as (federation, faulty):
+        block = federation.next_block(federation.members[0].store)
+        federation.commit(federation.members[0].store, [block])
+        for _ in range(100_000 // (len(block.data) + 2 * peers_module.MESSAGE_BYTES) + 10):
+            faulty.say(BlockRequest(block.block.hash), 0)
+        await trio.sleep(0.1)
+        assert faulty.left() == [DropReason.FLOOD]
 
 
 async def test_block_that_nobody_asked_for_is_not_kept(autojump_clock: trio.abc.Clock) -> None:
