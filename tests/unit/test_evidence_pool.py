@@ -135,9 +135,14 @@ def test_evidence_is_refused_when_the_count_is_full() -> None:
 
 def test_evidence_is_refused_when_the_bytes_are_full() -> None:
     size_bytes = len(World().chain.pay_reserve(ALICE.script(), 50_000)[1].encode())
-    world = World(EvidencePoolLimits(max_bytes=2 * size_bytes - 1))
-    world.add(world.chain.pay_reserve(ALICE.script(), 50_000)[1])
-    assert world.refused(world.chain.pay_reserve(ALICE.script(), 50_000)[1]) is EvidencePoolReason.FULL
+    for missing_bytes, full in ((1, True), (0, False)):
+        world = World(EvidencePoolLimits(max_bytes=2 * size_bytes - missing_bytes))
+        world.add(world.chain.pay_reserve(ALICE.script(), 50_000)[1])
+        second = world.chain.pay_reserve(ALICE.script(), 50_000)[1]
+        if full:
+            assert world.refused(second) is EvidencePoolReason.FULL
+        else:
+            world.add(second)
 
 
 def test_full_pool_still_merges_what_fits() -> None:
@@ -146,6 +151,16 @@ def test_full_pool_still_merges_what_fits() -> None:
     world.add(part(evidence, 0))
     world.add(part(evidence, 1))
     assert world.chosen() == [evidence]
+
+
+def test_evidence_of_more_bytes_than_a_block_may_hold_is_refused() -> None:
+    world = World()
+    _, evidence = world.two_deposits()
+    rules, size_bytes = world.chain.rules, len(evidence.encode())
+    world.chain.rules = replace(rules, params=replace(rules.params, max_evidence_bytes=size_bytes - 1))
+    assert world.refused(evidence) is EvidencePoolReason.TOO_LARGE
+    world.chain.rules = replace(rules, params=replace(rules.params, max_evidence_bytes=size_bytes))
+    world.add(evidence)
 
 
 def test_evidence_beyond_what_a_block_may_hold_is_refused() -> None:
