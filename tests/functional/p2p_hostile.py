@@ -7,21 +7,14 @@ addresses of their own, since a guest's faults are held against its address.
 import secrets
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
-from dataclasses import replace
 
 import pytest
 import trio
 
 from bridge.bitcoin.curve import x_only
 from bridge.bitcoin.hashes import sha256
-from bridge.bitcoin.identifiers import BlockHash, OutPoint, Txid
 from bridge.bitcoin.script import ScriptType
-from bridge.bitcoin.transaction import Transaction, TxIn, TxOut
-from bridge.evidence import Evidence
-from bridge.l1.client import L1Client
-from bridge.l1.regtest import RegtestMiner
-from federation.certificate import NO_BLOCK, Certificate, Vote, VoteKind
-from pegnode.chain.block import Block
+from bridge.bitcoin.transaction import TxOut
 from pegnode.local_federation import client_of
 from pegnode.net.framing import FrameKind, encode_frame
 from pegnode.net.handshake import Hello, encode_hello
@@ -31,23 +24,32 @@ from pegnode.net.messages import (
     BlockRequest,
     CertificatesMessage,
     EvidenceMessage,
-    FinalBlock,
     FinalBlocksAnswer,
     FinalBlocksRequest,
     Message,
-    ProposalMessage,
     RegistrationsMessage,
     SharesMessage,
     TipMessage,
     TransactionsMessage,
     VotesMessage,
-    encode_message,
 )
-from pegnode.net.session import LinkLimits
 from pegnode.net.transport import PeerRole, RemoteFault
 from tests.functional.feature_full_node import FullNode, run_node
 from tests.support.federation import DEADLINE_S, eventually
 from tests.support.hostile import HONEST, HOSTILE, Stage, as_hostile_member, connect_from, hostile_stage
+from tests.support.lies import (
+    GIANT,
+    Liar,
+    block_on_l1,
+    certificate_of_one,
+    evidence_of,
+    final_block,
+    forged_transaction,
+    frame,
+    outpoint,
+    proposal_without_a_vote_for_it,
+    signed_by_nobody,
+)
 from tests.support.mini_wallet import MiniWallet
 from tests.support.raw_peer import RawPeer, dial, listen
 
@@ -55,57 +57,12 @@ pytestmark = pytest.mark.functional
 
 MAX_GROWTH_BYTES = 150 * 1024 * 1024
 """What a member may need beyond what it needed before, whatever came: inboxes, one frame, and the allocator's slack."""
-GIANT = LinkLimits().max_payload_bytes
 
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     with hostile_stage(tmp_path_factory.mktemp("hostile") / "federation") as made:
         yield made
-
-
-def frame(message: Message) -> bytes:
-    """A message as it goes over the wire."""
-    return encode_frame(FrameKind.PAYLOAD, encode_message(message))
-
-
-def signed_by_nobody(stage: Stage, member: int) -> Vote:
-    """A vote in the name of a member that never cast it."""
-    return replace(stage.signer().sign_vote(VoteKind.NULLIFY, 0, 1, NO_BLOCK), member=member)
-
-
-def forged_transaction() -> bytes:
-    """It parses, and no chain could hold what it spends: bit 30 of the index is reserved."""
-    wallet = MiniWallet("nobody")
-    coin = (OutPoint(outpoint().txid, 1 << 30), TxOut(50_000, wallet.script()))
-    return wallet.pay(coin, wallet.script()).serialize()
-
-
-def outpoint(number: int = 0) -> OutPoint:
-    """Of a transaction that nobody ever made."""
-    return OutPoint(Txid(sha256(b"nobody made %d" % number)), 0)
-
-
-def evidence_of(header: bytes) -> Evidence:
-    """Evidence whose proof does not hold the transaction, in a block with this header."""
-    transaction = Transaction(2, (TxIn(outpoint(), b"\x51"),), (TxOut(200_000, MiniWallet("nobody").script()),))
-    proof = header + (1).to_bytes(4, "little") + b"\x01" + bytes(32) + b"\x01\x01"
-    return Evidence(transaction.serialize(), proof, 1, ())
-
-
-def block_on_l1(stage: Stage) -> bytes:
-    """The header of an L1 block that every member's node holds."""
-
-    async def header(client: L1Client, _: RegtestMiner) -> bytes:
-        block_hash = await client.block_hash(1)
-        assert block_hash is not None
-        return (await client.block(block_hash))[:80]
-
-    return stage.federation.on_l1(header)
-
-
-def final_block(stage: Stage) -> BlockHash:
-    return BlockHash(bytes.fromhex(stage.federation.block_hash(1, "alice"))[::-1])
 
 
 Attack = Callable[[Stage], bytes]
@@ -182,19 +139,6 @@ def test_stranger_is_refused_by_reason(
 
     trio.run(run)
     eventually(lambda: bool(stage.drops("bob", address=source, reason=reason)), f"refused: {reason}")
-
-
-def certificate_of_one(stage: Stage) -> bytes:
-    """A nullification that one member alone signed, three times."""
-    vote = stage.signer().sign_vote(VoteKind.NULLIFY, 0, 1, NO_BLOCK)
-    return Certificate(
-        vote.kind, vote.epoch, vote.view, vote.block_hash, tuple((n, vote.signature64) for n in range(3))
-    ).encode()
-
-
-def proposal_without_a_vote_for_it(stage: Stage) -> Message:
-    vote = stage.signer().sign_vote(VoteKind.NOTARIZE, 0, 1, BlockHash(b"\x07" * 32))
-    return ProposalMessage(stage.block(1), vote.encode(), ())
 
 
 BETRAYALS: dict[str, list[tuple[str, Callable[[Stage], Message]]]] = {
@@ -338,50 +282,6 @@ def test_flood_ends_by_reason_and_hurts_nobody_else(stage: Stage, flood: Flood, 
 
 
 # A late joiner
-
-
-def lying_blocks(stage: Stage) -> list[FinalBlock]:
-    """The first block with another's finalization; one of another chain; and one with another body."""
-    data, certificate = stage.block(1), stage.finalization(1)
-    block = Block.decode(data)
-    foreign = Block(replace(block.header, chain_id=bytes(32)), block.body)
-    refilled = Block(block.header, replace(block.body, records=(b"x",)))
-    return [
-        FinalBlock(data, stage.finalization(2)),
-        FinalBlock(foreign.encode(), certificate),
-        FinalBlock(refilled.encode(), certificate),
-    ]
-
-
-class Liar:
-    """Boasts, and answers each request with a lie, another one in each connection; at last a byte a second."""
-
-    def __init__(self, stage: Stage) -> None:
-        self._chain_id = stage.chain_id
-        self._lies = iter(lying_blocks(stage))
-        self.stalling = trio.Event()
-
-    async def serve(self, peer: RawPeer) -> None:
-        """Speak in one connection."""
-        await peer.greeted.wait()
-        await peer.hello(self._chain_id, PeerRole.MEMBER)
-        await peer.say(TipMessage(2**40, bytes(32)))
-        lie = next(self._lies, None)
-        while not peer.ended.is_set():
-            requests = [message for message in peer.heard if isinstance(message, FinalBlocksRequest)]
-            peer.heard.clear()
-            for request in requests:
-                if lie is None:
-                    self.stalling.set()
-                    await self._trickle(peer)
-                else:
-                    await peer.say(FinalBlocksAnswer(request.first_height, (lie,), (), b""))
-            await trio.sleep(0.05)
-
-    async def _trickle(self, peer: RawPeer) -> None:
-        for byte in (GIANT // 2).to_bytes(4, "little") + b"\x05" + bytes(10**6):
-            await peer.write(bytes((byte,)))
-            await trio.sleep(1)
 
 
 def test_late_joiner_gets_the_chain_whatever_one_member_answers(stage: Stage) -> None:
