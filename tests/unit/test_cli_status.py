@@ -1,0 +1,56 @@
+"""What `peg status` says of a member whose Bitcoin node is in trouble."""
+
+import pytest
+
+from bridge.l1.states import L1State
+from pegnode.cli.local import _print_troubles, _state
+from pegnode.rpc.results import AnchorReply, L1Reply, StatusReply
+
+
+def reply_in(state: L1State, *waiting_for: str) -> StatusReply:
+    """A member's status, five minutes after its start; its Bitcoin node has been in `state` for 100 seconds."""
+    l1 = L1Reply(state, 200_000, state.cause, "seen", state.remedy, state.answers, "/A node:1/", 7, "aa", 1_000)
+    return StatusReply(
+        version="1.2.3",
+        member=3,
+        started_ms=0,
+        uptime_ms=300_000,
+        height=5,
+        block_hash="bb",
+        block_time_ms=1,
+        best_known_height=5,
+        syncing=False,
+        view=6,
+        leader=1,
+        anchor=AnchorReply(1, "cc"),
+        l1=l1,
+        members=[],
+        mempool_transactions=0,
+        mempool_bytes=0,
+        halted=False,
+        halt_findings=[],
+        waiting_for=list(waiting_for),
+    )
+
+
+@pytest.mark.parametrize("state", [state for state in L1State if state is not L1State.OK])
+def test_trouble_is_shown_with_its_age_its_cause_and_what_to_do(
+    state: L1State, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reply = reply_in(state, "the Bitcoin node")
+    _print_troubles("dave", reply)
+    assert capsys.readouterr().out.splitlines() == [
+        "dave:",
+        "    waits for the Bitcoin node",
+        f"    its Bitcoin node is {state}, for 0:01:40: {state.cause}",
+        f"    what to do: {state.remedy}",
+        "",
+    ]
+    assert _state(reply) == "waiting"
+
+
+def test_nothing_is_shown_of_a_member_without_trouble(capsys: pytest.CaptureFixture[str]) -> None:
+    reply = reply_in(L1State.OK)
+    _print_troubles("dave", reply)
+    assert capsys.readouterr().out == ""
+    assert _state(reply) == "running"
