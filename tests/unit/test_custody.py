@@ -263,6 +263,7 @@ def test_policy_is_refused_when_not_every_node_relays_its_spends(count: int, quo
 
 def test_custody_knows_its_epochs() -> None:
     custody = Custody({2: _policy(epoch=2), 0: POLICY})
+    assert _policy(epoch=2**32 - 1).epoch == 2**32 - 1
     assert custody.policy(0) is POLICY
     assert custody.newest.epoch == 2
     assert _reason(custody.policy, 1) is CustodyReason.UNKNOWN_EPOCH

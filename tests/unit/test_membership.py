@@ -64,11 +64,18 @@ def test_validate_refuses_no_members() -> None:
 def test_validate_refuses_too_many_members() -> None:
     crowd = Membership(0, (member(0),) * (MAX_MEMBERS + 1))
     assert refusal(crowd) is MembershipReason.TOO_MANY_MEMBERS
+    at_most = Membership(0, crowd.members[1:])
+    assert refusal(at_most) is MembershipReason.WRONG_INDEX
 
 
 @pytest.mark.parametrize("epoch", [-1, 2**32])
 def test_validate_refuses_epoch_out_of_range(epoch: int) -> None:
     assert refusal(membership(4, epoch)) is MembershipReason.EPOCH_RANGE
+
+
+@pytest.mark.parametrize("epoch", [0, 2**32 - 1])
+def test_validate_accepts_the_first_and_the_last_epoch(epoch: int) -> None:
+    membership(4, epoch).validate()
 
 
 def test_validate_refuses_index_out_of_order() -> None:
