@@ -227,6 +227,19 @@ def test_youngest_is_left_out_when_the_fund_can_not_bear_the_remainder(donated_s
     assert (_payees(planned), _change(planned), planned.version.fund_part_sats) == ([0], [100_000], 0)
 
 
+def test_fund_may_bear_as_much_as_its_cap_and_as_it_has() -> None:
+    ledger = _ledger([500_000], [(400_000, 20_000), (80_000, 20_000)])
+    enter_donation(ledger, coin(50, 30_000, CoinKind.DONATION))
+    ledger.coins.put(outpoint(50), replace(coin(50, 30_000, CoinKind.DONATION), lineage=7))
+    planned = _planned(ledger, replace(ONE, lineage_fee_cap_sats=20_000))
+    assert (_payees(planned), _change(planned), planned.version.fund_part_sats) == ([0, 1], [], 20_000)
+
+
+def test_burn_of_all_that_the_coins_hold_is_paid_without_change() -> None:
+    planned = _planned(_ledger([500_000, 300_000], [(800_000, 20_000)]))
+    assert (_payees(planned), _change(planned), planned.version.fund_part_sats) == ([0], [], 0)
+
+
 @pytest.mark.parametrize(
     ("coins_sats", "burned_sats", "change"),
     [
