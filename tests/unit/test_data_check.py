@@ -9,7 +9,7 @@ import pytest
 from bridge.bitcoin.identifiers import BlockHash
 from federation.certificate import VoteKind
 from federation.journal import Journal, JournalReason, JournalRefused
-from federation.journal_entries import RocksEntries, open_journal
+from federation.journal_entries import RocksEntries, create_journal, open_journal
 from federation.rocks import Hold
 from pegnode.chain.block import Block
 from pegnode.folders import CHAIN_FOLDER, JOURNAL_FOLDER
@@ -226,8 +226,6 @@ def test_journal_that_is_an_older_copy_is_named(data: DataDirectory) -> None:
     for file in journal.iterdir():
         file.unlink()
     journal.rmdir()
-    from federation.journal_entries import create_journal
-
     create_journal(journal, data.identity).close()
     found = wrong(data)
     assert (found.reason, found.record) == (CheckReason.JOURNAL, "journal, the votes")
