@@ -10,7 +10,7 @@ from pegnode.consensus.actions import ConsensusReason
 from pegnode.consensus.blocks import MAX_WALK, BlockTree
 from pegnode.consensus.events import FinalTip, Verdict
 from pegnode.consensus.machine import MachineMisused, Simplex
-from pegnode.consensus.parameters import ConsensusParams, ConsensusParamsReason, ConsensusParamsRefused
+from pegnode.consensus.parameters import MAX_MS, ConsensusParams, ConsensusParamsReason, ConsensusParamsRefused
 from tests.sim.fake_chain import GENESIS, FakeBlock, fake_membership, fake_vote
 from tests.support.simplex import PARAMS, Probe, block, finalization, notarization, nullification, of, reasons, tip
 
@@ -324,8 +324,9 @@ def params_refusal(params: ConsensusParams) -> ConsensusParamsReason:
 
 
 @pytest.mark.parametrize("name", ["block_interval_ms", "view_timeout_ms", "heartbeat_ms", "resend_ms"])
-def test_params_refused_unless_positive(name: str) -> None:
-    assert params_refusal(replace(PARAMS, **{name: 0})) is ConsensusParamsReason.NOT_POSITIVE
+@pytest.mark.parametrize("value_ms", [0, MAX_MS + 1])
+def test_params_refused_out_of_range(name: str, value_ms: int) -> None:
+    assert params_refusal(replace(PARAMS, **{name: value_ms})) is ConsensusParamsReason.OUT_OF_RANGE
 
 
 def test_params_refused_with_a_cap_below_the_timeout() -> None:
