@@ -1,10 +1,6 @@
 """Following the final chain from peers, whatever they answer."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
 import trio
@@ -12,94 +8,15 @@ import trio
 from bridge.bitcoin.identifiers import BlockHash
 from bridge.l1.errors import L1RpcError
 from federation.certificate import VoteKind
-from pegnode.chain.block import MAX_BODY_BYTES, Block
-from pegnode.chain.header import HEADER_SIZE, Header
-from pegnode.net.messages import (
-    MAX_BLOCKS_PER_ANSWER,
-    MAX_PROOF_HEADERS,
-    FinalBlock,
-    FinalBlocksAnswer,
-    FinalBlocksRequest,
-    Message,
-    TipMessage,
-    encode_message,
-)
-from pegnode.net.session import LinkLimits
+from pegnode.chain.block import Block
+from pegnode.net.messages import FinalBlock, FinalBlocksAnswer, FinalBlocksRequest, TipMessage
 from pegnode.net.transport import DropReason, PeerId, PeerRole
-from pegnode.service import block_server
 from pegnode.service import catch_up as catch_up_module
-from pegnode.service.block_server import BlockServer
-from pegnode.service.core import SUSPICION_MS, NodeCore
-from pegnode.service.peers import Peers
-from pegnode.service.unfinal import UnfinalBlock
-from pegnode.storage.store import ChainStore
-from tests.support.members import Member, MemoryFederation, Stranger, memory_federation
+from pegnode.service.core import SUSPICION_MS
+from tests.support.library import LONG, certified, federation_block, library
+from tests.support.members import memory_federation
 
 ALL = (0, 1, 2, 3)
-LONG = 70
-"""Blocks of a chain that takes two answers."""
-
-
-class Library:
-    """A final chain of its own, served by a node that the test plays. node: who wants it."""
-
-    def __init__(self, federation: MemoryFederation, node: Member, server: Stranger, store: ChainStore) -> None:
-        self.federation = federation
-        self.node = node
-        self.server = server
-        self.store = store
-        self.asked = 1
-
-    def boast(self, height: int | None = None) -> None:
-        """Tell of a tip."""
-        tip = self.store.tip
-        self.server.say(self.node.transport.peer_id, TipMessage(height or tip.header.height, tip.hash))
-
-    async def requested(self) -> int:
-        """The next request's first height."""
-        await self.federation.until(lambda: self.server.told(FinalBlocksRequest))
-        request = self.server.told(FinalBlocksRequest)[0]
-        self.server.heard.clear()
-        self.asked = request.first_height
-        return request.first_height
-
-    def answer(
-        self,
-        *blocks: FinalBlock,
-        headers: tuple[bytes, ...] = (),
-        certificate: bytes = b"",
-        first_height: int | None = None,
-    ) -> None:
-        """Answer the latest request, or as if it had been for another height."""
-        first_height = self.asked if first_height is None else first_height
-        answer = FinalBlocksAnswer(first_height, blocks, headers, certificate)
-        self.server.say(self.node.transport.peer_id, answer)
-
-    def left(self) -> list[DropReason]:
-        """Why the node dropped the server."""
-        return [left.reason for left in self.server.left]
-
-
-@asynccontextmanager
-async def library(count: int, role: PeerRole = PeerRole.MEMBER) -> AsyncIterator[Library]:
-    """A node without blocks, and a server of `count` certified ones."""
-    async with memory_federation() as federation:
-        store = federation.disks[1].open_store(federation.rules)
-        for unfinal in federation.run_of_blocks(store, count):
-            federation.commit(store, [unfinal])
-        if role is PeerRole.MEMBER:
-            node = await federation.start_full_node()
-            server = await federation.join(federation.peer_id(1), PeerRole.MEMBER)
-        else:
-            await federation.start(0)
-            node = federation.members[0]
-            server = await federation.join(PeerId("a guest"))
-        await trio.sleep(0.5)
-        yield Library(federation, node, server, store)
-
-
-def certified(federation: MemoryFederation, unfinal: UnfinalBlock) -> FinalBlock:
-    return FinalBlock(unfinal.data, federation.finalization(unfinal))
 
 
 async def test_node_without_blocks_fetches_all_from_a_member(autojump_clock: trio.abc.Clock) -> None:
@@ -147,85 +64,6 @@ async def test_proven_blocks_of_which_one_was_forgotten_are_fetched_again(autoju
         books.answer(bare[0], bare[1], last)
         await federation.until(lambda: node.height == 4)
         assert books.left() == []
-
-
-def federation_block(books: Library, height: int) -> UnfinalBlock:
-    """A block of the library, without its state."""
-    data = books.store.block_at(height)
-    assert data is not None
-    return UnfinalBlock(Block.decode(data), data, cast(Any, None))
-
-
-def largest_core(store: object) -> NodeCore:
-    return cast(NodeCore, SimpleNamespace(store=store, on_final=lambda listener: None))
-
-
-class LargestStore:
-    """Every block has the largest body there can be; certificates are those of 255 members."""
-
-    def __init__(self, federation: MemoryFederation, gap: int) -> None:
-        self._header = federation.rules.genesis_header
-        self._gap = gap
-        self.tip = SimpleNamespace(header=self._header, hash=self._header.hash)
-
-    def block_at(self, height: int) -> bytes:
-        return bytes(HEADER_SIZE + MAX_BODY_BYTES)
-
-    def certificate_at(self, height: int) -> bytes | None:
-        return bytes(49 + 66 * 171) if height % self._gap == 0 else None
-
-    def certified_height_from(self, height: int) -> int:
-        return -(-height // self._gap) * self._gap
-
-    def header_at(self, height: int) -> Header:
-        return self._header
-
-
-@pytest.mark.parametrize("gap", [1, 2, MAX_PROOF_HEADERS, 10 * MAX_PROOF_HEADERS])
-async def test_every_answer_fits_one_frame(gap: int, autojump_clock: trio.abc.Clock) -> None:
-    async with memory_federation() as federation:
-        store = LargestStore(federation, gap)
-        transport = federation.network.transport(federation.peer_id(0))
-        sent: list[Message] = []
-        peers = Peers(transport, federation.rules.membership)
-
-        def note(peer: PeerId, message: Message) -> bool:
-            sent.append(message)
-            return True
-
-        peers.send = note  # type: ignore[method-assign]
-        BlockServer(largest_core(store), peers)._answer(PeerId("anybody"), 1)
-        assert len(encode_message(sent[0])) <= LinkLimits().max_payload_bytes
-        assert isinstance(sent[0], FinalBlocksAnswer)
-        assert len(sent[0].blocks) == 1
-        assert len(sent[0].headers) == (gap - 1 if gap <= MAX_PROOF_HEADERS else 0)
-
-
-async def test_answer_holds_no_more_blocks_than_its_limits(
-    autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with memory_federation() as federation:
-        store = federation.disks[1].open_store(federation.rules)
-        for unfinal in federation.run_of_blocks(store, LONG):
-            federation.commit(store, [unfinal])
-        await federation.start(1)
-        asker = await federation.join(PeerId("a guest"))
-        await trio.sleep(0.5)
-
-        async def answered(first_height: int) -> int:
-            asker.heard.clear()
-            asker.say(federation.peer_id(1), FinalBlocksRequest(first_height))
-            await federation.until(lambda: asker.told(FinalBlocksAnswer))
-            return len(asker.told(FinalBlocksAnswer)[0].blocks)
-
-        assert await answered(1) == MAX_BLOCKS_PER_ANSWER
-        assert await answered(LONG - 1) == 2
-        assert await answered(LONG + 1) == 0
-        assert await answered(0) == 0
-        assert await answered(2**63 - 1) == 0
-        size = len(store.block_at(1) or b"")
-        monkeypatch.setattr(block_server, "MAX_ANSWER_BYTES", 3 * size + size // 2)
-        assert await answered(1) == 3
 
 
 async def test_peer_with_a_false_certificate_is_dropped(autojump_clock: trio.abc.Clock) -> None:
@@ -393,48 +231,6 @@ async def test_what_follows_is_asked_for_while_an_answer_is_applied(autojump_clo
         books.answer(blocks[2])
         await federation.until(lambda: books.node.height == 3)
         assert books.left() == []
-
-
-async def test_peer_with_more_requests_than_may_wait_is_dropped(autojump_clock: trio.abc.Clock) -> None:
-    async with memory_federation(1) as federation:
-        guest = await federation.join(PeerId("a guest"))
-        await trio.sleep(0.5)
-        for _ in range(block_server.MAX_WAITING + 2):
-            guest.say(federation.peer_id(1), FinalBlocksRequest(1))
-        federation.network.set_delay(guest.transport.peer_id, federation.peer_id(1), (0.002, 0.002))
-        for _ in range(50):
-            guest.say(federation.peer_id(1), FinalBlocksRequest(1))
-        await trio.sleep(0.5)
-        assert [left.reason for left in guest.left] == [DropReason.FLOOD]
-
-
-async def test_guests_are_served_no_more_than_their_ration_and_members_at_once(
-    autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(block_server, "GUESTS_BYTES_PER_S", block_server.ANSWER_BYTES)
-    monkeypatch.setattr(block_server, "GUESTS_BURST_BYTES", 10 * block_server.ANSWER_BYTES)
-    async with memory_federation(1) as federation:
-        guests = [await federation.join(PeerId(f"guest {number}")) for number in range(4)]
-        member = await federation.join(federation.peer_id(2), PeerRole.MEMBER)
-        await trio.sleep(0.5)
-
-        async def keep_asking(guest: Stranger) -> None:
-            while True:
-                answered = len(guest.told(FinalBlocksAnswer))
-                guest.say(federation.peer_id(1), FinalBlocksRequest(1))
-                while len(guest.told(FinalBlocksAnswer)) == answered:
-                    await trio.sleep(0.01)
-
-        for guest in guests:
-            federation.nursery.start_soon(keep_asking, guest)
-        await trio.sleep(30)
-        counts = [len(guest.told(FinalBlocksAnswer)) for guest in guests]
-        assert 35 <= sum(counts) <= 45, "the burst, and one a second"
-        assert max(counts) - min(counts) <= 1, "in turn"
-        member.say(federation.peer_id(1), FinalBlocksRequest(1))
-        await trio.sleep(0.1)
-        assert member.told(FinalBlocksAnswer)
-        assert all(guest.left == [] for guest in guests)
 
 
 async def test_member_that_comes_back_asks_at_once(autojump_clock: trio.abc.Clock) -> None:
