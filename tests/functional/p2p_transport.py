@@ -1,6 +1,5 @@
-"""libp2p hosts in processes of their own: mesh, restarts, stalls, strangers, and peers that mean harm."""
+"""libp2p hosts in processes of their own: mesh, restarts, stalls, guests, and connected peers that mean harm."""
 
-import os
 import random
 import secrets
 import signal
@@ -8,29 +7,13 @@ from contextlib import suppress
 
 import pytest
 import trio
-from libp2p.crypto.secp256k1 import create_new_key_pair
-from libp2p.custom_types import TProtocol
 from libp2p.exceptions import BaseLibp2pError
-from libp2p.network.connection.raw_connection import RawConnection
-from libp2p.peer.id import ID
-from libp2p.security.insecure.transport import PLAINTEXT_PROTOCOL_ID, InsecureTransport
-from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_PROTOCOL
-from libp2p.stream_muxer.yamux.yamux import Yamux
-from libp2p.transport.exceptions import SecurityUpgradeFailure
-from libp2p.transport.upgrader import TransportUpgrader
 
 from pegnode.net.address import parse_peer_address
 from pegnode.net.framing import FrameKind, encode_frame
-from pegnode.net.libp2p_host import (
-    GUEST_WINDOW_BYTES,
-    MAX_PENDING_INBOUND,
-    MEMBER_WINDOW_BYTES,
-    HostSettings,
-    Libp2pHost,
-)
-from pegnode.net.libp2p_link import BACKLOG_SLACK_BYTES, LinkUpgrader, SocketConnection
-from pegnode.net.peers import MEMBER_PENALTY_S
-from pegnode.net.transport import PeerConnected, PeerRole, RemoteFault, Transport, TransportError
+from pegnode.net.libp2p_host import GUEST_WINDOW_BYTES, MEMBER_WINDOW_BYTES, HostSettings, Libp2pHost
+from pegnode.net.libp2p_link import BACKLOG_SLACK_BYTES
+from pegnode.net.transport import PeerConnected, PeerRole, Transport, TransportError
 from tests.functional.transport_fleet import CHAIN_ID, Node, client, fleet
 from tests.functional.transport_process import ANSWER, ECHO
 
@@ -117,16 +100,6 @@ async def test_dropped_member_is_told_why_and_reconnects() -> None:
         await low.expect("connected", peer=high.peer)
 
 
-async def test_stranger_is_refused_where_guests_are_not_admitted() -> None:
-    async with fleet() as ships:
-        member, stranger = Node(), Node()
-        await ships.start(member, [member])
-        await ships.start(stranger, [member], dial=[member])
-        await member.expect("refused", peer=stranger.peer, reason="unknown-peer", by_peer=False)
-        await stranger.expect("refused", peer=member.peer)
-        assert not [event for event in stranger.events + member.events if event["event"] == "connected"]
-
-
 async def test_guest_is_admitted_until_the_places_are_taken() -> None:
     async with fleet() as ships:
         member, guest, late = Node(), Node(), Node()
@@ -152,81 +125,6 @@ async def test_guest_need_not_listen() -> None:
         await ships.nursery.start(guest.run)
         assert guest.listen_addresses == ()
         assert await guest.events.receive() == PeerConnected(member.peer, PeerRole.MEMBER, "test/1", "127.0.0.1")
-
-
-async def test_wrong_chain_is_refused_by_reason() -> None:
-    async with fleet() as ships:
-        low, high = members = sorted((Node(), Node()), key=lambda node: node.peer)
-        await ships.start(high, members)
-        await ships.start(low, members, dial=[high], chain_id=bytes(32))
-        await high.expect("refused", peer=low.peer, reason="wrong-chain")
-        await low.expect("refused", peer=high.peer, reason="wrong-chain")
-
-
-@pytest.mark.parametrize(
-    ("payload", "role", "reason"),
-    [
-        (b"\x02\0", PeerRole.GUEST, "wrong-version"),
-        (None, PeerRole.MEMBER, "wrong-role"),
-    ],
-)
-async def test_unwelcome_hello_is_refused_by_reason(payload: bytes | None, role: PeerRole, reason: str) -> None:
-    async with fleet() as ships:
-        node = Node()
-        await ships.start(node, [node], max_guests=1)
-        async with client(node, secrets.token_bytes(32)) as peer:
-            await (peer.greet(role) if payload is None else peer.send(FrameKind.HELLO, payload))
-            assert await peer.goodbye() == reason
-        await node.expect("refused", reason=reason)
-
-
-async def test_plaintext_client_is_refused() -> None:
-    async with fleet() as ships:
-        node, friend = Node(), Node()
-        await ships.start(node, [node, friend])
-        pair = create_new_key_pair(friend.secret)
-        security = {TProtocol(PLAINTEXT_PROTOCOL_ID): InsecureTransport(pair)}
-        upgrader = TransportUpgrader(security, {TProtocol(YAMUX_PROTOCOL): Yamux})
-        socket = await trio.open_tcp_stream(node.endpoint.host, node.endpoint.port)
-        raw = RawConnection(SocketConnection(socket), initiator=True)
-        with pytest.raises(SecurityUpgradeFailure):
-            await upgrader.upgrade_security(raw, True, ID.from_base58(node.peer))
-        await socket.aclose()
-        await node.expect("refused", peer=None, reason="handshake-failed")
-
-
-async def test_garbage_on_a_socket_ends_nothing_but_itself() -> None:
-    multistream = b"\x13/multistream/1.0.0\n"
-    openings = [
-        b"",
-        b"GET / HTTP/1.1\r\n\r\n",
-        b"\xff" * 100,
-        multistream,
-        multistream + b"\xff\xff\xff\xff\x7f",
-        multistream + b"\x07/noise\n",
-        multistream + b"\x07/noise\n" + b"\0\x20" + bytes(32) + b"\xff\xff" + bytes(70_000),
-    ]
-    async with fleet() as ships:
-        low, high = await ships.mesh(2)
-        for opening in [*openings, *(os.urandom(5000) for _ in range(10))]:
-            socket = await trio.open_tcp_stream(high.endpoint.host, high.endpoint.port)
-            await socket.send_all(opening)
-            await socket.aclose()
-            await high.expect("refused", peer=None, reason="handshake-failed")
-        assert await low.send(high, text=ECHO.decode() + "still there") == [True]
-        await low.expect("frame", peer=high.peer, head=ANSWER.decode() + "still there")
-
-
-async def test_endless_talk_before_the_hello_is_cut_off() -> None:
-    async with fleet() as ships:
-        node = Node()
-        await ships.start(node, [node])
-        socket = await trio.open_tcp_stream(node.endpoint.host, node.endpoint.port)
-        await socket.send_all(b"\x13/multistream/1.0.0\n\xff\xff\xff\xff\x7f")
-        with trio.fail_after(10), suppress(trio.BrokenResourceError):
-            while True:
-                await socket.send_all(bytes(65536))
-        await node.expect("refused", peer=None, reason="handshake-failed")
 
 
 @pytest.mark.parametrize(
@@ -281,136 +179,6 @@ async def test_newer_connection_of_a_member_replaces_its_older_one() -> None:
                 assert await older.goodbye() == "replaced"
                 await node.expect("disconnected", peer=member.peer, reason="replaced")
                 await node.expect("connected", peer=member.peer)
-
-
-async def test_our_own_id_is_refused() -> None:
-    async with fleet() as ships:
-        node = Node()
-        await ships.start(node, [node])
-        with suppress(RemoteFault, ExceptionGroup):  # how far it gets before the host hangs up depends on timing
-            async with client(node, node.secret):
-                pass
-        await node.expect("refused", peer=node.peer, reason="duplicate")
-
-
-async def test_mute_sockets_do_not_keep_a_member_out() -> None:
-    async with fleet() as ships:
-        low, high = members = sorted((Node(), Node()), key=lambda node: node.peer)
-        await ships.start(high, members, handshake_limit_s=3600.0)
-        sockets = [
-            await trio.open_tcp_stream(high.endpoint.host, high.endpoint.port) for _ in range(2 * MAX_PENDING_INBOUND)
-        ]
-        for _ in range(MAX_PENDING_INBOUND):
-            await high.expect("refused", peer=None, reason="handshake-failed")
-        await ships.start(low, members, dial=[high])
-        await low.expect("connected", peer=high.peer)
-        for socket in sockets:
-            await socket.aclose()
-
-
-async def test_address_that_connects_too_fast_is_not_answered_and_keeps_no_other_out() -> None:
-    async with fleet() as ships, trio.open_nursery() as nursery:
-        node, member = Node(), Node()
-        await ships.start(node, [node, member])
-
-        async def knock() -> None:
-            while True:
-                (await connect_from("127.0.0.2", node)).close()
-
-        nursery.start_soon(knock)
-        await node.expect("refused", peer=None, reason="too-many-connections")
-        async with client(node, member.secret) as peer:
-            await peer.greet(PeerRole.MEMBER)
-            await node.expect("connected", peer=member.peer)
-        nursery.cancel_scope.cancel()
-
-
-async def test_half_open_sockets_of_one_address_end_no_handshake_of_another() -> None:
-    async with fleet() as ships:
-        node, member = Node(), Node()
-        await ships.start(node, [node, member], handshake_limit_s=3600.0)
-        async with client(node, member.secret) as peer:
-            sockets = [await connect_from("127.0.0.2", node) for _ in range(MAX_PENDING_INBOUND + 10)]
-            for _ in range(10):
-                await node.expect("refused", peer=None, reason="handshake-failed")
-            await peer.greet(PeerRole.MEMBER)
-            await node.expect("connected", peer=member.peer)
-        for socket in sockets:
-            socket.close()
-
-
-async def test_peer_that_committed_a_fault_is_kept_out_for_a_while() -> None:
-    async with fleet() as ships:
-        node, member, friend = Node(), Node(), Node()
-        await ships.start(node, [node, member, friend], max_guests=1)
-        for secret, role in ((member.secret, PeerRole.MEMBER), (secrets.token_bytes(32), PeerRole.GUEST)):
-            for _ in range(2):
-                async with client(node, secret) as peer:
-                    await peer.greet(role)
-                    await node.expect("connected")
-                    await peer.stream.write(bytes(4))
-                    assert await peer.goodbye() == "garbled-frame"
-                with suppress(RemoteFault, ExceptionGroup):
-                    async with client(node, secret):
-                        pass
-                await node.expect("refused", reason="backing-off")
-                if role is PeerRole.GUEST:
-                    break
-                await trio.sleep(MEMBER_PENALTY_S[0])
-        async with client(node, friend.secret) as peer:
-            await peer.greet(PeerRole.MEMBER)
-            await node.expect("connected", peer=friend.peer)
-
-
-HALF_HANDSHAKES = {
-    "nothing": b"",
-    "half of the first line": b"\x13/multi",
-    "multistream": b"\x13/multistream/1.0.0\n",
-    "noise chosen": b"\x13/multistream/1.0.0\n\x07/noise\n",
-    "half of noise's first message": b"\x13/multistream/1.0.0\n\x07/noise\n\x00\x20" + bytes(16),
-    "noise's first message": b"\x13/multistream/1.0.0\n\x07/noise\n\x00\x20" + bytes(range(1, 33)),
-}
-
-
-async def test_handshake_that_stops_at_any_step_is_ended_by_reason() -> None:
-    async with fleet() as ships:
-        node, member = Node(), Node()
-        await ships.start(node, [node, member], handshake_limit_s=1.0)
-        sockets = []
-        for sent in HALF_HANDSHAKES.values():
-            sockets.append(await trio.open_tcp_stream(node.endpoint.host, node.endpoint.port))
-            await sockets[-1].send_all(sent)
-        for _ in HALF_HANDSHAKES:
-            await node.expect("refused", peer=None, reason="handshake-failed")
-        # Noise is through: from here on the peer is known by name.
-        socket = await trio.open_tcp_stream(node.endpoint.host, node.endpoint.port)
-        link = await LinkUpgrader(member.secret).secure(SocketConnection(socket), node.peer)
-        await node.expect("refused", peer=member.peer, reason="handshake-failed")
-        assert link.peer == node.peer
-        for each in (*sockets, socket):
-            await each.aclose()
-        async with client(node, member.secret) as peer:
-            await peer.greet(PeerRole.MEMBER)
-            await node.expect("connected", peer=member.peer)
-
-
-async def connect_from(address: str, node: Node) -> trio.socket.SocketType:
-    """A connection to a node from another address of this machine."""
-    socket = trio.socket.socket()
-    await socket.bind((address, 0))
-    await socket.connect((node.endpoint.host, node.endpoint.port))
-    return socket
-
-
-async def test_silent_handshake_is_ended_when_its_time_is_up() -> None:
-    async with fleet() as ships:
-        node, member = Node(), Node()
-        await ships.start(node, [node, member], handshake_limit_s=1.0)
-        async with client(node, member.secret) as peer:
-            with trio.fail_after(10):
-                while await peer.stream.read(65536):
-                    pass
-        await node.expect("refused", peer=member.peer, reason="handshake-failed")
 
 
 async def test_port_in_use_is_an_error_at_start() -> None:
