@@ -27,7 +27,10 @@ L1_ERRORS = (L1Unavailable, L1RpcError)
 STATUSES = (200, 500, 404, 401, 503, 302, 204, 599)
 HASH_HEX = hash_to_hex(bytes(range(32)))
 TXID = Txid(bytes(range(32)))
+OUTPOINT = OutPoint(TXID, 1)
 BLOCK_HASH = BlockHash(bytes(range(32)))
+Questions = dict[str, tuple[Callable[[], Coroutine[Any, Any, Any]], tuple[bytes, ...]]]
+"""How each question is put, and answers that a node gives to it."""
 
 
 @cache
@@ -123,31 +126,28 @@ def _body(result: object) -> bytes:
     return msgspec.json.encode(_reply(result))
 
 
+def _batch(*results: object) -> bytes:
+    return msgspec.json.encode([_reply(result, index) for index, result in enumerate(results)])
+
+
 _REFUSALS = (
     msgspec.json.encode({"result": None, "error": {"code": -1, "message": "Something else"}, "id": 0}),
     msgspec.json.encode({"result": None, "error": {"code": -28, "message": "Loading block index..."}, "id": 0}),
 )
 
 
-def _questions(client: L1Client) -> dict[str, tuple[Callable[[], Coroutine[Any, Any, Any]], tuple[bytes, ...]]]:
+def _questions(client: L1Client) -> Questions:
     """Every question, and answers that a node gives to it."""
-    outpoint = OutPoint(TXID, 1)
-    header = {
-        "hash": HASH_HEX,
-        "height": 7,
-        "confirmations": 3,
-        "nTx": 2,
-        "merkleroot": HASH_HEX,
-        "time": 1_700_000_000,
-        "previousblockhash": HASH_HEX,
+    return {
+        **_about_the_node(client),
+        **_about_blocks(client),
+        **_about_coins(client),
+        **_about_transactions(client),
+        **_about_descriptors(client),
     }
-    output = {
-        "value": msgspec.Raw(b"0.50000000"),
-        "scriptPubKey": {"hex": "0014" + "00" * 20},
-        "confirmations": 3,
-        "coinbase": False,
-        "bestblock": HASH_HEX,
-    }
+
+
+def _about_the_node(client: L1Client) -> Questions:
     info = {
         "chain": "regtest",
         "blocks": 7,
@@ -163,7 +163,44 @@ def _questions(client: L1Client) -> dict[str, tuple[Callable[[], Coroutine[Any, 
         "relayfee": msgspec.Raw(b"0.00001000"),
         "incrementalfee": msgspec.Raw(b"1e-5"),
     }
-    accepted = {"allowed": True, "vsize": 110, "fees": {"base": msgspec.Raw(b"0.00000110")}}
+    return {
+        "chain_info": (client.chain_info, (_body(info),)),
+        "network_info": (client.network_info, (_body(network),)),
+    }
+
+
+def _about_blocks(client: L1Client) -> Questions:
+    header = {
+        "hash": HASH_HEX,
+        "height": 7,
+        "confirmations": 3,
+        "nTx": 2,
+        "merkleroot": HASH_HEX,
+        "time": 1_700_000_000,
+        "previousblockhash": HASH_HEX,
+    }
+    mined = next(block for block in scene().chain.l1.blocks if len(block.transactions) > 1)
+    block = mined.header + bytes([len(mined.transactions)]) + b"".join(item.serialize() for item in mined.transactions)
+
+    async def parsed_block() -> object:
+        return parse_block(await client.block(BLOCK_HASH))
+
+    return {
+        "block_hash": (lambda: client.block_hash(7), (_body(HASH_HEX),)),
+        "block_header": (lambda: client.block_header(BLOCK_HASH), (_body(header),)),
+        "block_headers": (lambda: client.block_headers([BLOCK_HASH] * 2), (_batch(header, header),)),
+        "block": (parsed_block, (_body(block.hex()),)),
+    }
+
+
+def _about_coins(client: L1Client) -> Questions:
+    output = {
+        "value": msgspec.Raw(b"0.50000000"),
+        "scriptPubKey": {"hex": "0014" + "00" * 20},
+        "confirmations": 3,
+        "coinbase": False,
+        "bestblock": HASH_HEX,
+    }
     unspent = {
         "txid": HASH_HEX,
         "vout": 1,
@@ -173,34 +210,18 @@ def _questions(client: L1Client) -> dict[str, tuple[Callable[[], Coroutine[Any, 
         "coinbase": True,
     }
     scan = {"height": 7, "bestblock": HASH_HEX, "unspents": [unspent]}
-    spending = [{"txid": HASH_HEX, "vout": 1, "spendingtxid": HASH_HEX}]
-    raw = scene().payments[0].serialize()
-    mined = next(block for block in scene().chain.l1.blocks if len(block.transactions) > 1)
-    block = mined.header + bytes([len(mined.transactions)]) + b"".join(item.serialize() for item in mined.transactions)
-    described = {
-        "descriptor": "raw(00)#x",
-        "checksum": "x",
-        "isrange": False,
-        "issolvable": False,
-        "hasprivatekeys": False,
-    }
-
-    async def parsed_block() -> object:
-        return parse_block(await client.block(BLOCK_HASH))
-
-    def batch(*results: object) -> bytes:
-        return msgspec.json.encode([_reply(result, index) for index, result in enumerate(results)])
-
     return {
-        "chain_info": (client.chain_info, (_body(info),)),
-        "network_info": (client.network_info, (_body(network),)),
-        "block_hash": (lambda: client.block_hash(7), (_body(HASH_HEX),)),
-        "block_header": (lambda: client.block_header(BLOCK_HASH), (_body(header),)),
-        "block_headers": (lambda: client.block_headers([BLOCK_HASH] * 2), (batch(header, header),)),
-        "block": (parsed_block, (_body(block.hex()),)),
-        "txouts": (lambda: client.txouts([outpoint, outpoint], True), (batch(output, None),)),
+        "txouts": (lambda: client.txouts([OUTPOINT, OUTPOINT], True), (_batch(output, None),)),
         "tx_out_proof": (lambda: client.tx_out_proof([TXID]), (_body("00ff"),)),
         "scan_txoutset": (lambda: client.scan_txoutset(["raw(00)"]), (_body(scan),)),
+    }
+
+
+def _about_transactions(client: L1Client) -> Questions:
+    raw = scene().payments[0].serialize()
+    accepted = {"allowed": True, "vsize": 110, "fees": {"base": msgspec.Raw(b"0.00000110")}}
+    spending = [{"txid": HASH_HEX, "vout": 1, "spendingtxid": HASH_HEX}]
+    return {
         "raw_transaction": (lambda: client.raw_transaction(TXID), (_body(raw.hex()),)),
         "transaction_block": (
             lambda: client.transaction_block(TXID),
@@ -216,7 +237,19 @@ def _questions(client: L1Client) -> dict[str, tuple[Callable[[], Coroutine[Any, 
             (_body({"feerate": msgspec.Raw(b"0.0001")}), _body({})),
         ),
         "mempool_contains": (lambda: client.mempool_contains(TXID), (_body({}),)),
-        "mempool_spenders": (lambda: client.mempool_spenders([outpoint]), (_body(spending),)),
+        "mempool_spenders": (lambda: client.mempool_spenders([OUTPOINT]), (_body(spending),)),
+    }
+
+
+def _about_descriptors(client: L1Client) -> Questions:
+    described = {
+        "descriptor": "raw(00)#x",
+        "checksum": "x",
+        "isrange": False,
+        "issolvable": False,
+        "hasprivatekeys": False,
+    }
+    return {
         "descriptor_info": (lambda: client.descriptor_info("raw(00)"), (_body(described),)),
         "derive_addresses": (lambda: client.derive_addresses("raw(00)#x"), (_body(["bcrt1q"]),)),
     }
