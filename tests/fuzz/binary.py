@@ -51,29 +51,13 @@ MAX_FRAME = 4_000
 @cache
 def binary_decoders() -> tuple[Decoder, ...]:
     """All of them, with samples from the scene."""
-    return (*_bitcoin(), *_ledger(), *_votes(), *_chain(), *_stored(), *_wire())
+    return (*_bitcoin(), *_burns(), *_evidence(), *_ledger(), *_votes(), *_chain(), *_stored(), *_wire())
 
 
 def _bitcoin() -> tuple[Decoder, ...]:
     payments = scene().payments
     raw = tuple(payment.serialize() for payment in payments)
     stripped = tuple(payment.serialize_stripped() for payment in payments)
-    burn = payments[0].outputs[1].script
-    l1_genesis = scene().chain.rules.l1_genesis_hash
-    evidence = scene().evidence
-
-    def read_burn(data: bytes) -> Any:
-        return parse_burn(TxOut(1, Script(data)), l1_genesis)
-
-    def pushes(data: bytes) -> list[bytes]:
-        items = parse_pushes(data)
-        if items is None:
-            raise MalformedError("not shortest pushes alone")
-        return items
-
-    def walked(data: bytes) -> object:
-        return decode_whole(data, MerkleProof.read).walk()
-
     return (
         Decoder("bridge.bitcoin.transaction:Transaction.parse", Transaction.parse, (Rejected,), raw, _serialized),
         Decoder(
@@ -85,6 +69,23 @@ def _bitcoin() -> tuple[Decoder, ...]:
         ),
         Decoder("pegnode.chain.transactions:parse_transaction", parse_transaction, (Rejected,), raw, _serialized),
         Decoder("bridge.bitcoin.block:parse_block", parse_block, MALFORMED, tuple(map(_l1_block, _mined()))),
+    )
+
+
+def _burns() -> tuple[Decoder, ...]:
+    burn = scene().payments[0].outputs[1].script
+    l1_genesis = scene().chain.rules.l1_genesis_hash
+
+    def read_burn(data: bytes) -> Any:
+        return parse_burn(TxOut(1, Script(data)), l1_genesis)
+
+    def pushes(data: bytes) -> list[bytes]:
+        items = parse_pushes(data)
+        if items is None:
+            raise MalformedError("not shortest pushes alone")
+        return items
+
+    return (
         Decoder(
             "bridge.bitcoin.script:parse_pushes",
             pushes,
@@ -99,11 +100,22 @@ def _bitcoin() -> tuple[Decoder, ...]:
             (burn,),
             lambda found: encode_burn(l1_genesis, found),
         ),
+    )
+
+
+def _evidence() -> tuple[Decoder, ...]:
+    """And the outpoints that it is about."""
+    evidence = scene().evidence
+
+    def walked(data: bytes) -> object:
+        return decode_whole(data, MerkleProof.read).walk()
+
+    return (
         Decoder(
             "bridge.bitcoin.identifiers:OutPoint.decode",
             OutPoint.decode,
             MALFORMED,
-            (payments[0].outpoint(1).encode(),),
+            (scene().payments[0].outpoint(1).encode(),),
             OutPoint.encode,
         ),
         Decoder(
