@@ -119,7 +119,8 @@ class Load:
 
         self._federation.on_l1(mine)
         self._blocks += 1
-        if self._blocks % BLOCKS_BETWEEN_DEPOSITS == 0 and len(self._purses) < MAX_PURSES:
+        in_use = sum(not purse.is_spent for purse in self._purses)
+        if self._blocks % BLOCKS_BETWEEN_DEPOSITS == 0 and in_use < MAX_PURSES:
             self._deposit(self._random.choice(self._names))
 
     def _deposit(self, name: str) -> None:

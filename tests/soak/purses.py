@@ -25,6 +25,8 @@ MAX_L1_FEE_SATS: Final = 8_000
 FEE_SATS: Final = 500
 BURN_SHARE: Final = 0.08
 """Of the payments, those that also burn."""
+LEAST_SATS: Final = 100_000
+"""A purse with less is not paid from any more."""
 OFFER_AGAIN_S: Final = 4.0
 L1_SCRIPT: Final = Script(b"\x00\x14" + bytes(19) + b"\x01")
 
@@ -56,10 +58,17 @@ class Purse:
         """Whether its deposit was claimed."""
         return self._coin is not None
 
+    @property
+    def is_spent(self) -> bool:
+        """Whether so little is left that nothing more is paid from it."""
+        return self._coin is not None and self._waiting is None and self._coin[1].value_sats < LEAST_SATS
+
     def take_turn(self, client: RpcClient, record: Record) -> None:
         """Go one step on through one member. Raises RpcClientError when that member does not answer."""
         if self._coin is None:
             self._look_for_claim(client, record)
+        elif self.is_spent:
+            return
         elif self._waiting is None:
             self._waiting = self._next_payment(self._coin)
             self._offer(client, self._waiting)
