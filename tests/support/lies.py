@@ -102,7 +102,10 @@ def lying_blocks(stage: Stage) -> list[FinalBlock]:
 
 
 class Liar:
-    """Boasts, and answers each request with a lie, another one in each connection; at last a byte a second."""
+    """Boasts to guests, and answers each request with a lie, another one in each connection; at last a byte a second.
+
+    Members call as well, and hear nothing: what they were told would not reach whom it is meant for.
+    """
 
     def __init__(self, stage: Stage) -> None:
         self._chain_id = stage.chain_id
@@ -113,6 +116,9 @@ class Liar:
         """Speak in one connection."""
         await peer.greeted.wait()
         await peer.hello(self._chain_id, PeerRole.MEMBER)
+        if peer.role is not PeerRole.GUEST:
+            await peer.ended.wait()
+            return
         await peer.say(TipMessage(2**40, bytes(32)))
         lie = next(self._lies, None)
         while not peer.ended.is_set():

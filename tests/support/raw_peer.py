@@ -11,7 +11,7 @@ import trio
 from bridge.errors import MalformedError
 from pegnode.net.address import parse_endpoint
 from pegnode.net.framing import FrameDecoder, FrameKind, encode_frame
-from pegnode.net.handshake import PROTOCOL_VERSION, Hello, decode_goodbye, encode_hello
+from pegnode.net.handshake import PROTOCOL_VERSION, Hello, decode_goodbye, decode_hello, encode_hello
 from pegnode.net.libp2p_host import MEMBER_WINDOW_BYTES
 from pegnode.net.libp2p_link import LinkUpgrader, MuxedStream, SocketConnection
 from pegnode.net.messages import AnyMessage, Message, decode_message, encode_message
@@ -28,7 +28,10 @@ M = TypeVar("M", bound=Message)
 
 
 class RawPeer:
-    """One authenticated stream. `run` answers pings and keeps what is heard; nothing is sent of its own accord."""
+    """One authenticated stream. `run` answers pings and keeps what is heard; nothing is sent of its own accord.
+
+    role: what the other side says it is, once it has greeted.
+    """
 
     def __init__(self, stream: MuxedStream) -> None:
         self.stream = stream
@@ -36,6 +39,7 @@ class RawPeer:
         self.goodbye: DropReason | None = None
         self.ended = trio.Event()
         self.greeted = trio.Event()
+        self.role: PeerRole | None = None
         self._decoder = FrameDecoder(LinkLimits().max_payload_bytes)
         self._writing = trio.Lock()
 
@@ -50,6 +54,7 @@ class RawPeer:
     async def _take(self, kind: FrameKind, payload: bytes) -> None:
         match kind:
             case FrameKind.HELLO:
+                self.role = decode_hello(payload).role
                 self.greeted.set()
             case FrameKind.PING:
                 await self.frame(FrameKind.PONG, payload)
