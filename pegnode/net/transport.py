@@ -64,7 +64,7 @@ class DropReason(Reason):
     MISPLACED_MESSAGE = "misplaced-message"
     """A message that such a peer may not send, or an answer that nobody asked for."""
     FALSE_SIGNATURE = "false-signature"
-    """A vote or certificate that its signers never signed."""
+    """A vote, a certificate, or what pays out, that its signers never signed."""
     FALSE_BLOCKS = "false-blocks"
     """What it calls final blocks is not what a quorum made final, or is not what it was asked for."""
     FALSE_TRANSACTION = "false-transaction"

@@ -183,7 +183,7 @@ class Payouts:
             is_new = session.add_share(share, sender)
         except FaultySigner as fault:
             log.warning("faulty share", member=fault.member, reason=fault.reason, detail=fault.detail)
-            self._peers.drop(peer, DropReason.PROTOCOL_VIOLATION)
+            self._peers.drop(peer, DropReason.FALSE_SIGNATURE, str(fault))
             return
         if is_new:
             self._shares.setdefault(share.txid, {})[sender] = share
@@ -209,7 +209,7 @@ class Payouts:
             session.check_signed(signed)
         except (CosignRefused, Rejected) as error:
             log.warning("faulty payout", peer=peer, txid=hash_to_hex(txid), detail=str(error))
-            self._peers.drop(peer, DropReason.PROTOCOL_VIOLATION)
+            self._peers.drop(peer, DropReason.FALSE_SIGNATURE, str(error))
             return
         self._core.store.keep_signed_payout(txid, message.transaction)
         self._poked.set()

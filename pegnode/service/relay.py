@@ -72,7 +72,6 @@ FALSE_EVERYWHERE: Final = frozenset(
         EvidenceReason.PROOF_TRUNCATED,
         EvidenceReason.PROOF_LEFTOVER,
         EvidenceReason.NEEDLESS_BRANCH,
-        EvidenceReason.PROOF_COUNT_MISMATCH,
         EvidenceReason.DUPLICATED_HASHES,
         EvidenceReason.PADDING_BITS,
         EvidenceReason.WRONG_MERKLE_ROOT,

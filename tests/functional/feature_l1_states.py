@@ -170,8 +170,9 @@ def test_password_file_that_is_gone_is_missing_only_while_the_node_runs(setting:
 
 def test_answers_that_stand_still_are_behind(setting: Setting) -> None:
     federation = setting.federation
-    with setting.proxy.failing(faults.frozen()):
-        setting.await_state(L1State.OK)  # all its questions were answered once
+    frozen = faults.Frozen()
+    with setting.proxy.failing(frozen):
+        eventually(lambda: frozen.has_answered("getblockchaininfo"), "dave asked for the tip")
         federation.mine(3)
         assert "behind" in setting.await_state(L1State.BEHIND).l1.detail
         setting.pay("alice")

@@ -225,16 +225,21 @@ def rpc_error(code: int, message: str) -> Fault:
     return answer
 
 
-def frozen() -> Fault:
+class Frozen:
     """What was answered once is answered for ever."""
-    answers: dict[bytes, Answer] = {}
 
-    def answer(exchange: Exchange) -> Answer | None:
-        if exchange.body not in answers:
-            answers[exchange.body] = exchange.forward()
-        return answers[exchange.body]
+    def __init__(self) -> None:
+        self._answers: dict[bytes, Answer] = {}
 
-    return answer
+    def has_answered(self, method: str) -> bool:
+        """Whether a call of this method has an answer that stands."""
+        return any(json.loads(body)["method"] == method for body in list(self._answers) if not body.startswith(b"["))
+
+    def __call__(self, exchange: Exchange) -> Answer | None:
+        """Answer a request."""
+        if exchange.body not in self._answers:
+            self._answers[exchange.body] = exchange.forward()
+        return self._answers[exchange.body]
 
 
 def lying(tell: Callable[[str, list[Any], Any], Any]) -> Fault:

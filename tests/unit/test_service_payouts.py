@@ -118,7 +118,7 @@ async def test_early_share_that_is_false_drops_its_sender_when_it_can_be_judged(
         assert lone.faulty.left == []
         lone.finalize()
         await trio.sleep(0.1)
-        assert [left.reason for left in lone.faulty.left] == [DropReason.PROTOCOL_VIOLATION]
+        assert [left.reason for left in lone.faulty.left] == [DropReason.FALSE_SIGNATURE]
         assert lone.signatures == 1
 
 
@@ -150,7 +150,7 @@ async def test_false_share_drops_its_sender_and_spoils_nothing(fault: str, autoj
             "of another member": lone.share(2),
         }[fault]
         await lone.say(SharesMessage((false.encode(),)))
-        assert [left.reason for left in lone.faulty.left] == [DropReason.PROTOCOL_VIOLATION]
+        assert [left.reason for left in lone.faulty.left] == [DropReason.FALSE_SIGNATURE]
         assert lone.signatures == 1
         await trio.sleep(0.5)
         await lone.say(SharesMessage((share.encode(),)))
@@ -181,8 +181,8 @@ async def test_false_payout_drops_its_sender(autojump_clock: trio.abc.Clock) -> 
         signed = lone.signed()
         witness = signed.inputs[0].witness
         cases = [
-            (signed.with_witnesses([()] * len(signed.inputs)).serialize(), DropReason.PROTOCOL_VIOLATION),
-            (signed.with_witnesses([(bytes(64), *witness[1:])]).serialize(), DropReason.PROTOCOL_VIOLATION),
+            (signed.with_witnesses([()] * len(signed.inputs)).serialize(), DropReason.FALSE_SIGNATURE),
+            (signed.with_witnesses([(bytes(64), *witness[1:])]).serialize(), DropReason.FALSE_SIGNATURE),
             (b"no transaction", DropReason.GARBLED_MESSAGE),
         ]
         for data, reason in cases:

@@ -1,5 +1,6 @@
 """What users hand in, on its way to every member: kept, passed on, refused, or held against its sender."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from unittest.mock import Mock
 
@@ -11,6 +12,7 @@ from bridge.bitcoin.transaction import Transaction, TxOut
 from bridge.custody import CoinKind
 from bridge.errors import Rejected
 from bridge.evidence import Evidence, EvidenceReason, Opening
+from bridge.l1.answers import L1Header
 from pegnode.mempool.pool import PoolReason
 from pegnode.net.messages import (
     MAX_ITEMS,
@@ -222,6 +224,25 @@ async def test_evidence_that_is_false_everywhere_drops_its_sender(autojump_clock
         guest.say_all(EvidenceMessage((b"no evidence",)))
         await trio.sleep(0.1)
         assert [left.reason for left in guest.left] == [DropReason.GARBLED_MESSAGE]
+
+
+async def test_wrong_answer_of_the_own_node_does_not_drop_who_passes_on_true_evidence(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    lies: list[tuple[EvidenceReason, Callable[[L1Header], L1Header]]] = [
+        (EvidenceReason.PROOF_COUNT_MISMATCH, lambda header: replace(header, n_tx=99)),
+        (EvidenceReason.WRONG_HEIGHT, lambda header: replace(header, height=header.height + 1)),
+    ]
+    async with memory_federation(0) as federation:
+        evidence, member = deposit_evidence(federation), federation.members[0]
+        guest = await guest_of(federation)
+        for reason, federation.nodes[0].lie in lies:
+            with pytest.raises(Rejected) as caught:
+                await member.relay.submit_evidence(evidence)
+            assert caught.value.reason is reason
+            guest.say_all(EvidenceMessage((evidence.encode(),)))
+            await trio.sleep(0.1)
+            assert (guest.left, len(member.core.evidence)) == ([], 0)
 
 
 async def test_evidence_of_an_unknown_block_does_not_drop_its_sender(autojump_clock: trio.abc.Clock) -> None:
