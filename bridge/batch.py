@@ -33,7 +33,8 @@ from bridge.bitcoin.transaction import WITNESS_SCALE_FACTOR, Transaction, TxIn, 
 from bridge.codec import Encoded, Reader, Writer
 from bridge.custody import CoinKind, Custody, CustodyPolicy, quorum_input_weight, reserve_script
 from bridge.errors import MalformedError, Reason, Rejected
-from bridge.ledger import LedgerView, PlannedBatch, free_fund_sats, open_lineage
+from bridge.ledger import LedgerView
+from bridge.lineages import PlannedBatch, free_fund_sats, open_lineage
 from bridge.params import PegParams
 from bridge.state import (
     MAX_BATCH_TRANSACTION_BYTES,

@@ -14,7 +14,8 @@ from bridge.bitcoin.transaction import Transaction, TxIn, TxOut
 from bridge.custody import CoinKind, Custody, reserve_script
 from bridge.errors import Rejected
 from bridge.evidence import Evidence, EvidenceReason, L1BlockFact, Opening, check_inclusion
-from bridge.ledger import Ledger, LedgerView, enter_coin, enter_donation, settle
+from bridge.ledger import Ledger, LedgerView, enter_coin, enter_donation
+from bridge.lineages import settle
 from bridge.params import PegParams
 from bridge.state import Coin
 

@@ -28,26 +28,21 @@ Commitment
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 from bridge.bitcoin.hashes import tagged_list
 from bridge.bitcoin.identifiers import OutPoint, Script, Txid
-from bridge.bitcoin.transaction import Transaction
-from bridge.custody import CoinKind
 from bridge.errors import Rejected
 from bridge.params import PegParams
 from bridge.state import (
     Anchor,
-    BatchKind,
-    BatchVersion,
     Coin,
     LedgerReason,
     Lineage,
     Totals,
     WindowEntry,
     Withdrawal,
-    WithdrawalStatus,
     chain_hash,
 )
 from bridge.tables import MemoryTable, OverlayTable, Table
@@ -131,21 +126,6 @@ class Ledger:
         self.versions.absorb(trial.versions)
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedBatch:
-    """A batch worked out in full: what recording it will lock and promise.
-
-    replaces: the version it supersedes, or None for the first of a lineage.  inputs: the coins of its transaction, in
-    order.  payees: the burns that its first outputs pay, in order; the outputs after them are change.
-    """
-
-    kind: BatchKind
-    replaces: Txid | None
-    inputs: tuple[OutPoint, ...]
-    payees: tuple[OutPoint, ...]
-    version: BatchVersion
-
-
 def enter_coin(ledger: Ledger, coin: Coin, claim_fee_sats: int) -> None:
     """A deposit: its value, less the claim fee, becomes supply, and the fee goes to the fund.
 
@@ -154,7 +134,7 @@ def enter_coin(ledger: Ledger, coin: Coin, claim_fee_sats: int) -> None:
     if not 0 <= claim_fee_sats <= coin.value_sats:
         raise Rejected(LedgerReason.CLAIM_FEE, f"a claim fee of {claim_fee_sats} on {coin.value_sats}")
     with ledger.atomic() as trial:
-        _enter(trial, coin)
+        enter(trial, coin)
         trial.totals = trial.totals.plus(
             reserves_sats=coin.value_sats, supply_sats=coin.value_sats - claim_fee_sats, fund_sats=claim_fee_sats
         )
@@ -166,7 +146,7 @@ def enter_donation(ledger: Ledger, coin: Coin) -> None:
     Raises Rejected(LedgerReason.ALREADY_ENTERED or COIN_NOT_FREE).
     """
     with ledger.atomic() as trial:
-        _enter(trial, coin)
+        enter(trial, coin)
         repaid_sats = min(coin.value_sats, trial.totals.deficit_sats)
         trial.totals = trial.totals.plus(
             reserves_sats=coin.value_sats, deficit_sats=-repaid_sats, fund_sats=coin.value_sats - repaid_sats
@@ -210,64 +190,6 @@ def record_burn(
     return withdrawal
 
 
-def record_batch(ledger: Ledger, planned: PlannedBatch) -> Lineage:
-    """The first version of a batch opens a lineage: inputs locked, payees batched, the fund's part reserved.
-
-    Raises Rejected(LedgerReason.LINEAGE_OPEN, COIN_NOT_FREE, NOT_PENDING or FREE_FUND).
-    """
-    version = planned.version
-    if open_lineage(ledger, planned.kind) is not None:
-        raise Rejected(LedgerReason.LINEAGE_OPEN, planned.kind.name)
-    if version.fund_part_sats > free_fund_sats(ledger):
-        raise Rejected(LedgerReason.FREE_FUND, f"{version.fund_part_sats} wanted")
-    number = ledger.totals.next_lineage
-    lineage = Lineage(number, planned.kind, planned.inputs, planned.payees, (version,), version.fund_part_sats)
-    with ledger.atomic() as trial:
-        for outpoint in planned.inputs:
-            coin = trial.coins.get(outpoint)
-            if coin is None or coin.lineage is not None:
-                raise Rejected(LedgerReason.COIN_NOT_FREE, str(outpoint))
-            trial.coins.put(outpoint, replace(coin, lineage=number))
-        for burn in planned.payees:
-            withdrawal = trial.open_withdrawals.get(burn)
-            if withdrawal is None or withdrawal.status is not WithdrawalStatus.PENDING:
-                raise Rejected(LedgerReason.NOT_PENDING, str(burn))
-            batched = replace(withdrawal, status=WithdrawalStatus.BATCHED, lineage=number)
-            trial.open_withdrawals.put(burn, batched)
-        trial.open_lineages.put(number, lineage)
-        trial.versions.put(version.txid, number)
-        trial.totals = replace(trial.totals, next_lineage=number + 1)
-    return lineage
-
-
-def settle(ledger: Ledger, txid: Txid, l1_height: int) -> Lineage:
-    """A recorded version was confirmed in the L1 block at `l1_height`; returns its lineage, closed.
-
-    Its inputs leave the reserve and its change enters it; other locked coins are free again; its payees are paid.
-    Raises Rejected(LedgerReason.UNKNOWN_VERSION or ALREADY_SETTLED).
-    """
-    number = ledger.versions.get(txid)
-    if number is None:
-        raise Rejected(LedgerReason.UNKNOWN_VERSION)
-    lineage = ledger.open_lineages.get(number)
-    if lineage is None:
-        raise Rejected(LedgerReason.ALREADY_SETTLED, f"lineage {number}")
-    version = next(version for version in lineage.versions if version.txid == txid)
-    transaction = Transaction.parse(version.transaction)
-    closed = replace(lineage, settled_by=txid, settled_l1_height=l1_height)
-    with ledger.atomic() as trial:
-        spent_sats = _release_inputs(trial, lineage, transaction)
-        paid_sats = _settle_payees(trial, lineage, txid)
-        change_sats = _enter_change(trial, lineage, version, transaction, l1_height)
-        trial.open_lineages.delete(number)
-        trial.closed_lineages.put(number, closed)
-        _close(trial, "pegnode/closed-lineage", closed.encode())
-        trial.totals = trial.totals.plus(
-            reserves_sats=change_sats - spent_sats, unsettled_sats=-paid_sats, fund_sats=-version.fund_part_sats
-        )
-    return closed
-
-
 def advance_anchor(ledger: Ledger, anchor: Anchor, params: PegParams) -> None:
     """A block refers to `anchor`: burns too old for the withdrawal window leave it.
 
@@ -292,17 +214,6 @@ def check_anchor(old: Anchor, new: Anchor, params: PegParams) -> None:
         raise Rejected(LedgerReason.ANCHOR_STEP, f"from {old.height} to {new.height}")
 
 
-def open_lineage(view: LedgerView, kind: BatchKind) -> Lineage | None:
-    """The open lineage of this kind: there is at most one."""
-    return next((lineage for _, lineage in view.open_lineages.items() if lineage.kind is kind), None)
-
-
-def free_fund_sats(view: LedgerView) -> int:
-    """The fund, less what open lineages may still take from it."""
-    reserved_sats = sum(lineage.reserved_fund_sats for _, lineage in view.open_lineages.items())
-    return view.totals.fund_sats - reserved_sats
-
-
 def ledger_root(view: LedgerView) -> bytes:
     """The commitment to all of the ledger, 32 bytes; its layout is described above."""
     coins = [coin.encode() for _, coin in view.coins.items()]
@@ -319,12 +230,11 @@ def ledger_root(view: LedgerView) -> bytes:
     )
 
 
-def _require_amount(value_sats: int) -> None:
-    if value_sats < 0:
-        raise Rejected(LedgerReason.NEGATIVE_AMOUNT, str(value_sats))
+def enter(trial: Ledger, coin: Coin) -> None:
+    """A part of transitions: the coin is the reserve's.
 
-
-def _enter(trial: Ledger, coin: Coin) -> None:
+    Raises Rejected(LedgerReason.ALREADY_ENTERED or COIN_NOT_FREE).
+    """
     if coin.lineage is not None:
         raise Rejected(LedgerReason.COIN_NOT_FREE, str(coin.outpoint))
     if coin.outpoint in trial.entered:
@@ -337,55 +247,28 @@ def _enter(trial: Ledger, coin: Coin) -> None:
     trial.totals = replace(trial.totals, entered_chain=chain)
 
 
-def _close(trial: Ledger, tag: str, item: bytes) -> None:
-    trial.totals = replace(trial.totals, closed_chain=chain_hash(tag, trial.totals.closed_chain, item))
+def close_withdrawal(trial: Ledger, ended: Withdrawal) -> None:
+    """A part of transitions: an open withdrawal is closed as what it ended as, for ever."""
+    trial.open_withdrawals.delete(ended.burn)
+    trial.closed_withdrawals.put(ended.burn, ended)
+    chain = chain_hash("pegnode/closed-withdrawal", trial.totals.closed_chain, ended.encode())
+    trial.totals = replace(trial.totals, closed_chain=chain)
+
+
+def close_lineage(trial: Ledger, ended: Lineage) -> None:
+    """A part of transitions: an open lineage is closed as what it ended as, for ever."""
+    trial.open_lineages.delete(ended.number)
+    trial.closed_lineages.put(ended.number, ended)
+    chain = chain_hash("pegnode/closed-lineage", trial.totals.closed_chain, ended.encode())
+    trial.totals = replace(trial.totals, closed_chain=chain)
+
+
+def _require_amount(value_sats: int) -> None:
+    if value_sats < 0:
+        raise Rejected(LedgerReason.NEGATIVE_AMOUNT, str(value_sats))
 
 
 def _window_with(window: tuple[WindowEntry, ...], height: int, burned_sats: int) -> tuple[WindowEntry, ...]:
     if window and window[-1].anchor_height == height:
         return (*window[:-1], WindowEntry(height, window[-1].burned_sats + burned_sats))
     return (*window, WindowEntry(height, burned_sats))
-
-
-def _release_inputs(trial: Ledger, lineage: Lineage, transaction: Transaction) -> int:
-    """Remove the coins that the transaction spent, free the others that the lineage locked; the spent value in sats."""
-    spent = {tx_input.outpoint for tx_input in transaction.inputs}
-    spent_sats = 0
-    for outpoint in lineage.inputs:
-        coin = trial.coins.get(outpoint)
-        if coin is None:
-            raise Rejected(LedgerReason.INCONSISTENT, f"no coin {outpoint}, locked by lineage {lineage.number}")
-        if outpoint in spent:
-            trial.coins.delete(outpoint)
-            spent_sats += coin.value_sats
-        else:
-            trial.coins.put(outpoint, replace(coin, lineage=None))
-    return spent_sats
-
-
-def _settle_payees(trial: Ledger, lineage: Lineage, txid: Txid) -> int:
-    """Close the lineage's withdrawals, each with the output that paid it; their burned value in sats."""
-    paid_sats = 0
-    for index, burn in enumerate(lineage.payees):
-        withdrawal = trial.open_withdrawals.get(burn)
-        if withdrawal is None:
-            raise Rejected(LedgerReason.INCONSISTENT, f"no withdrawal {burn}, promised by lineage {lineage.number}")
-        settled = replace(withdrawal, status=WithdrawalStatus.SETTLED, payout=OutPoint(txid, index))
-        trial.open_withdrawals.delete(burn)
-        trial.closed_withdrawals.put(burn, settled)
-        _close(trial, "pegnode/closed-withdrawal", settled.encode())
-        paid_sats += withdrawal.value_sats
-    return paid_sats
-
-
-def _enter_change(
-    trial: Ledger, lineage: Lineage, version: BatchVersion, transaction: Transaction, l1_height: int
-) -> int:
-    """Enter the outputs after the payees' as free change coins; their value in sats."""
-    change_sats = 0
-    for index in range(len(lineage.payees), len(transaction.outputs)):
-        value_sats = transaction.outputs[index].value_sats
-        outpoint = OutPoint(version.txid, index)
-        _enter(trial, Coin(outpoint, value_sats, CoinKind.CHANGE, version.epoch, b"", l1_height))
-        change_sats += value_sats
-    return change_sats

@@ -19,7 +19,8 @@ from bridge.codec import Writer
 from bridge.custody import CoinKind, ReserveScript, quorum_input_weight, reserve_script
 from bridge.deposits import CLAIM_FLAG
 from bridge.evidence import Evidence, L1BlockFact, Opening
-from bridge.ledger import Ledger, PlannedBatch, advance_anchor, ledger_root, record_burn
+from bridge.ledger import Ledger, advance_anchor, ledger_root, record_burn
+from bridge.lineages import PlannedBatch
 from bridge.state import Anchor, BatchKind
 from bridge.withdrawals import Burn, encode_burn
 from federation.certificate import NO_BLOCK, Vote, VoteKind, vote_digest

@@ -13,7 +13,8 @@ from bridge.codec import Writer
 from bridge.deposits import apply_evidence
 from bridge.errors import Rejected
 from bridge.evidence import Evidence, L1BlockFact
-from bridge.ledger import add_fee, record_batch, record_burn
+from bridge.ledger import add_fee, record_burn
+from bridge.lineages import record_batch
 from bridge.state import chain_hash
 from pegnode.chain.parameters import ChainParams, ChainRules
 from pegnode.chain.state import AppliedTransaction, ChainState, TransactionKind, Utxo

@@ -9,7 +9,8 @@ from bridge.bitcoin.addresses import encode_address, l1_network
 from bridge.bitcoin.identifiers import Txid
 from bridge.bitcoin.transaction import Transaction, TxOut
 from bridge.custody import CoinKind, reserve_script
-from bridge.ledger import Ledger, advance_anchor, enter_coin, record_batch, record_burn
+from bridge.ledger import Ledger, advance_anchor, enter_coin, record_burn
+from bridge.lineages import record_batch
 from bridge.state import BatchKind, BatchVersion, Coin
 from federation.approval import (
     RefusalReason,

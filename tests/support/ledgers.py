@@ -8,7 +8,8 @@ from bridge.bitcoin.identifiers import Script
 from bridge.bitcoin.transaction import Transaction, TxIn, TxOut
 from bridge.custody import CoinKind, quorum_witness, reserve_script
 from bridge.errors import Reason, Rejected
-from bridge.ledger import Ledger, LedgerView, PlannedBatch, enter_coin, ledger_root, record_batch, record_burn
+from bridge.ledger import Ledger, LedgerView, enter_coin, ledger_root, record_burn
+from bridge.lineages import PlannedBatch, record_batch
 from bridge.state import BatchKind, BatchVersion, Coin, Lineage, Withdrawal
 from tests.support.peg import ALICE, BOB, CUSTODY, POLICY, coin, new_ledger, outpoint
 

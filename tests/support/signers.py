@@ -9,7 +9,8 @@ from bridge.bitcoin.hashes import sha256
 from bridge.bitcoin.identifiers import Script
 from bridge.bitcoin.transaction import TxOut
 from bridge.custody import CoinKind, Custody, CustodyPolicy, reserve_script
-from bridge.ledger import Ledger, LedgerView, advance_anchor, enter_coin, record_batch, record_burn
+from bridge.ledger import Ledger, LedgerView, advance_anchor, enter_coin, record_burn
+from bridge.lineages import record_batch
 from bridge.params import PegParams
 from bridge.state import BatchKind, BatchVersion
 from federation.approval import ReserveFacts

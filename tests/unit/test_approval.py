@@ -11,7 +11,7 @@ from bridge.bitcoin.hashes import sha256
 from bridge.bitcoin.identifiers import Txid
 from bridge.bitcoin.transaction import Transaction, TxIn
 from bridge.custody import CoinKind
-from bridge.ledger import settle
+from bridge.lineages import settle
 from bridge.state import BatchKind, Lineage
 from federation.approval import (
     ApprovedBatch,

@@ -22,7 +22,8 @@ from bridge.bitcoin.identifiers import Txid
 from bridge.bitcoin.transaction import Transaction, TxOut
 from bridge.custody import CoinKind, Custody, reserve_script
 from bridge.errors import MalformedError, Rejected
-from bridge.ledger import Ledger, PlannedBatch, advance_anchor, enter_coin, enter_donation, record_batch, settle
+from bridge.ledger import Ledger, advance_anchor, enter_coin, enter_donation
+from bridge.lineages import PlannedBatch, record_batch, settle
 from bridge.params import PegParams
 from bridge.state import BatchKind, LedgerReason
 from tests.support.ledgers import CHANGE, burn, signed, snapshot

@@ -20,7 +20,8 @@ from bridge.deposits import (
 )
 from bridge.errors import Reason
 from bridge.evidence import Evidence, EvidenceReason, Opening
-from bridge.ledger import Ledger, enter_coin, record_batch, settle
+from bridge.ledger import Ledger, enter_coin
+from bridge.lineages import record_batch, settle
 from bridge.state import Coin, LedgerReason, WithdrawalStatus
 from tests.support.ledgers import (
     batched_ledger,

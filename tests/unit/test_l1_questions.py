@@ -11,7 +11,8 @@ from bridge.l1.answers import ChainInfo, L1Header, L1TxOut
 from bridge.l1.client import L1Client
 from bridge.l1.errors import L1Reason, L1Unavailable
 from bridge.l1.watcher import L1Watcher
-from bridge.ledger import Ledger, settle
+from bridge.ledger import Ledger
+from bridge.lineages import settle
 from bridge.state import Anchor
 from pegnode.chain.facts import AnchorStatus
 from pegnode.service.l1_questions import L1Questions

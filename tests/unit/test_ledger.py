@@ -7,16 +7,8 @@ import pytest
 from bridge.bitcoin.hashes import tagged_list
 from bridge.bitcoin.identifiers import BlockHash, OutPoint
 from bridge.custody import CoinKind
-from bridge.ledger import (
-    Ledger,
-    add_fee,
-    advance_anchor,
-    enter_coin,
-    enter_donation,
-    ledger_root,
-    record_batch,
-    settle,
-)
+from bridge.ledger import Ledger, add_fee, advance_anchor, enter_coin, enter_donation, ledger_root
+from bridge.lineages import record_batch, settle
 from bridge.state import (
     EMPTY_CHAIN,
     Anchor,

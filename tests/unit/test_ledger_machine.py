@@ -18,7 +18,8 @@ from bridge.custody import CoinKind, reserve_script
 from bridge.deposits import apply_evidence
 from bridge.errors import Reason, Rejected
 from bridge.evidence import EvidenceReason, Opening
-from bridge.ledger import Ledger, add_fee, advance_anchor, free_fund_sats, record_batch, record_burn, settle
+from bridge.ledger import Ledger, add_fee, advance_anchor, record_burn
+from bridge.lineages import free_fund_sats, record_batch, settle
 from bridge.state import Anchor, BatchKind, LedgerReason, Withdrawal, WithdrawalStatus
 from bridge.withdrawals import Burn, BurnReason, check_burns
 from tests.support.ledgers import rejection, terms

@@ -6,13 +6,8 @@ import pytest
 
 from bridge.bitcoin.identifiers import OutPoint, Txid
 from bridge.custody import CoinKind
-from bridge.ledger import (
-    Ledger,
-    free_fund_sats,
-    open_lineage,
-    record_batch,
-    settle,
-)
+from bridge.ledger import Ledger
+from bridge.lineages import free_fund_sats, open_lineage, record_batch, settle
 from bridge.state import (
     BatchKind,
     Coin,

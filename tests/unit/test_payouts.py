@@ -9,7 +9,8 @@ from bridge.batch import build_batch
 from bridge.bitcoin.amounts import fee_sats
 from bridge.bitcoin.transaction import Transaction
 from bridge.custody import CoinKind
-from bridge.ledger import Ledger, PlannedBatch, enter_coin, enter_donation, record_batch, settle
+from bridge.ledger import Ledger, enter_coin, enter_donation
+from bridge.lineages import PlannedBatch, record_batch, settle
 from bridge.state import BatchKind, WithdrawalStatus
 from tests.support.ledgers import burn, pending, signed
 from tests.support.peg import CUSTODY, PARAMS, START_HEIGHT, coin, new_ledger, p2tr, p2wpkh

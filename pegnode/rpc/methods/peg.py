@@ -8,7 +8,7 @@ from bridge.bitcoin.addresses import encode_address
 from bridge.bitcoin.identifiers import OutPoint, Script, hash_to_hex
 from bridge.custody import CoinKind, ReserveScript, reserve_script
 from bridge.errors import Rejected
-from bridge.ledger import free_fund_sats
+from bridge.lineages import free_fund_sats
 from bridge.state import Totals, WithdrawalStatus
 from pegnode.rpc.arguments import address_argument, index_argument, txid_argument
 from pegnode.rpc.descriptors import with_checksum
