@@ -43,7 +43,7 @@ check: venv ## Lint, formatting, types
 	@$(VENV)/bin/ruff format --check
 	@$(VENV)/bin/mypy --strict $(SOURCES)
 
-fuzz: venv ## Fuzz every decoder and all validation, MINUTES (20) for each of the targets, or for TARGETS alone
+fuzz: venv ## Fuzz every decoder and all validation, MINUTES (20) of CPU for each of the targets, or for TARGETS
 	@$(VENV)/bin/python -m tests.fuzz --minutes $(or $(MINUTES),20) $(TARGETS)
 
 bench: venv bitcoind ## Measure

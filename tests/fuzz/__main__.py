@@ -23,6 +23,7 @@ from tests.fuzz.targets import NAMES, load
 ROOT = Path(__file__).parents[2]
 WORK = ROOT / ".fuzz"
 PATIENCE_SECONDS = 60
+POLL_SECONDS = 0.5
 CORPUS_BYTES = 5_000
 """Of each target, in the repository; twice as many in hex."""
 
@@ -52,7 +53,7 @@ def main() -> int:
     """The exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("targets", nargs="*", help=f"which: {', '.join(NAMES)}; all without any")
-    parser.add_argument("--minutes", type=float, default=20.0, help="for each target")
+    parser.add_argument("--minutes", type=float, default=20.0, help="of CPU time, for each target")
     parser.add_argument("--keep", action="store_true", help="put what was reached into the repository's corpus")
     parser.add_argument("--input", type=Path, help="give this file to the one target, and fuzz nothing")
     given = parser.parse_args()
@@ -103,11 +104,11 @@ def _run(name: str, minutes: float) -> Outcome:
 
 
 def _await(process: subprocess.Popen[bytes], minutes: float) -> float:
-    """End a process after so long, if it has not ended by then; the CPU time that it used, in minutes."""
+    """End a process after so many minutes of CPU time, if it has not ended by then; those that it used."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     try:
-        process.wait(timeout=minutes * 60)
-    except subprocess.TimeoutExpired:
+        while process.poll() is None and _cpu_minutes(process.pid) < minutes:
+            time.sleep(POLL_SECONDS)
         process.terminate()  # libFuzzer says its last words
         process.wait(timeout=PATIENCE_SECONDS)
     finally:
@@ -115,6 +116,12 @@ def _await(process: subprocess.Popen[bytes], minutes: float) -> float:
         process.wait()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / 60
+
+
+def _cpu_minutes(pid: int) -> float:
+    """What a child that runs, or was not waited for yet, has used. Source: proc_pid_stat(5), fields 14 and 15."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") / 60
 
 
 def _coverage(log: str) -> str:
