@@ -28,6 +28,7 @@ from pegnode.genesis_rules import (
     GenesisRefused,
     check_chain,
     check_consensus,
+    check_l1_anchor,
     check_l1_genesis,
     check_member_count,
     check_network,
@@ -229,6 +230,7 @@ class Genesis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise GenesisRefused(GenesisReason.VERSION, what, (("version",),))
         check_network(self.l1.network, ("l1", "network"))
         check_l1_genesis(self.l1.network, self.l1.genesis_hash_hex)
+        check_l1_anchor(self.l1.network, self.l1.anchor_height, self.l1.anchor_hash_hex)
         membership = checked_membership(self.members)
         policy = checked_policy(self.chain_id, membership, self.recovery_keys_hex, self.peg)
         check_peg(self.peg, policy)

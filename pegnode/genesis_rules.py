@@ -60,6 +60,8 @@ class GenesisReason(Reason):
     """No Bitcoin network has that name."""
     L1_GENESIS = "genesis-l1-genesis"
     """The first block is not that of the network."""
+    L1_ANCHOR = "genesis-l1-anchor"
+    """The L1 block that the chain begins from is none, or not at its height."""
     MEMBER_COUNT = "genesis-member-count"
     """No members, more than the reserve's script can hold, or not as many as the template says."""
     DUPLICATE_NAME = "genesis-duplicate-name"
@@ -176,6 +178,17 @@ def check_l1_genesis(network: str, genesis_hash_hex: str) -> None:
     if genesis_hash_hex != L1_GENESIS_HASHES_HEX[network]:
         what = f"not the first block of {l1_network(network).title}, {L1_GENESIS_HASHES_HEX[network]}"
         raise GenesisRefused(GenesisReason.L1_GENESIS, what, (("l1", "genesis_hash_hex"), ("l1", "network")))
+
+
+def check_l1_anchor(network: str, height: int, hash_hex: str) -> None:
+    """Raise GenesisRefused if no block of the network can be meant."""
+    first = L1_GENESIS_HASHES_HEX[network]
+    options: tuple[OptionPath, ...] = (("l1", "anchor_hash_hex"), ("l1", "anchor_height"))
+    if not any(bytes.fromhex(hash_hex)):
+        raise GenesisRefused(GenesisReason.L1_ANCHOR, "the hash of no block: nothing but zeros", options)
+    if (height == 0) != (hash_hex == first):
+        what = f"{hash_hex} is {'not ' if height == 0 else ''}the network's first block, and the height is {height}"
+        raise GenesisRefused(GenesisReason.L1_ANCHOR, what, options)
 
 
 def check_member_count(count: int, option: OptionPath) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import Annotated, Final, Self
 
 import msgspec
 import psutil
@@ -41,6 +41,8 @@ POLL_S: Final = 0.1
 LAST_WORDS_LINES: Final = 3
 TEMPLATE_FILE: Final = "local.toml"
 BITCOIND: Final = "bitcoind"
+MAX_PID: Final = 1 << 22
+"""Source: Linux, include/linux/threads.h, PID_MAX_LIMIT."""
 
 
 class LocalReason(Reason):
@@ -69,7 +71,7 @@ class LocalFederationError(ReasonedError):
 class _Run(msgspec.Struct, frozen=True):
     """Which process runs a member. started_s: as the system counts it, so that a reused number isn't mistaken."""
 
-    pid: int
+    pid: Annotated[int, msgspec.Meta(ge=1, le=MAX_PID)]
     started_s: float
 
 
@@ -241,7 +243,7 @@ class LocalFederation:
             run = msgspec.json.decode(self._run_path(name).read_bytes(), type=_Run)
             process = psutil.Process(run.pid)
             alive = process.create_time() == run.started_s and process.status() != psutil.STATUS_ZOMBIE
-        except (FileNotFoundError, msgspec.MsgspecError, psutil.NoSuchProcess):
+        except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError, psutil.NoSuchProcess):
             return None
         return process if alive else None
 

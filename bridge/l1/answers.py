@@ -9,6 +9,8 @@ from typing import Self
 from bridge.bitcoin.identifiers import BlockHash, OutPoint, Script
 from bridge.l1.reply import Reply
 
+MAX_VOUT = 0xFFFFFFFF
+
 
 @dataclass(frozen=True, slots=True)
 class ChainInfo:
@@ -183,7 +185,7 @@ class ScannedOutput:
     def parse(cls, reply: Reply) -> Self:
         """Read one element of the `unspents` of `scantxoutset`."""
         return cls(
-            outpoint=OutPoint(reply["txid"].txid(), reply["vout"].integer()),
+            outpoint=OutPoint(reply["txid"].txid(), reply["vout"].integer(maximum=MAX_VOUT)),
             value_sats=reply["amount"].sats(),
             script=reply["scriptPubKey"].script(),
             height=reply["height"].integer(),

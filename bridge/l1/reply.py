@@ -61,9 +61,9 @@ class Reply:
             self._refuse("not a boolean")
         return self._value
 
-    def integer(self, minimum: int = 0) -> int:
-        """Return an integer of at most 63 bits, at least `minimum`."""
-        if type(self._value) is not int or not minimum <= self._value < 1 << 63:
+    def integer(self, minimum: int = 0, maximum: int = (1 << 63) - 1) -> int:
+        """Return an integer from `minimum` to `maximum`."""
+        if type(self._value) is not int or not minimum <= self._value <= maximum:
             self._refuse("not an integer in range")
         return self._value
 

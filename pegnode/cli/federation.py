@@ -17,14 +17,16 @@ from pegnode.clock import now_ms
 from pegnode.config import L1Config
 from pegnode.folders import FUNCTIONARY_FILE, NODE_FILE, NODE_NAME
 from pegnode.genesis import Genesis
+from pegnode.input_file import read_input_text
 from pegnode.memory_guard import forbid_memory_dumps
+from pegnode.options.reading import MAX_FILE_BYTES
 from pegnode.passphrase import find_passphrase
 from pegnode.setup.assembly import Assembly, assemble
 from pegnode.setup.card import RecoveryCard
 from pegnode.setup.comparison import differences
 from pegnode.setup.errors import SetupReason, SetupRefused
 from pegnode.setup.folder import CARD_FILE, OwnSettings, complete_member, create_member, write_node
-from pegnode.setup.inputs import read_card, read_text, recovery_key, write_new
+from pegnode.setup.inputs import read_card, recovery_key, write_new
 from pegnode.setup.l1_anchor import check_anchor, choose_anchor
 from pegnode.setup.template import Agreed, AgreedTemplate, completed, parameters_of
 
@@ -102,7 +104,7 @@ def template(
 ) -> None:
     """Complete a template with anchor, time and recovery keys. One person does this, and sends it to everybody."""
     with errors_as_one_line():
-        text = read_text(parameters)
+        text = read_input_text(parameters, MAX_FILE_BYTES)
         wanted = parameters_of(text, str(parameters))
         keys = [recovery_key(one) for one in recovery]
         l1 = _l1(l1_url, l1_cookie, l1_user, l1_password)
@@ -128,7 +130,7 @@ def show(files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Ca
     with errors_as_one_line():
         for path in files:
             if path.suffix == ".toml":
-                print_template(AgreedTemplate.parse(read_text(path), str(path)), path)
+                print_template(AgreedTemplate.parse(read_input_text(path, MAX_FILE_BYTES), str(path)), path)
             elif path.name.startswith("genesis"):
                 print_fields({"genesis": path, "chain id": Genesis.load(path).chain_id.hex()})
             else:
@@ -160,7 +162,7 @@ def assemble_command(
 ) -> None:
     """Make the genesis and this member's configuration. The same cards and template make the same chain everywhere."""
     with errors_as_one_line():
-        agreed = AgreedTemplate.parse(read_text(template_file), str(template_file))
+        agreed = AgreedTemplate.parse(read_input_text(template_file, MAX_FILE_BYTES), str(template_file))
         assembly = assemble([read_card(path) for path in cards], agreed)
         _require_past(assembly.genesis)
         if expect is not None:

@@ -7,8 +7,6 @@ from pegnode.errors import ReasonedError
 class SetupReason(Reason):
     """Why setting up a federation, or a member of it, stopped. Nothing was made then."""
 
-    BAD_TEMPLATE = "setup-bad-template"
-    """The template can't be read, or is no TOML."""
     TEMPLATE_INCOMPLETE = "setup-template-incomplete"
     """It lacks what all must agree on besides the parameters, or a part of it is of the wrong form."""
     TEMPLATE_COMPLETE = "setup-template-complete"

@@ -28,6 +28,7 @@ from pegnode.config import FunctionaryConfig, L1Config, NodeConfig, P2pConfig, P
 from pegnode.folders import DATA_FOLDER, FUNCTIONARY_FILE, GENESIS_FILE, JOURNAL_FOLDER, KEYS_FOLDER, NODE_FILE
 from pegnode.genesis import Genesis
 from pegnode.genesis_rules import FIRST_EPOCH
+from pegnode.input_file import FileRefused, read_input
 from pegnode.options.rendering import render
 from pegnode.setup.assembly import Assembly
 from pegnode.setup.card import MAX_CARD_BYTES, CardReason, CardRefused, MemberCard
@@ -155,10 +156,9 @@ def listen_address(card: MemberCard) -> str:
 def read_card_file(path: Path) -> bytes:
     """The bytes of a card. Raises CardRefused (UNREADABLE)."""
     try:
-        with path.open("rb") as file:
-            return file.read(MAX_CARD_BYTES + 1)
-    except OSError as error:
-        raise CardRefused(CardReason.UNREADABLE, f"{path}: {error.strerror}") from error
+        return read_input(path, MAX_CARD_BYTES)
+    except FileRefused as refused:
+        raise CardRefused(CardReason.UNREADABLE, refused.detail) from refused
 
 
 def _own_card(directory: Path, assembly: Assembly) -> MemberCard:

@@ -1,4 +1,4 @@
-"""The files that people exchange: cards and templates, read with their path in every refusal, and written once."""
+"""The files that people exchange: cards, read with their path in every refusal, and whatever is written once."""
 
 import os
 import re
@@ -8,7 +8,6 @@ from pegnode.setup.card import Card, CardReason, CardRefused, RecoveryCard, deco
 from pegnode.setup.errors import SetupReason, SetupRefused
 from pegnode.setup.folder import read_card_file
 
-MAX_TEMPLATE_BYTES = 100_000
 _KEY = re.compile(r"[0-9a-f]{64}")
 
 
@@ -33,20 +32,6 @@ def recovery_key(text: str) -> tuple[bytes, str | None]:
         detail = f"{text} is {card.name}'s card as a member; a recovery key is another, with a card of its own"
         raise CardRefused(CardReason.MALFORMED, detail)
     return bytes.fromhex(card.recovery_key_hex), card.name
-
-
-def read_text(path: Path) -> str:
-    """The text of a template. Raises SetupRefused (BAD_TEMPLATE)."""
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_TEMPLATE_BYTES + 1)
-        if len(content) > MAX_TEMPLATE_BYTES:
-            raise SetupRefused(SetupReason.BAD_TEMPLATE, f"{path} is larger than {MAX_TEMPLATE_BYTES} bytes")
-        return content.decode("utf-8")
-    except OSError as error:
-        raise SetupRefused(SetupReason.BAD_TEMPLATE, f"{path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise SetupRefused(SetupReason.BAD_TEMPLATE, f"{path} is not UTF-8") from error
 
 
 def write_new(path: Path, content: bytes) -> None:

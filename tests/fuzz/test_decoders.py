@@ -86,7 +86,6 @@ THROUGH = {
     "pegnode.rpc.body:read_body": _NO_FORMAT,
     "pegnode.setup.folder:read_card_file": _THROUGH_FILES,
     "pegnode.setup.inputs:read_card": "a bounded file for decode_card",
-    "pegnode.setup.inputs:read_text": "a bounded file for AgreedTemplate.parse",
     "pegnode.wallet.seed:read_seed": "a SealedBox",
     "pegnode.wallet.wallet:Wallet.load": "the wallet library's own files",
 }

@@ -12,7 +12,7 @@ from bridge.params import ParamsReason, PegParams
 from pegnode.chain.parameters import ChainParamsReason
 from pegnode.consensus.parameters import ConsensusParamsReason
 from pegnode.genesis import Genesis
-from pegnode.genesis_rules import PARAMETERS_OF_RULES, GenesisReason, GenesisRefused
+from pegnode.genesis_rules import L1_GENESIS_HASHES_HEX, PARAMETERS_OF_RULES, GenesisReason, GenesisRefused
 from tests.support.chain import CONFIGS, START_MS, member_sections, recovery_keys_hex
 from tests.unit.test_genesis import ANCHOR
 from tests.unit.test_genesis_rules import changed, names, refusal
@@ -62,6 +62,14 @@ def line_of(part: str) -> int:
             GenesisReason.L1_GENESIS,
             lambda raw: raw["l1"].update(genesis_hash_hex="ab" * 32),
             ["l1.genesis_hash_hex", "l1.network"],
+        ),
+        *(
+            (
+                GenesisReason.L1_ANCHOR,
+                lambda raw, anchor=anchor: raw["l1"].update(anchor_height=anchor[0], anchor_hash_hex=anchor[1]),
+                ["l1.anchor_hash_hex", "l1.anchor_height"],
+            )
+            for anchor in ((7, "00" * 32), (0, "ab" * 32), (7, L1_GENESIS_HASHES_HEX["regtest"]))
         ),
         (
             GenesisReason.EVIDENCE_SHARE,

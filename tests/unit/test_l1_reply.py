@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.bitcoin.amounts import MAX_MONEY_SATS, format_btc
-from bridge.l1.answers import ChainInfo, L1Header, L1TxOut, MempoolVerdict, ScannedOutput
+from bridge.l1.answers import MAX_VOUT, ChainInfo, L1Header, L1TxOut, MempoolVerdict, ScannedOutput
 from bridge.l1.errors import L1Reason, L1Unavailable
 from bridge.l1.reply import Reply
 
@@ -60,6 +60,17 @@ def test_sats_reads_other_spellings_of_a_number(value: object, sats: int) -> Non
 @pytest.mark.parametrize("value", [True, "1", Decimal(1), -1, 1 << 63, None])
 def test_integer_refuses_what_is_no_integer_in_range(value: object) -> None:
     _refused(Reply(value, "x").integer)
+
+
+def test_integer_above_the_greatest_is_refused() -> None:
+    assert Reply(7, "x").integer(maximum=7) == 7
+    _refused(lambda: Reply(8, "x").integer(maximum=7))
+
+
+def test_output_beyond_any_transaction_is_refused() -> None:
+    found = {"txid": "ab" * 32, "vout": MAX_VOUT, "amount": 1, "scriptPubKey": "51", "height": 1, "coinbase": False}
+    assert ScannedOutput.parse(Reply(found, "x")).outpoint.vout == MAX_VOUT
+    _refused(lambda: ScannedOutput.parse(Reply({**found, "vout": MAX_VOUT + 1}, "x")))
 
 
 def test_integer_below_zero_is_read_where_it_is_allowed() -> None:

@@ -25,7 +25,7 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> LocalFederation:
         directory / "federation",
         template_text(),
         l1=L1Config(url="http://127.0.0.1:1", cookie_file=Path("/nowhere/.cookie")),
-        anchor=Anchor(0, BlockHash(b"\x07" * 32)),
+        anchor=Anchor(7, BlockHash(b"\x07" * 32)),
         time_ms=TIME_MS,
         random_bytes=os.urandom,
     )
@@ -82,6 +82,22 @@ def test_number_of_a_process_that_was_given_away_again_is_not_a_member(federatio
     this = psutil.Process()
     _pretend(federation, "bob", this.pid, this.create_time() - 1)
     assert not federation.is_running("bob")
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        b"",
+        b"\xff",
+        b"{}",
+        b'{"pid":"\xff","started_s":1}',
+        b'{"pid":-1,"started_s":1}',
+        b'{"pid":9223372036854775807,"started_s":1}',
+    ],
+)
+def test_note_about_a_process_that_names_none_is_no_member(federation: LocalFederation, note: bytes) -> None:
+    (federation.directory / "run" / "dave.json").write_bytes(note)
+    assert not federation.is_running("dave")
 
 
 def test_member_that_ended_is_reported_with_its_last_words(federation: LocalFederation) -> None:

@@ -33,7 +33,7 @@ from pegnode.setup.folder import (
     listen_address,
     write_node,
 )
-from pegnode.setup.inputs import read_card, read_text, recovery_key, write_new
+from pegnode.setup.inputs import read_card, recovery_key, write_new
 from tests.support.cards import member_card, member_cards, member_secrets, recovery_card, template, template_text
 
 PASSPHRASE = Passphrase("six words that nobody else knows")
@@ -293,16 +293,6 @@ def test_recovery_key_comes_from_a_card_or_from_digits(tmp_path: Path) -> None:
     (tmp_path / "member.json").write_bytes(member_card("alice").document)
     assert "as a member" in _refused(lambda: recovery_key(str(tmp_path / "member.json"))).detail
     assert _refused(lambda: recovery_key("00ff")).reason is CardReason.UNREADABLE
-
-
-def test_template_file_is_named_in_every_refusal(tmp_path: Path) -> None:
-    path = tmp_path / "template.toml"
-    for content in (None, b"\xff", b"#" * 1_000_001):
-        if content is not None:
-            path.write_bytes(content)
-        refused = _refused(lambda: read_text(path))
-        assert refused.reason is SetupReason.BAD_TEMPLATE
-        assert str(path) in refused.detail
 
 
 def test_file_for_others_is_written_once(tmp_path: Path) -> None:
