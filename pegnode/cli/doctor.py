@@ -51,6 +51,11 @@ def _print(findings: Sequence[Finding]) -> None:
     out.print(table)
     count = {outcome: sum(finding.outcome is outcome for finding in findings) for outcome in Outcome}
     out.print(
-        f"{count[Outcome.PROBLEM]} problems, {count[Outcome.WARNING]} warnings, {count[Outcome.OK]} checks passed",
+        f"{_counted(count[Outcome.PROBLEM], 'problem')}, {_counted(count[Outcome.WARNING], 'warning')}, "
+        f"{_counted(count[Outcome.OK], 'check')} passed",
         markup=False,
     )
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"

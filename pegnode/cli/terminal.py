@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Final, NoReturn
 
 import msgspec
 import typer
@@ -17,7 +17,12 @@ from pegnode.errors import PegnodeError
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines: amounts in satoshis.")]
 
+PIPED_WIDTH: Final = 1_000
+"""Columns of what is no terminal: a program reads it, or an editor that folds by itself."""
+
 out = Console(highlight=False, soft_wrap=True)
+if not out.is_terminal:
+    out.width = PIPED_WIDTH
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 

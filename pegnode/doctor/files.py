@@ -6,7 +6,7 @@ from pathlib import Path
 
 from federation.membership import Member, Membership
 from pegnode.config import FunctionaryConfig, NodeConfig, load_config
-from pegnode.doctor.findings import Check, Finding, ok, problem, warning
+from pegnode.doctor.findings import Check, Finding, ok, problem, refused, warning
 from pegnode.genesis import Genesis
 from pegnode.genesis_rules import GenesisRefused
 from pegnode.input_file import FileRefused
@@ -18,8 +18,10 @@ def configuration(path: Path) -> tuple[Finding, NodeConfig | None]:
     try:
         config = load_config(path)
         status = path.stat()
-    except (ConfigRefused, FileRefused) as error:
+    except ConfigRefused as error:
         return problem(Check.CONFIGURATION, error.detail, "correct the file"), None
+    except FileRefused as error:
+        return refused(Check.CONFIGURATION, error.detail, "correct the path"), None
     except OSError as error:
         return problem(Check.CONFIGURATION, f"{path}: {error.strerror}", "correct the path"), None
     return check_owner(path, status.st_mode, status.st_uid, os.geteuid(), config), config

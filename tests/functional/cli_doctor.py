@@ -167,4 +167,4 @@ def test_people_get_a_line_for_each_check_and_what_to_do(federation: FederationU
     assert f"configuration  {path}:" in line
     assert "data_dri: unknown option; did you mean data_dir?" in line
     assert "→ correct the file" in done.stdout
-    assert done.stdout.splitlines()[-1].startswith("1 problems, ")
+    assert done.stdout.splitlines()[-1].startswith("1 problem, ")
