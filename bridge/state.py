@@ -34,10 +34,11 @@ class LedgerReason(Reason):
     NEGATIVE_AMOUNT = "ledger-negative-amount"  # A fee or a burn of less than nothing.
     INCONSISTENT = "ledger-inconsistent"  # A lineage names a coin or a withdrawal that the ledger has not.
     CLAIM_FEE = "ledger-claim-fee"  # A claim fee of less than nothing, or of more than the coin.
+    REFUND_FEE = "ledger-refund-fee"  # A refund fee of less than nothing, or that leaves nothing of the burn.
     ALREADY_ENTERED = "ledger-already-entered"  # An output that entered before.
     COIN_NOT_FREE = "ledger-coin-not-free"  # A coin that is none of the ledger's, or locked.
     BURN_KNOWN = "ledger-burn-known"  # A burn that is recorded already.
-    NOT_PENDING = "ledger-not-pending"  # A payee that is no pending withdrawal.
+    NOT_PENDING = "ledger-not-pending"  # A payee, or a burn to refund, that is no pending withdrawal.
     LINEAGE_OPEN = "ledger-lineage-open"  # A batch while one of its kind is open.
     FREE_FUND = "ledger-free-fund"  # More of the fund than is free.
     UNKNOWN_VERSION = "ledger-unknown-version"  # A settlement by a transaction that is no recorded version.

@@ -11,9 +11,10 @@ from bridge.bitcoin.curve import is_valid_x_only
 from bridge.custody import MAX_RELATIVE_BLOCKS, CustodyPolicy, CustodyReason, quorum_input_weight
 from bridge.errors import Reason, Rejected
 from bridge.params import ParamsReason, PegParams
+from bridge.refunds import MAX_REFUND_BYTES
 from bridge.state import MAX_BATCH_TRANSACTION_BYTES
 from federation.membership import Member, Membership
-from pegnode.chain.block import MAX_BATCHES, MAX_TRANSACTION_BYTES
+from pegnode.chain.block import ITEM_OVERHEAD_BYTES, MAX_BATCHES, MAX_TRANSACTION_BYTES
 from pegnode.chain.parameters import ChainParams, ChainParamsRefused
 from pegnode.consensus.parameters import ConsensusParams, ConsensusParamsRefused
 from pegnode.net.address import transport_key_of
@@ -87,7 +88,7 @@ class GenesisReason(Reason):
     PEG = "genesis-peg"
     """Parameters of the peg that break one of its own rules, which is named."""
     EVIDENCE_SHARE = "genesis-evidence-share"
-    """Evidence and batches could crowd transactions out of the largest body."""
+    """Evidence, refunds and batches could crowd transactions out of the largest body."""
     CHAIN = "genesis-chain"
     """A cap on blocks out of its range, which is named."""
     CONSENSUS = "genesis-consensus"
@@ -311,10 +312,12 @@ def check_chain(chain: ChainParams, peg: PegParams) -> None:
     except ChainParamsRefused as error:
         options = [("chain", name) for name in error.parameters]
         raise GenesisRefused(GenesisReason.CHAIN, str(error), options) from error
-    wanted = peg.max_evidence_bytes + MAX_BATCHES * MAX_BATCH_TRANSACTION_BYTES + 2 * MAX_TRANSACTION_BYTES
+    refunds_bytes = peg.max_refunds_per_block * (ITEM_OVERHEAD_BYTES + MAX_REFUND_BYTES)
+    batches_bytes = MAX_BATCHES * MAX_BATCH_TRANSACTION_BYTES
+    wanted = peg.max_evidence_bytes + refunds_bytes + batches_bytes + 2 * MAX_TRANSACTION_BYTES
     if chain.max_body_bytes < wanted:
-        what = f"below {wanted}: evidence and batches could crowd out transactions"
-        options = [("chain", "max_body_bytes"), ("peg", "max_evidence_bytes")]
+        what = f"below {wanted}: evidence, refunds and batches could crowd out transactions"
+        options = [("chain", "max_body_bytes"), ("peg", "max_evidence_bytes"), ("peg", "max_refunds_per_block")]
         raise GenesisRefused(GenesisReason.EVIDENCE_SHARE, what, options)
 
 

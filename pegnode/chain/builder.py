@@ -12,7 +12,14 @@ from bridge.ledger import advance_anchor, ledger_root
 from bridge.state import Anchor, BatchKind, LedgerReason
 from bridge.withdrawals import BurnReason
 from pegnode.chain.block import EMPTY_BODY, ITEM_OVERHEAD_BYTES, Block, Body
-from pegnode.chain.execution import OVER_BUDGET, ScriptBudget, enter_batch, enter_evidence, enter_transfer
+from pegnode.chain.execution import (
+    OVER_BUDGET,
+    ScriptBudget,
+    enter_batch,
+    enter_evidence,
+    enter_refunds,
+    enter_transfer,
+)
 from pegnode.chain.facts import AnchorStatus, L1Facts
 from pegnode.chain.header import HEADER_VERSION, Header
 from pegnode.chain.parameters import ChainRules
@@ -81,10 +88,12 @@ def build_block(parent: ChainView, slot: Slot, candidates: Candidates, facts: L1
     check_header(parent.tip.header, draft, rules)
     assembly = _Assembly(ChainState(parent, draft), rules)
     advance_anchor(assembly.state.ledger, draft.anchor, rules.params)
-    if _speaks_about_l1(slot, facts):
+    speaks_about_l1 = _speaks_about_l1(slot, facts)
+    if speaks_about_l1:
         assembly.add_evidence(candidates.evidence, facts)
-        if slot.feerate_sat_kvb is not None:
-            assembly.add_payout(slot.feerate_sat_kvb)
+    assembly.add_refunds()
+    if speaks_about_l1 and slot.feerate_sat_kvb is not None:
+        assembly.add_payout(slot.feerate_sat_kvb)
     assembly.add_transactions(candidates.transactions)
     return assembly.finish()
 
@@ -120,6 +129,7 @@ class _Assembly:
     state: ChainState
     rules: ChainRules
     evidence: list[Evidence] = field(default_factory=list)
+    refunds: tuple[bytes, ...] = ()
     transactions: list[bytes] = field(default_factory=list)
     batches: list[Batch] = field(default_factory=list)
     body_bytes: int = EMPTY_BODY.size_bytes
@@ -144,6 +154,12 @@ class _Assembly:
             openings_left -= len(evidence.openings)
             self._take(size)
             self.evidence.append(evidence)
+
+    def add_refunds(self) -> None:
+        """Those that are due. The cap on evidence leaves room for them: a rule of the genesis."""
+        self.refunds = enter_refunds(self.state, self.rules)
+        for refund in self.refunds:
+            self._take(len(refund))
 
     def add_payout(self, feerate_sat_kvb: int) -> None:
         """The payout that is due at this feerate, moved into the range that the parameters allow."""
@@ -180,7 +196,12 @@ class _Assembly:
 
     def finish(self) -> BuiltBlock:
         """The block, its roots filled in."""
-        body = Body(evidence=tuple(self.evidence), transactions=tuple(self.transactions), batches=tuple(self.batches))
+        body = Body(
+            evidence=tuple(self.evidence),
+            refunds=self.refunds,
+            transactions=tuple(self.transactions),
+            batches=tuple(self.batches),
+        )
         header = replace(self.state.tip.header, body_root=body.root, ledger_root=ledger_root(self.state.ledger))
         self.state.tip = Tip(header)
         return BuiltBlock(Block(header, body), self.state, self.rejected_evidence, self.rejected_transactions)

@@ -15,6 +15,7 @@ from bridge.errors import Rejected
 from bridge.evidence import Evidence, L1BlockFact
 from bridge.ledger import add_fee, record_burn
 from bridge.lineages import record_batch
+from bridge.refunds import due_refunds, refund, refund_transaction
 from bridge.state import chain_hash
 from pegnode.chain.parameters import ChainParams, ChainRules
 from pegnode.chain.state import AppliedTransaction, ChainState, TransactionKind, Utxo
@@ -49,6 +50,17 @@ def enter_evidence(state: ChainState, evidence: Evidence, fact: L1BlockFact, rul
     """What L1 says, into the ledger; the claims it gives rise to, into the UTXO set. Raises Rejected."""
     for claim in apply_evidence(state.ledger, evidence, fact, rules.custody, rules.params):
         _apply(state, TransactionKind.CLAIM, claim, rules.params.claim_fee_sats, ())
+
+
+def enter_refunds(state: ChainState, rules: ChainRules) -> tuple[bytes, ...]:
+    """Refund every burn for which that is due; the transactions that do it, as the body has to hold them."""
+    refunds = []
+    for withdrawal in due_refunds(state.ledger, rules.params):
+        refund(state.ledger, withdrawal.burn, rules.params.refund_fee_sats)
+        transaction = refund_transaction(withdrawal, rules.params)
+        _apply(state, TransactionKind.REFUND, transaction, rules.params.refund_fee_sats, ())
+        refunds.append(transaction.serialize())
+    return tuple(refunds)
 
 
 def enter_batch(state: ChainState, batch: Batch, rules: ChainRules) -> None:

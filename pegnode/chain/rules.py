@@ -3,11 +3,12 @@
 Theory of operation
     The header is judged first, from the parent's header alone; then the body's form; then, if the block says anything
     about L1, one's own Bitcoin node must hold its anchor. Only then is the body carried out, in this order: records,
-    evidence, refunds, batches, transactions. A batch stands last in the body but is carried out before the
-    transactions, since none of their burns is eligible for it. The ledger's root is compared at the end.
+    evidence, refunds, batches, transactions. Refunds follow from the ledger and the anchor; the body must hold exactly
+    those. A batch stands last in the body but is carried out before the transactions, since none of their burns is
+    eligible for it. The ledger's root is compared at the end.
 """
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from itertools import pairwise
 
 from bridge.bitcoin.hashes import sha256d
@@ -16,7 +17,14 @@ from bridge.errors import Rejected
 from bridge.evidence import Evidence, EvidenceReason, L1BlockFact
 from bridge.ledger import advance_anchor, check_anchor, ledger_root
 from pegnode.chain.block import Block, Body
-from pegnode.chain.execution import OVER_BUDGET, ScriptBudget, enter_batch, enter_evidence, enter_transfer
+from pegnode.chain.execution import (
+    OVER_BUDGET,
+    ScriptBudget,
+    enter_batch,
+    enter_evidence,
+    enter_refunds,
+    enter_transfer,
+)
 from pegnode.chain.facts import AnchorStatus, L1Facts, needs_l1
 from pegnode.chain.header import HEADER_VERSION, Header
 from pegnode.chain.parameters import ChainRules
@@ -57,6 +65,7 @@ def apply_in_steps(
     advance_anchor(state.ledger, block.header.anchor, rules.params)
     for index, evidence in enumerate(block.body.evidence):
         _enter_evidence(state, index, evidence, facts, rules)
+    _require_refunds(block.body.refunds, enter_refunds(state, rules))
     for index, batch in enumerate(block.body.batches):
         try:
             enter_batch(state, batch, rules)
@@ -98,8 +107,6 @@ def check_body_form(block: Block, rules: ChainRules) -> None:
         raise BlockRejected(BodyReason.WRONG_ROOT)
     if body.records:
         raise BlockRejected(BodyReason.RECORD_UNKNOWN)
-    if body.refunds:
-        raise BlockRejected(BodyReason.REFUND_NOT_DUE)
     openings = sum(len(evidence.openings) for evidence in body.evidence)
     caps = {
         BodyReason.TOO_LARGE: (body.size_bytes, rules.chain.max_body_bytes),
@@ -146,6 +153,20 @@ def _enter_evidence(state: ChainState, index: int, evidence: Evidence, facts: L1
         enter_evidence(state, evidence, _fact_about(evidence.l1_block_hash, facts), rules)
     except Rejected as error:
         raise BlockRejected(BodyReason.BAD_EVIDENCE, f"evidence {index}: {error}", error.reason) from error
+
+
+def _require_refunds(refunds: Sequence[bytes], due: Sequence[bytes]) -> None:
+    """Raise BlockRejected unless the body holds the refunds that are due: all of them, no other, in their order."""
+    if len(refunds) < len(due):
+        raise BlockRejected(BodyReason.REFUND_MISSING, f"{len(refunds)}, and {len(due)} are due")
+    if len(refunds) > len(due):
+        raise BlockRejected(BodyReason.REFUND_NOT_DUE, f"{len(refunds)}, and {len(due)} are due")
+    if refunds == due:
+        return
+    if sorted(refunds) == sorted(due):
+        raise BlockRejected(BodyReason.REFUND_ORDER, "the oldest burn comes first")
+    index = next(index for index, pair in enumerate(zip(refunds, due, strict=True)) if pair[0] != pair[1])
+    raise BlockRejected(BodyReason.REFUND_DIFFERS, f"refund {index}: the ledger gives {due[index].hex()}")
 
 
 def _enter_transfers(state: ChainState, body: Body, rules: ChainRules) -> Iterator[None]:

@@ -34,7 +34,10 @@ class BodyReason(Reason):
     TOO_MANY_OPENINGS = "body-too-many-openings"  # Its evidence has more than `max_openings`.
     EVIDENCE_ORDER = "body-evidence-order"  # Its evidence does not ascend strictly by L1 height and txid.
     RECORD_UNKNOWN = "body-record-unknown"  # It holds a record; they are reserved.
-    REFUND_NOT_DUE = "body-refund-not-due"  # It holds a refund; they are reserved.
+    REFUND_MISSING = "body-refund-missing"  # It holds fewer refunds than are due.
+    REFUND_NOT_DUE = "body-refund-not-due"  # It holds more refunds than are due.
+    REFUND_ORDER = "body-refund-order"  # It holds the refunds that are due in another order.
+    REFUND_DIFFERS = "body-refund-differs"  # It holds other bytes in place of a refund that is due.
     DUPLICATE_BATCH = "body-duplicate-batch"  # It holds two batches of one kind.
     TOO_MANY_INPUTS = "body-too-many-inputs"  # Its transactions have more than `max_inputs`.
     TOO_MANY_SIGOPS = "body-too-many-sigops"  # Its transactions cost more than `max_sigop_cost`.

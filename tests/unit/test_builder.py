@@ -288,7 +288,7 @@ def test_transactions_beyond_the_cap_of_inputs_wait(chain: MemoryChain) -> None:
 
 
 def test_transactions_beyond_the_bytes_of_a_block_wait_and_smaller_ones_go() -> None:
-    chain = MemoryChain(chain={"max_body_bytes": 2_100_000})
+    chain = MemoryChain(chain={"max_body_bytes": 2_104_900})
     cap = chain.rules.chain.max_body_bytes
     coins = chain.fund(*[ALICE.script()] * (cap // 99_000 + 2))
     large = [ALICE.spend([coin], [TxOut(5_000, BOB.script()), note(98_500)]) for coin in coins[:-1]]

@@ -73,8 +73,13 @@ def line_of(part: str) -> int:
         ),
         (
             GenesisReason.EVIDENCE_SHARE,
-            lambda raw: raw["chain"].update(max_body_bytes=2_099_999),
-            ["chain.max_body_bytes", "peg.max_evidence_bytes"],
+            lambda raw: raw["chain"].update(max_body_bytes=2_104_899),
+            ["chain.max_body_bytes", "peg.max_evidence_bytes", "peg.max_refunds_per_block"],
+        ),
+        (
+            GenesisReason.EVIDENCE_SHARE,
+            lambda raw: raw["peg"].update(max_refunds_per_block=1_021),
+            ["chain.max_body_bytes", "peg.max_evidence_bytes", "peg.max_refunds_per_block"],
         ),
         *(
             (
@@ -152,7 +157,8 @@ def test_every_rule_of_the_peg_says_which_parameters_it_is_about() -> None:
         lambda raw: raw["peg"].update(coin_floor_sats=710),
         lambda raw: raw["peg"].update(recovery_timelock_blocks=24),
         lambda raw: raw["peg"].update(recovery_quorum=3),
-        lambda raw: raw["chain"].update(max_body_bytes=2_100_000),
+        lambda raw: raw["chain"].update(max_body_bytes=2_104_900),
+        lambda raw: raw["peg"].update(max_refunds_per_block=1_020),
         lambda raw: raw["chain"].update(max_inputs=2_439, max_sigop_cost=16_000),
         lambda raw: raw["chain"].update(max_inputs=97_560, max_sigop_cost=80_000),
         lambda raw: raw["consensus"].update(max_view_timeout_ms=2_000, heartbeat_ms=500),
