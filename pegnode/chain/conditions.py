@@ -4,13 +4,14 @@ They are examined once, before notarize, and by a leader before it proposes: nev
 or on sync, and their verdict is never kept as if the block were invalid.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from bridge.batch import Batch
 from bridge.bitcoin.hashes import sha256d
 from bridge.bitcoin.identifiers import OutPoint, Txid
 from bridge.errors import Reason
+from bridge.evidence import Evidence
 from pegnode.chain.block import Block
 from pegnode.chain.facts import needs_l1
 from pegnode.chain.header import Header
@@ -60,10 +61,13 @@ class VoteFacts:
 
 def claimed_outputs(block: Block) -> tuple[OutPoint, ...]:
     """The L1 outputs that `block` takes into the ledger as new coins: what `VoteFacts.unspent` must speak about."""
+    return opened_outputs(block.body.evidence)
+
+
+def opened_outputs(evidence: Iterable[Evidence]) -> tuple[OutPoint, ...]:
+    """The L1 outputs that are opened."""
     return tuple(
-        OutPoint(Txid(sha256d(evidence.transaction)), opening.vout)
-        for evidence in block.body.evidence
-        for opening in evidence.openings
+        OutPoint(Txid(sha256d(item.transaction)), opening.vout) for item in evidence for opening in item.openings
     )
 
 

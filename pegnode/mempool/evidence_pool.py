@@ -1,20 +1,23 @@
-"""Evidence that waits for a block: bounded, checked, one piece for each L1 transaction.
+"""Evidence that waits for a block: bounded, checked, one entry for each L1 transaction.
 
 Whoever knows an address may submit the opening for it, so pieces about the same transaction are merged; each is checked
-before it waits, or one bad opening would keep the good ones out of every block.
+before it waits, or one bad opening would keep the good ones out of every block. An entry may hold more openings than a
+block: each block gets the lowest that it has room for.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from bridge.bitcoin.amounts import MAX_MONEY_SATS
 from bridge.bitcoin.hashes import sha256d
 from bridge.bitcoin.identifiers import OutPoint, Txid
+from bridge.bitcoin.transaction import Transaction
 from bridge.deposits import apply_evidence
 from bridge.errors import Reason, Rejected
-from bridge.evidence import Evidence, L1BlockFact
-from bridge.ledger import Ledger
+from bridge.evidence import EVIDENCE_FRAME_SIZE, Evidence, L1BlockFact, Opening
+from bridge.ledger import Ledger, LedgerView
+from bridge.params import PegParams
 from pegnode.chain.parameters import ChainRules
-from pegnode.chain.rules import evidence_order
 from pegnode.chain.state import ChainView
 
 
@@ -23,8 +26,7 @@ class EvidencePoolReason(Reason):
 
     ALREADY_WAITING = "evidence-pool-already-waiting"  # These openings wait already, under the same proof.
     FULL = "evidence-pool-full"  # No room for more evidence.
-    TOO_LARGE = "evidence-pool-too-large"
-    """With what waits of the same transaction, it is more than one block may hold."""
+    TOO_LARGE = "evidence-pool-too-large"  # The piece alone is more than one block may hold.
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +40,33 @@ class EvidencePoolLimits:
 
 @dataclass(frozen=True, slots=True)
 class WaitingEvidence:
-    """One entry. arrived_ms: what the clock said when its first piece came."""
+    """One entry. arrived_ms: what the clock said when its first piece came.
 
+    size_bytes: length of the encoding.  values_sats: of all outputs of the L1 transaction.
+    """
+
+    txid: Txid
     evidence: Evidence
     arrived_ms: int
+    size_bytes: int
+    values_sats: tuple[int, ...]
+    is_coinbase: bool
 
-    @property
-    def size_bytes(self) -> int:
-        """Length of the encoding."""
-        return len(self.evidence.encode())
+    @classmethod
+    def of(cls, txid: Txid, evidence: Evidence, arrived_ms: int) -> "WaitingEvidence":
+        """An entry of valid evidence."""
+        transaction = Transaction.parse(evidence.transaction)
+        values_sats = tuple(output.value_sats for output in transaction.outputs)
+        return cls(txid, evidence, arrived_ms, len(evidence.encode()), values_sats, transaction.is_coinbase)
+
+    def with_evidence(self, evidence: Evidence) -> "WaitingEvidence":
+        """The same with other openings, or another proof."""
+        return replace(self, evidence=evidence, size_bytes=len(evidence.encode()))
+
+    def first_anchor(self, params: PegParams) -> int:
+        """The lowest anchor height at which a block could hold it."""
+        height = self.evidence.l1_height
+        return height + params.coinbase_confirmations - params.confirmations if self.is_coinbase else height
 
 
 class EvidencePool:
@@ -55,6 +75,7 @@ class EvidencePool:
     def __init__(self, limits: EvidencePoolLimits) -> None:
         self._limits = limits
         self._entries: dict[Txid, WaitingEvidence] = {}
+        self._in_order: list[WaitingEvidence] | None = None
         self._size_bytes = 0
 
     def __len__(self) -> int:
@@ -76,29 +97,42 @@ class EvidencePool:
     def add(self, evidence: Evidence, fact: L1BlockFact, view: ChainView, rules: ChainRules, now_ms: int) -> Txid:
         """Let `evidence` wait, with what waits about the same transaction already; returns the L1 txid.
 
-        It may be about a block above the anchor of `view`, the newest final state: it is judged as if the anchor had
-        come far enough.  fact: of its block, from one's own Bitcoin node.
+        It may be about a block above the anchor of `view`, the newest final state, or exceed what the peg may hold at
+        present: it is judged as if the anchor had come far enough, and coins had left.  fact: of its block, from one's
+        own Bitcoin node.
         Raises Rejected (EvidencePoolReason, or bridge's EvidenceReason or LedgerReason), and leaves the pool as it was.
         """
         txid = Txid(sha256d(evidence.transaction))
         waiting = self._entries.get(txid)
+        size_bytes, params = len(evidence.encode()), rules.params
+        if size_bytes > params.max_evidence_bytes or len(evidence.openings) > params.max_openings:
+            raise Rejected(EvidencePoolReason.TOO_LARGE, "it would exceed what one block may hold: split its openings")
+        unchecked = evidence if waiting is None else _what_is_new(waiting.evidence, evidence)
         merged = evidence if waiting is None else _merge(waiting.evidence, evidence)
-        entry = WaitingEvidence(merged, now_ms if waiting is None else waiting.arrived_ms)
-        self._check_room(entry, waiting, rules)
-        _require_valid(merged, fact, view, rules)
-        self._put(txid, entry)
+        self._check_room(len(merged.encode()), waiting)
+        _require_valid(unchecked, fact, view, rules)
+        self._put(waiting.with_evidence(merged) if waiting else WaitingEvidence.of(txid, merged, now_ms))
         return txid
 
-    def select(self, anchor_height: int, max_bytes: int) -> list[Evidence]:
-        """What speaks about blocks at or below `anchor_height`, lowest first, of together at most `max_bytes`."""
+    def select(self, ledger: LedgerView, anchor_height: int, params: PegParams) -> list[Evidence]:
+        """What a block with that anchor on top of `ledger` has room for, lowest first.
+
+        Openings that `ledger` has entered, and those for which the peg has no room, are left out.
+        """
         chosen: list[Evidence] = []
-        size_bytes = 0
-        for entry in sorted(self._entries.values(), key=lambda waiting: evidence_order(waiting.evidence)):
-            size_bytes += entry.size_bytes
-            if entry.evidence.l1_height > anchor_height or size_bytes > max_bytes:
+        room = _Room(params, ledger)
+        for entry in self._ordered():
+            if entry.evidence.l1_height > anchor_height or room.is_full:
                 break
-            chosen.append(entry.evidence)
+            part = room.take(entry) if entry.first_anchor(params) <= anchor_height else None
+            if part is not None:
+                chosen.append(part)
         return chosen
+
+    def positions(self) -> Mapping[OutPoint, int]:
+        """For each output that waits to be opened, how many openings come before it."""
+        outpoints = (OutPoint(entry.txid, item.vout) for entry in self._ordered() for item in entry.evidence.openings)
+        return {outpoint: position for position, outpoint in enumerate(outpoints)}
 
     def drop(self, txids: Iterable[Txid]) -> None:
         """Forget the evidence of these L1 transactions."""
@@ -106,24 +140,22 @@ class EvidencePool:
             entry = self._entries.pop(txid, None)
             if entry is not None:
                 self._size_bytes -= entry.size_bytes
+                self._in_order = None
+
+    def drop_openings(self, outpoints: Collection[OutPoint]) -> None:
+        """Forget the openings of these L1 outputs, and what has none left."""
+        for txid in {outpoint.txid for outpoint in outpoints} & self._entries.keys():
+            self._keep(self._entries[txid], lambda outpoint: outpoint not in outpoints)
 
     def recheck(self, view: ChainView) -> list[Txid]:
         """Forget the openings that the final state `view` has entered, and what has none left; returns the latter."""
-        done: list[Txid] = []
-        for txid, entry in list(self._entries.items()):
-            evidence = entry.evidence
-            if not evidence.openings:
-                number = view.ledger.versions.get(txid)
-                if number is None or number not in view.ledger.open_lineages:
-                    done.append(txid)
-                continue
-            left = tuple(item for item in evidence.openings if OutPoint(txid, item.vout) not in view.ledger.entered)
-            if not left:
-                done.append(txid)
-            elif left != evidence.openings:
-                self._put(txid, replace(entry, evidence=replace(evidence, openings=left)))
-        self.drop(done)
-        return done
+        before = list(self._entries.values())
+        for entry in before:
+            if entry.evidence.openings:
+                self._keep(entry, lambda outpoint: outpoint not in view.ledger.entered)
+            elif not _settles(entry.txid, view.ledger):
+                self.drop([entry.txid])
+        return [entry.txid for entry in before if entry.txid not in self._entries]
 
     def expire(self, now_ms: int) -> list[Txid]:
         """Forget what has waited longer than the limit; returns what was forgotten."""
@@ -132,36 +164,104 @@ class EvidencePool:
         self.drop(late)
         return late
 
-    def _put(self, txid: Txid, entry: WaitingEvidence) -> None:
-        self.drop([txid])
-        self._entries[txid] = entry
-        self._size_bytes += entry.size_bytes
+    def _ordered(self) -> list[WaitingEvidence]:
+        """Every entry, in the order that a block's body has them in."""
+        if self._in_order is None:
+            self._in_order = sorted(self._entries.values(), key=lambda entry: (entry.evidence.l1_height, entry.txid))
+        return self._in_order
 
-    def _check_room(self, entry: WaitingEvidence, waiting: WaitingEvidence | None, rules: ChainRules) -> None:
-        """Whether the pool has room for the entry, and a block could have."""
-        size_bytes, params = entry.size_bytes, rules.params
-        if size_bytes > params.max_evidence_bytes or len(entry.evidence.openings) > params.max_openings:
-            raise Rejected(EvidencePoolReason.TOO_LARGE, "it would exceed what one block may hold: split its openings")
+    def _put(self, entry: WaitingEvidence) -> None:
+        self.drop([entry.txid])
+        self._entries[entry.txid] = entry
+        self._size_bytes += entry.size_bytes
+        self._in_order = None
+
+    def _keep(self, entry: WaitingEvidence, wanted: Callable[[OutPoint], bool]) -> None:
+        """Forget the openings of an entry that are not wanted, and the entry if none is left."""
+        openings = entry.evidence.openings
+        left = tuple(item for item in openings if wanted(OutPoint(entry.txid, item.vout)))
+        if not left:
+            self.drop([entry.txid])
+        elif left != openings:
+            self._put(entry.with_evidence(replace(entry.evidence, openings=left)))
+
+    def _check_room(self, size_bytes: int, waiting: WaitingEvidence | None) -> None:
+        """Whether the pool has room for an entry of that size, in the place of one that waits."""
         count = len(self._entries) + (waiting is None)
         total_bytes = self._size_bytes + size_bytes - (waiting.size_bytes if waiting else 0)
         if count > self._limits.max_count or total_bytes > self._limits.max_bytes:
             raise Rejected(EvidencePoolReason.FULL, f"{len(self._entries)} pieces of {self._size_bytes} bytes wait")
 
 
-def _merge(waiting: Evidence, newer: Evidence) -> Evidence:
-    """Both pieces' openings under the newer proof: a reorganisation may have moved the transaction to another block."""
+class _Room:
+    """What is left of a block's share for evidence on top of `ledger`, and of what the peg may hold."""
+
+    def __init__(self, params: PegParams, ledger: LedgerView) -> None:
+        self._ledger = ledger
+        self._bytes_left = params.max_evidence_bytes
+        self._openings_left = params.max_openings
+        self._sats_left = params.max_peg_sats - ledger.totals.reserves_sats
+        self.is_full = False
+
+    def take(self, entry: WaitingEvidence) -> Evidence | None:
+        """As much of an entry as there is room for; None when that is nothing, or nothing of it is wanted any more."""
+        evidence = entry.evidence
+        left = self._bytes_left - EVIDENCE_FRAME_SIZE - len(evidence.transaction) - len(evidence.proof)
+        if evidence.openings:
+            openings = tuple(self._openings(entry, left))
+            left -= sum(len(opening.encode()) for opening in openings)
+            is_wanted = bool(openings)
+        else:
+            openings, is_wanted = (), _settles(entry.txid, self._ledger)
+        if left < 0:
+            self.is_full = True
+        if not is_wanted or left < 0:
+            return None
+        self._bytes_left = left
+        self._openings_left -= len(openings)
+        self._sats_left -= sum(entry.values_sats[opening.vout] for opening in openings)
+        return replace(evidence, openings=openings)
+
+    def _openings(self, entry: WaitingEvidence, bytes_left: int) -> Iterator[Opening]:
+        openings_left, sats_left = self._openings_left, self._sats_left
+        for opening in entry.evidence.openings:
+            value_sats = entry.values_sats[opening.vout]
+            if value_sats > sats_left or OutPoint(entry.txid, opening.vout) in self._ledger.entered:
+                continue
+            bytes_left -= len(opening.encode())
+            if bytes_left < 0 or not openings_left:
+                self.is_full = True
+                return
+            sats_left -= value_sats
+            openings_left -= 1
+            yield opening
+
+
+def _settles(txid: Txid, ledger: LedgerView) -> bool:
+    """Whether an L1 transaction is a version of an open batch."""
+    number = ledger.versions.get(txid)
+    return number is not None and number in ledger.open_lineages
+
+
+def _what_is_new(waiting: Evidence, newer: Evidence) -> Evidence:
+    """What has to be checked of a newer piece: its proof, and the openings that don't wait yet."""
     known = {opening.vout for opening in waiting.openings}
     added = tuple(opening for opening in newer.openings if opening.vout not in known)
     if not added and waiting.proof == newer.proof:
         raise Rejected(EvidencePoolReason.ALREADY_WAITING)
-    openings = sorted((*waiting.openings, *added), key=lambda opening: opening.vout)
-    return replace(newer, openings=tuple(openings))
+    return replace(newer, openings=added or newer.openings[:1])
+
+
+def _merge(waiting: Evidence, newer: Evidence) -> Evidence:
+    """Both pieces' openings under the newer proof: a reorganisation may have moved the transaction to another block."""
+    by_vout = {opening.vout: opening for opening in (*newer.openings, *waiting.openings)}
+    return replace(newer, openings=tuple(by_vout[vout] for vout in sorted(by_vout)))
 
 
 def _require_valid(evidence: Evidence, fact: L1BlockFact, view: ChainView, rules: ChainRules) -> None:
-    """Try it on a copy of the ledger whose anchor has come far enough even for a coinbase."""
+    """Try it on a copy of the ledger whose anchor has come far enough even for a coinbase, in a peg without a cap."""
     trial = Ledger(view.ledger)
     anchor = trial.totals.anchor
     high_enough = max(anchor.height, evidence.l1_height + rules.params.coinbase_confirmations)
     trial.totals = replace(trial.totals, anchor=replace(anchor, height=high_enough))
-    apply_evidence(trial, evidence, fact, rules.custody, rules.params)
+    apply_evidence(trial, evidence, fact, rules.custody, replace(rules.params, max_peg_sats=MAX_MONEY_SATS))

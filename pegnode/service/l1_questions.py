@@ -4,7 +4,7 @@ Every answer is taken afresh where a vote, a signature or a verdict depends on i
 caller waits, and concludes nothing.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Final
 
@@ -138,6 +138,13 @@ class L1Questions:
             halted=halted,
             reserve_agrees=not (await self.reserve(ledger)).missing,
         )
+
+    async def spent(self, outpoints: Sequence[OutPoint]) -> frozenset[OutPoint]:
+        """Those that this Bitcoin node does not hold unspent, its mempool included. Raises L1Unavailable."""
+        if not outpoints:
+            return frozenset()
+        found = await self._client.txouts(outpoints, include_mempool=True)
+        return frozenset(outpoint for outpoint, output in zip(outpoints, found, strict=True) if output is None)
 
     async def reserve(self, ledger: LedgerView) -> L1Reserve:
         """The ledger's coins as this Bitcoin node has them. Raises L1Unavailable."""

@@ -1,6 +1,6 @@
 """A leader's block: what waits, put together on a parent, and judged by the leader's own prudence before it leaves."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import structlog
@@ -10,12 +10,13 @@ from bridge.batch import build_batch, payout_due
 from bridge.bitcoin.hashes import sha256d
 from bridge.bitcoin.identifiers import BlockHash, Txid, hash_to_hex
 from bridge.bitcoin.transaction import Transaction
+from bridge.evidence import Evidence
 from bridge.l1.errors import L1Error, L1Reason, L1Unavailable
 from bridge.ledger import Ledger, advance_anchor
 from bridge.state import Anchor, BatchKind
 from pegnode.chain.builder import BuiltBlock, Candidates, Slot, build_block
-from pegnode.chain.conditions import VoteWithheld, check_vote_conditions
-from pegnode.chain.facts import NO_FACTS
+from pegnode.chain.conditions import VoteWithheld, check_vote_conditions, opened_outputs
+from pegnode.chain.facts import NO_FACTS, AnchorStatus, L1Facts
 from pegnode.chain.state import ChainView
 from pegnode.service.anchors import choose_anchor
 from pegnode.service.core import NodeCore
@@ -77,7 +78,7 @@ class Proposer:
         if not core.l1.state.answers:
             raise L1Unavailable(L1Reason.UNREACHABLE, f"{core.l1.state}: {core.l1.detail}")
         anchor = await self.best_anchor(core.store.tip.header.anchor)
-        evidence = core.evidence.select(anchor.height, params.max_evidence_bytes)
+        evidence = core.evidence.select(core.store.ledger, anchor.height, params)
         work = {sha256d(item.transaction) for item in evidence}
         ledger = Ledger(core.store.ledger)  # as the next block would have it: ages count in anchors
         advance_anchor(ledger, anchor, params)
@@ -98,10 +99,11 @@ class Proposer:
         header = parent.tip.header
         with trio.fail_after(self._patience_s):
             anchor = await self.best_anchor(header.anchor)
-            evidence = core.evidence.select(anchor.height, params.max_evidence_bytes)
+            evidence = await self._evidence(parent_hash, anchor)
             if anchor == header.anchor and not evidence and not payout_due(parent.ledger, params):
                 return None  # L1 has no news: the Bitcoin node need not be asked anything
             facts = await core.questions.facts_for_evidence(header.anchor, anchor, evidence)
+            self._drop_left_behind(evidence, facts)
             feerate = await core.questions.feerate_sat_kvb() or params.feerate_floor_sat_kvb
         slot = Slot(view, core.now_ms(), anchor, feerate, include_l1=True)
         parent = core.unfinal.view(parent_hash)
@@ -114,6 +116,25 @@ class Proposer:
             )
         check_vote_conditions(built.block, header, prudence, core.rules)
         return built
+
+    async def _evidence(self, parent_hash: BlockHash, anchor: Anchor) -> list[Evidence]:
+        """What the block has room for. Outputs that L1 has spent are forgotten: nobody would vote for the block."""
+        evidence, params = self._core.evidence, self._core.rules.params
+        parent = self._core.unfinal.view(parent_hash)
+        selected = evidence.select(parent.ledger, anchor.height, params) if parent else []
+        spent = await self._core.questions.spent(opened_outputs(selected))
+        if not spent:
+            return selected
+        log.warning("evidence dropped of outputs that are spent on L1", outpoints=[str(item) for item in spent])
+        evidence.drop_openings(spent)
+        parent = self._core.unfinal.view(parent_hash)
+        return evidence.select(parent.ledger, anchor.height, params) if parent else []
+
+    def _drop_left_behind(self, evidence: Iterable[Evidence], facts: L1Facts) -> None:
+        """Forget evidence about blocks that L1 gave up; it is made anew if another block holds the transaction."""
+        if facts.anchor is AnchorStatus.ON_CHAIN:
+            left = (item for item in evidence if facts.blocks.get(item.l1_block_hash) is None)
+            self._core.evidence.drop(Txid(sha256d(item.transaction)) for item in left)
 
     def _build_without_l1(self, parent: ChainView, view: int) -> BuiltBlock:
         core = self._core

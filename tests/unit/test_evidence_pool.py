@@ -7,9 +7,12 @@ import pytest
 from bridge.bitcoin.identifiers import Txid
 from bridge.bitcoin.transaction import Transaction, TxOut
 from bridge.custody import CoinKind, reserve_script
+from bridge.deposits import apply_evidence
 from bridge.errors import Reason, Rejected
 from bridge.evidence import Evidence, EvidenceReason, L1BlockFact, Opening
+from bridge.ledger import Ledger
 from bridge.state import LedgerReason
+from pegnode.mempool import evidence_pool
 from pegnode.mempool.evidence_pool import EvidencePool, EvidencePoolLimits, EvidencePoolReason
 from tests.support.chain import MemoryChain
 from tests.support.mini_wallet import MiniWallet
@@ -38,8 +41,10 @@ class World:
         assert (self.chosen(), len(self.pool), self.pool.size_bytes) == before
         return caught.value.reason
 
-    def chosen(self, anchor_height: int = 10**6, max_bytes: int = 10**9) -> list[Evidence]:
-        return self.pool.select(anchor_height, max_bytes)
+    def chosen(self, anchor_height: int = 10**6, **caps: int) -> list[Evidence]:
+        """What the next block would get, if the caps were these."""
+        params = replace(self.chain.rules.params, **caps)
+        return self.pool.select(self.chain.state.ledger, anchor_height, params)
 
     def two_deposits(self) -> tuple[Transaction, Evidence]:
         """One L1 transaction that pays two deposit addresses, and evidence of both."""
@@ -163,16 +168,24 @@ def test_evidence_of_more_bytes_than_a_block_may_hold_is_refused() -> None:
     world.add(evidence)
 
 
-def test_evidence_beyond_what_a_block_may_hold_is_refused() -> None:
+def test_piece_with_more_openings_than_a_block_may_hold_is_refused() -> None:
     world = World(max_openings=1)
     _, evidence = world.two_deposits()
     assert world.refused(evidence) is EvidencePoolReason.TOO_LARGE
-    world.add(part(evidence, 0))
-    assert world.refused(part(evidence, 1)) is EvidencePoolReason.TOO_LARGE
+
+
+def test_openings_that_one_block_has_no_room_for_wait_for_the_next() -> None:
+    world = World(max_openings=1)
+    payment, evidence = world.two_deposits()
+    for vout in (1, 0):
+        world.add(part(evidence, vout))
+    assert world.pool.get(payment.txid) == evidence
+    assert world.pool.positions() == {payment.outpoint(0): 0, payment.outpoint(1): 1}
     world.chain.bury()
-    world.chain.extend(evidence=world.chosen())
-    world.pool.recheck(world.chain.state)
-    world.add(part(evidence, 1))
+    for vout in (0, 1):
+        assert world.chosen() == [part(evidence, vout)]
+        world.chain.extend(evidence=world.chosen())
+    assert world.pool.recheck(world.chain.state) == [payment.txid]
 
 
 # Merging
@@ -227,8 +240,77 @@ def test_select_gives_the_lowest_that_fit(world: World) -> None:
         world.add(evidence)
     sizes = [len(evidence.encode()) for evidence in pieces]
     assert world.chosen() == pieces
-    assert world.chosen(max_bytes=sizes[0] + sizes[1]) == pieces[:2]
-    assert world.chosen(max_bytes=sizes[0] + sizes[1] - 1) == pieces[:1]
+    assert world.chosen(max_evidence_bytes=sizes[0] + sizes[1]) == pieces[:2]
+    assert world.chosen(max_evidence_bytes=sizes[0] + sizes[1] - 1) == pieces[:1]
+    assert world.chosen(max_openings=2) == pieces[:2]
+
+
+def test_select_divides_the_openings_of_one_transaction(world: World) -> None:
+    _, evidence = world.two_deposits()
+    world.add(evidence)
+    whole, half = len(evidence.encode()), len(part(evidence, 0).encode())
+    assert world.chosen(max_evidence_bytes=whole) == [evidence]
+    assert world.chosen(max_evidence_bytes=whole - 1) == [part(evidence, 0)]
+    assert world.chosen(max_evidence_bytes=half) == [part(evidence, 0)]
+    assert world.chosen(max_evidence_bytes=half - 1) == []
+
+
+def test_select_passes_over_what_an_unfinal_parent_has_entered(world: World) -> None:
+    _, evidence = world.two_deposits()
+    world.add(evidence)
+    world.chain.bury()
+    built = world.chain.build(evidence=[part(evidence, 0)])
+    anchor = built.block.header.anchor
+    chosen = world.pool.select(built.state.ledger, anchor.height, world.chain.rules.params)
+    assert chosen == [part(evidence, 1)]
+
+
+def test_select_leaves_out_what_the_peg_has_no_room_for(world: World) -> None:
+    large = world.chain.pay_reserve(ALICE.script(), 900_000)[1]
+    small = world.chain.pay_reserve(ALICE.script(), 50_000)[1]
+    for evidence in (large, small):
+        world.add(evidence)
+    assert world.chosen(max_peg_sats=950_000) == [large, small]
+    assert world.chosen(max_peg_sats=949_999) == [large]
+    assert world.chosen(max_peg_sats=899_999) == [small]
+
+
+def test_young_coinbase_keeps_nothing_else_waiting(world: World) -> None:
+    script = reserve_script(world.chain.rules.custody.newest, CoinKind.DEPOSIT, ALICE.script()).script
+    coinbase = replace(world.chain.l1.mine().transactions[0], outputs=(TxOut(50_000, script),))
+    world.chain.l1.mine_exactly(coinbase)
+    young = world.chain.l1.evidence(coinbase, Opening(0, CoinKind.DEPOSIT, 0, ALICE.script()))
+    other = world.chain.pay_reserve(ALICE.script(), 50_000)[1]
+    for evidence in (young, other):
+        world.add(evidence)
+    params = world.chain.rules.params
+    mature = young.l1_height + params.coinbase_confirmations - params.confirmations
+    assert world.chosen(mature - 1, max_openings=1) == [other]
+    assert world.chosen(mature, max_openings=1) == [young]
+
+
+def test_dropped_openings_leave_the_others(world: World) -> None:
+    payment, evidence = world.two_deposits()
+    world.add(evidence)
+    world.pool.drop_openings({payment.outpoint(0)})
+    assert world.chosen() == [part(evidence, 1)]
+    world.pool.drop_openings({payment.outpoint(1)})
+    assert (len(world.pool), world.pool.size_bytes) == (0, 0)
+
+
+def test_pieces_of_one_large_transaction_are_each_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    _, evidence = world.two_deposits()
+    checked: list[int] = []
+
+    def counting(ledger: Ledger, piece: Evidence, *others: object) -> object:
+        checked.append(len(piece.openings))
+        return apply_evidence(ledger, piece, *others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(evidence_pool, "apply_evidence", counting)
+    world.add(part(evidence, 0))
+    world.add(evidence)
+    assert checked == [1, 1]
 
 
 def test_recheck_forgets_what_has_entered(world: World) -> None:
