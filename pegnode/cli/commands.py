@@ -15,6 +15,7 @@ from pegnode.cli import (
     l1,
     local,
     processes,
+    status,
     wallets,
     withdrawals,
 )
@@ -28,7 +29,7 @@ app = typer.Typer(
 )
 app.command()(local.up)
 app.command()(local.down)
-app.command()(local.status)
+app.command()(status.status)
 app.command()(local.logs)
 app.add_typer(l1.l1_app, name="l1")
 app.add_typer(wallets.wallet_app, name="wallet")

@@ -1,19 +1,15 @@
-"""`peg up`, `down`, `status` and `logs`: a federation on this machine."""
+"""`peg up`, `down` and `logs`: a federation on this machine."""
 
 import os
-from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bridge.l1.states import L1State
 from pegnode.cli.home import DirectoryOption, command_on
-from pegnode.cli.terminal import JsonOption, coins, errors_as_one_line, fail, out, print_fields, print_json, print_table
+from pegnode.cli.terminal import errors_as_one_line, fail, out, print_fields
 from pegnode.errors import PegnodeError
 from pegnode.local_federation import BITCOIND, LocalFederation
-from pegnode.rpc.client import RpcClientError
-from pegnode.rpc.results import PegInfoReply, StatusReply
 
 DEFAULT_MEMBERS = 4
 MemberCountOption = Annotated[
@@ -64,99 +60,6 @@ def down(directory: DirectoryOption) -> None:
         stopped = LocalFederation.open(directory).down()
         said = f"stopped: {', '.join(stopped)}" if stopped else "nothing was running"
         out.print(f"{said}; go on with: {command_on(directory, 'up')}", markup=False)
-
-
-def status(directory: DirectoryOption, json: JsonOption = False) -> None:
-    """Show what each member says of itself, and the peg's five terms."""
-    with errors_as_one_line():
-        federation = LocalFederation.open(directory)
-        replies = {name: federation.status(name) for name in federation.member_names}
-        peg = _peg_info(federation, replies)
-        if json:
-            print_json({"members": replies, "peg": peg})
-            return
-        print_table(
-            ("member", "state", "height ", "view ", "anchor ", "L1 ", "Bitcoin node", "peers ", "mempool "),
-            [_row(federation, name, reply) for name, reply in replies.items()],
-            "no members",
-        )
-        out.print()
-        for name, reply in replies.items():
-            if reply is not None:
-                _print_troubles(name, reply)
-        if peg is None:
-            out.print(f"no member answers; start them with: {command_on(directory, 'up')}", markup=False)
-        else:
-            _print_peg(peg)
-
-
-def _row(federation: LocalFederation, name: str, reply: StatusReply | None) -> tuple[str, ...]:
-    if reply is None:
-        return (name, "starting" if federation.is_running(name) else "stopped", *("-",) * 7)
-    peers = sum(member.connected for member in reply.members) - 1
-    return (
-        name,
-        _state(reply),
-        str(reply.height),
-        str(reply.view),
-        str(reply.anchor.height),
-        "-" if reply.l1.height is None else str(reply.l1.height),
-        reply.l1.state,
-        str(peers),
-        str(reply.mempool_transactions),
-    )
-
-
-def _state(reply: StatusReply) -> str:
-    if reply.halted:
-        return "HALTED"
-    if reply.waiting_for:
-        return "waiting"
-    return f"catching up to {reply.best_known_height}" if reply.syncing else "running"
-
-
-def _print_troubles(name: str, reply: StatusReply) -> None:
-    """What is the matter with a member, since when its Bitcoin node is in its state, and what to do; or nothing."""
-    troubles = [
-        *(f"halted: {finding}" for finding in reply.halt_findings),
-        *(f"waits for {missing}" for missing in reply.waiting_for),
-    ]
-    l1, now_ms = reply.l1, reply.started_ms + reply.uptime_ms
-    if l1.state != L1State.OK:
-        lasts = timedelta(milliseconds=max(0, now_ms - l1.since_ms))
-        since = f", for {str(lasts).partition('.')[0]}" if l1.since_ms else ""
-        troubles += [f"its Bitcoin node is {l1.state}{since}: {l1.cause}", f"what to do: {l1.remedy}"]
-    if troubles:
-        out.print(f"{name}:", markup=False)
-        for trouble in troubles:
-            out.print(f"    {trouble}", markup=False)
-        out.print()
-
-
-def _peg_info(federation: LocalFederation, replies: dict[str, StatusReply | None]) -> PegInfoReply | None:
-    """From the member that is furthest."""
-    best = max((reply.height, name) for name, reply in replies.items() if reply) if any(replies.values()) else None
-    if best is None:
-        return None
-    try:
-        with federation.client(best[1]) as client:
-            return client.ask(PegInfoReply, "getpeginfo")
-    except RpcClientError:
-        return None
-
-
-def _print_peg(peg: PegInfoReply) -> None:
-    print_fields(
-        {
-            "reserves": coins(peg.reserves_sats),
-            "deficit": coins(peg.deficit_sats),
-            "supply": coins(peg.supply_sats),
-            "unsettled": coins(peg.unsettled_sats),
-            "fund": coins(peg.fund_sats),
-        }
-    )
-    sign = "=" if peg.equality else "IS NOT"
-    out.print(f"reserves + deficit {sign} supply + unsettled + fund", markup=False)
 
 
 def logs(

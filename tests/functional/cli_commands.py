@@ -134,6 +134,16 @@ def test_status_shows_every_member_and_the_equality(peg: Peg) -> None:
     assert msgspec.convert(shown["peg"], PegInfoReply).equality
 
 
+def test_status_of_one_node_needs_its_configuration_alone(peg: Peg) -> None:
+    path = str(peg.federation.local.member_config_path("bob"))
+    shown = peg.json("status", "--node", path)
+    assert {name: reply["member"] for name, reply in shown["members"].items()} == {"bob": 1}
+    assert msgspec.convert(shown["peg"], PegInfoReply).equality
+    lines = peg.ok("status", "--node", path).splitlines()
+    assert lines[1].split()[:2] == ["bob", "running"]
+    assert lines[-1] == "reserves + deficit = supply + unsettled + fund"
+
+
 def test_deposit_commands_show_where_to_pay_and_what_came(peg: Peg) -> None:
     words = peg.ok("deposit", "address")
     assert words.startswith("bcrt1p")

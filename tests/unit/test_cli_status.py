@@ -1,10 +1,13 @@
-"""What `peg status` says of a member whose Bitcoin node is in trouble."""
+"""What `peg status` says of a member in trouble."""
 
 import pytest
+from msgspec.structs import replace
 
 from bridge.l1.states import L1State
-from pegnode.cli.local import _print_troubles, _state
-from pegnode.rpc.results import AnchorReply, L1Reply, StatusReply
+from pegnode.cli.status import _print_troubles, _state
+from pegnode.rpc.results import AnchorReply, L1Reply, MemberReply, StatusReply
+
+NAMES = ["alice", "bob", "carol", "dave"]
 
 
 def reply_in(state: L1State, *waiting_for: str) -> StatusReply:
@@ -38,7 +41,7 @@ def test_trouble_is_shown_with_its_age_its_cause_and_what_to_do(
     state: L1State, capsys: pytest.CaptureFixture[str]
 ) -> None:
     reply = reply_in(state, "the Bitcoin node")
-    _print_troubles("dave", reply)
+    _print_troubles("dave", reply, NAMES)
     assert capsys.readouterr().out.splitlines() == [
         "dave:",
         "    waits for the Bitcoin node",
@@ -51,6 +54,12 @@ def test_trouble_is_shown_with_its_age_its_cause_and_what_to_do(
 
 def test_nothing_is_shown_of_a_member_without_trouble(capsys: pytest.CaptureFixture[str]) -> None:
     reply = reply_in(L1State.OK)
-    _print_troubles("dave", reply)
+    _print_troubles("dave", reply, NAMES)
     assert capsys.readouterr().out == ""
     assert _state(reply) == "running"
+
+
+def test_members_that_are_not_connected_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    seen = [MemberReply(index, index == 1, None) for index in range(4)]
+    _print_troubles("dave", replace(reply_in(L1State.OK), members=seen), NAMES)
+    assert capsys.readouterr().out.splitlines() == ["dave:", "    not connected to alice, carol", ""]
