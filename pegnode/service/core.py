@@ -133,6 +133,7 @@ class NodeCore:
                 hash=hash_to_hex(header.hash),
                 transactions=len(unfinal.state.transactions),
                 evidence=len(unfinal.block.body.evidence),
+                refunds=len(unfinal.block.body.refunds),
                 batches=len(unfinal.block.body.batches),
                 conflicts_dropped=len(dropped),
             )

@@ -13,6 +13,7 @@ from bridge.bitcoin.transaction import Transaction
 from bridge.evidence import Evidence
 from bridge.l1.errors import L1Error, L1Reason, L1Unavailable
 from bridge.ledger import Ledger, advance_anchor
+from bridge.refunds import due_refunds
 from bridge.state import Anchor, BatchKind
 from pegnode.chain.builder import BuiltBlock, Candidates, Slot, build_block
 from pegnode.chain.conditions import VoteWithheld, check_vote_conditions, opened_outputs
@@ -26,6 +27,8 @@ log = structlog.get_logger()
 
 PAYOUT_WORK: Final = b"payout"
 """Stands for a payout that is due, among the txids of evidence."""
+REFUND_WORK: Final = b"refund"
+"""Stands for refunds that the next anchor makes due."""
 
 
 class Proposer:
@@ -73,7 +76,10 @@ class Proposer:
         )
 
     async def l1_work(self) -> frozenset[bytes]:
-        """What of L1 a block on the final tip might hold: evidence, by L1 txid, and PAYOUT_WORK. Raises L1Error."""
+        """What a block on the final tip might hold because of L1: evidence, by L1 txid, PAYOUT_WORK, REFUND_WORK.
+
+        Raises L1Error.
+        """
         core, params = self._core, self._core.rules.params
         if not core.l1.state.answers:
             raise L1Unavailable(L1Reason.UNREACHABLE, f"{core.l1.state}: {core.l1.detail}")
@@ -85,6 +91,8 @@ class Proposer:
         floor = params.feerate_floor_sat_kvb
         if build_batch(ledger, BatchKind.PAYOUT, None, floor, core.rules.custody, params) is not None:
             work.add(PAYOUT_WORK)
+        if due_refunds(ledger, params):
+            work.add(REFUND_WORK)
         return frozenset(work)
 
     async def _build_with_l1(self, parent_hash: BlockHash, view: int) -> BuiltBlock | None:

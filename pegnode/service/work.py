@@ -6,6 +6,7 @@ import structlog
 import trio
 
 from bridge.l1.errors import L1Error
+from bridge.refunds import due_refunds
 from bridge.state import Anchor
 from pegnode.service.consensus_driver import ConsensusDriver
 from pegnode.service.core import NodeCore
@@ -51,7 +52,7 @@ class WorkWatch:
     def _after_final(self, unfinal: UnfinalBlock) -> None:
         header, body = unfinal.block.header, unfinal.block.body
         moved, self._anchor = header.anchor != self._anchor, header.anchor
-        if moved or body.evidence or body.transactions or body.batches:
+        if moved or body.evidence or body.refunds or body.transactions or body.batches:
             self._passes = {}
             return
         since_ms = {**self._transactions(), **self._l1_since_ms}
@@ -73,8 +74,9 @@ class WorkWatch:
             self._tell(known=known or self._waits())
 
     def _waits(self) -> bool:
-        """Whether a transaction waits that may enter a block."""
-        return any(map(self._may_enter, self._transactions()))
+        """Whether the next block may hold something, whatever L1 says: a transaction, or refunds left over."""
+        ledger, params = self._core.store.ledger, self._core.rules.params
+        return any(map(self._may_enter, self._transactions())) or bool(due_refunds(ledger, params))
 
     async def _is_known(self) -> bool:
         if self._waits():
