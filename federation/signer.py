@@ -1,9 +1,10 @@
 """The one object with keys. Votes and L1 signatures come from here, and the transport takes its key from here.
 
-It has no opinions of its own: what to vote for, consensus decides, and what to sign on L1, `federation.approval` does.
-It does hold its ground on three points. It starts only where the curve passed its self-test, and only with the keys
-that the membership names. It signs nothing of L1 but an ApprovedBatch. And it checks each signature before it gives it
-away, because a signature made by failing hardware can reveal the key.  Source: BIP340, Default Signing.
+It has no opinions of its own: what to vote for, consensus decides, what to sign on L1, `federation.approval`, and what
+to state in public, `federation.statement_law`. It does hold its ground on three points. It starts only where the curve
+passed its self-test, and only with the keys that the membership names. It signs nothing of L1 but an ApprovedBatch, and
+states nothing but an ApprovedStatement. And it checks each signature before it gives it away, because a signature made
+by failing hardware can reveal the key.  Source: BIP340, Default Signing.
 """
 
 from typing import final
@@ -18,6 +19,8 @@ from federation.errors import Refused
 from federation.keystore import SECRET_SIZE, MemberSecrets, RandomBytes
 from federation.membership import Member, Membership
 from federation.self_test import run_self_test
+from federation.statement import SignedStatement
+from federation.statement_law import ApprovedStatement
 
 
 class SignerReason(Reason):
@@ -26,8 +29,10 @@ class SignerReason(Reason):
     UNKNOWN_MEMBER = "signer-unknown-member"  # The member's index is none of the membership.
     WRONG_VOTE_KEY = "signer-wrong-vote-key"  # The vote key on disk is not the member's.
     WRONG_CUSTODY_KEY = "signer-wrong-custody-key"  # The custody key on disk is not the member's.
-    WRONG_EPOCH = "signer-wrong-epoch"  # A vote of another epoch was to be signed.
-    NOT_APPROVED = "signer-not-approved"  # Something that `approve_batch` did not approve was to be signed.
+    WRONG_EPOCH = "signer-wrong-epoch"  # A vote or a statement of another epoch was to be signed.
+    WRONG_CHAIN = "signer-wrong-chain"  # A statement about another chain was to be signed.
+    NOT_APPROVED = "signer-not-approved"
+    """Something that neither `approve_batch` nor `approve_statement` approved was to be signed."""
     NOT_A_KEYHOLDER = "signer-not-a-keyholder"  # A coin's policy has no key of this member.
     BAD_SIGNATURE = "signer-bad-signature"  # A fresh signature does not verify: something is wrong with this machine.
 
@@ -108,6 +113,21 @@ class Signer:
                 raise SignerRefused(SignerReason.NOT_A_KEYHOLDER, str(planned.outpoint))
         signatures = tuple(self._sign(self._secrets.custody, key, planned.digest32) for planned in approved.plan.inputs)
         return CosignShare(approved.txid, self._index, signatures)
+
+    def sign_statement(self, approved: ApprovedStatement) -> SignedStatement:
+        """An approved statement of solvency with this member's signature alone.
+
+        Raises SignerRefused: NOT_APPROVED, WRONG_CHAIN, WRONG_EPOCH, BAD_SIGNATURE.
+        """
+        if type(approved) is not ApprovedStatement:
+            raise SignerRefused(SignerReason.NOT_APPROVED, "only what approve_statement returned is signed")
+        statement = approved.statement
+        if statement.terms.chain_id != self._chain_id:
+            raise SignerRefused(SignerReason.WRONG_CHAIN, statement.terms.chain_id.hex())
+        if statement.terms.epoch != self._membership.epoch:
+            raise SignerRefused(SignerReason.WRONG_EPOCH, f"{statement.terms.epoch}, not {self._membership.epoch}")
+        signature = self._sign(self._secrets.vote, self.member.vote_key32, statement.digest32)
+        return SignedStatement(statement, ((self._index, signature),))
 
     def _sign(self, secret: bytes, public_key: bytes, digest: bytes) -> bytes:
         signature = schnorr_sign(secret, digest, self._random_bytes(SECRET_SIZE))

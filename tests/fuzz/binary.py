@@ -17,6 +17,7 @@ from bridge.withdrawals import encode_burn, parse_burn
 from federation.certificate import Certificate, Vote, VoteKind
 from federation.cosign import CosignShare
 from federation.journal import Journal, JournalIdentity, JournalRefused, MemoryEntries
+from federation.statement import BlockTerms, SignedStatement, SolvencyStatement
 from pegnode.chain.block import Block, Body
 from pegnode.chain.header import Header
 from pegnode.chain.state import TransactionKind, Utxo
@@ -39,7 +40,7 @@ from pegnode.storage.keys import (
 )
 from tests.fuzz.chooser import Chooser
 from tests.fuzz.decoders import Decoder, Finding
-from tests.fuzz.scene import certificate, scene, settled_lineage, vote
+from tests.fuzz.scene import certificate, scene, settled_lineage, signed_statement, vote
 from tests.support.fake_l1 import FakeBlock
 
 MALFORMED = (MalformedError,)
@@ -202,6 +203,20 @@ def _votes() -> tuple[Decoder, ...]:
             "federation.cosign:CosignShare.decode", CosignShare.decode, MALFORMED, (share.encode(),), CosignShare.encode
         ),
         Decoder("federation.journal:Journal.open", open_journal, (JournalRefused,), _journal_samples()),
+        *_statements(),
+    )
+
+
+def _statements() -> tuple[Decoder, ...]:
+    signed = signed_statement(0, 2)
+    statement = signed.statement
+    return tuple(
+        Decoder(f"federation.statement:{kind.__name__}.decode", kind.decode, MALFORMED, (value.encode(),), kind.encode)
+        for kind, value in (
+            (BlockTerms, statement.terms),
+            (SolvencyStatement, statement),
+            (SignedStatement, signed),
+        )
     )
 
 

@@ -11,6 +11,7 @@ from bridge.custody import CoinKind, reserve_script
 from bridge.evidence import Evidence, Opening
 from bridge.state import BatchKind, BatchVersion, Lineage
 from federation.certificate import Certificate, Vote, VoteKind, vote_digest
+from federation.statement import BlockTerms, SignedStatement, SolvencyStatement
 from pegnode.chain.block import Block
 from pegnode.chain.state import LEDGER_TABLES, AppliedTransaction, ChainState
 from tests.support.chain import MemoryChain, vote_secrets
@@ -113,6 +114,28 @@ def certificate(kind: VoteKind, view: int, block_hash: bytes) -> Certificate:
     votes = [vote(kind, view, block_hash, member) for member in range(membership.quorum)]
     signatures = tuple((item.member, item.signature64) for item in votes)
     return Certificate(kind, membership.epoch, view, votes[0].block_hash, signatures)
+
+
+def signed_statement(*members: int) -> SignedStatement:
+    """What these members state of the scene's block."""
+    rules, header, totals = scene().chain.rules, scene().block.header, scene().chain.state.ledger.totals
+    terms = BlockTerms(
+        chain_id=rules.chain_id,
+        epoch=header.epoch,
+        height=header.height,
+        block_hash=header.hash,
+        anchor=header.anchor,
+        ledger_root=header.ledger_root,
+        reserves_sats=totals.reserves_sats,
+        deficit_sats=totals.deficit_sats,
+        supply_sats=totals.supply_sats,
+        unsettled_sats=totals.unsettled_sats,
+        fund_sats=totals.fund_sats,
+    )
+    statement = SolvencyStatement(terms, header.anchor, header.time_ms)
+    digest = statement.digest32
+    signatures = ((member, schnorr_sign(vote_secrets()[member], digest, bytes(32))) for member in members)
+    return SignedStatement(statement, tuple(signatures))
 
 
 def settled_lineage() -> Lineage:

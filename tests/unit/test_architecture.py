@@ -24,7 +24,7 @@ PURE = (
     )),
     *(f"federation/{name}{tail}" for tail in (".py", "/*") for name in (
         "membership", "certificate", "approval", "cosign", "signing_plan",
-        "passphrase", "sealed_box", "keystore_errors",
+        "passphrase", "sealed_box", "keystore_errors", "statement", "statement_law",
     )),
     "pegnode/chain/*",
     "pegnode/consensus/*",
