@@ -41,8 +41,13 @@ class LedgerReason(Reason):
     NOT_PENDING = "ledger-not-pending"  # A payee, or a burn to refund, that is no pending withdrawal.
     LINEAGE_OPEN = "ledger-lineage-open"  # A batch while one of its kind is open.
     FREE_FUND = "ledger-free-fund"  # More of the fund than is free.
-    UNKNOWN_VERSION = "ledger-unknown-version"  # A settlement by a transaction that is no recorded version.
-    ALREADY_SETTLED = "ledger-already-settled"  # A settlement of a lineage that is closed.
+    UNKNOWN_VERSION = "ledger-unknown-version"  # A settlement by, or a replacement of, no recorded version.
+    ALREADY_SETTLED = "ledger-already-settled"  # A settlement, or a replacement, of a lineage that is closed.
+    NOT_NEWEST = "ledger-not-newest"  # A replacement of another version than the newest of its kind.
+    TOO_MANY_VERSIONS = "ledger-too-many-versions"  # A replacement in a lineage that has as many as one may have.
+    VERSION_KNOWN = "ledger-version-known"  # A replacement by a transaction that is a recorded version.
+    PAYEES_CHANGED = "ledger-payees-changed"  # A replacement that pays others, or in another order.
+    INPUT_DROPPED = "ledger-input-dropped"  # A replacement that does not begin with all inputs of its lineage.
     ANCHOR_BACKWARDS = "ledger-anchor-backwards"  # An anchor below the one before.
     ANCHOR_CHANGED = "ledger-anchor-changed"  # Another L1 block at the height of the anchor before.
     ANCHOR_STEP = "ledger-anchor-step"  # An anchor more than `max_anchor_step` above the one before.

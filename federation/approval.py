@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
 
-from bridge.batch import BATCH_VERSION, REPLACEABLE_SEQUENCE
+from bridge.batch_form import BATCH_VERSION, REPLACEABLE_SEQUENCE
 from bridge.bitcoin import amounts
 from bridge.bitcoin.identifiers import OutPoint, Script, Txid, hash_to_hex
 from bridge.bitcoin.transaction import Transaction, TxIn, TxOut

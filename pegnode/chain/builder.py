@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from bridge.batch import Batch, build_batch
+from bridge.batch import Batch, propose_batches
 from bridge.bitcoin.identifiers import Txid
 from bridge.bitcoin.transaction import Transaction
 from bridge.errors import Reason, Rejected
 from bridge.evidence import Evidence, EvidenceReason
 from bridge.ledger import advance_anchor, ledger_root
-from bridge.state import Anchor, BatchKind, LedgerReason
+from bridge.state import Anchor, LedgerReason
 from bridge.withdrawals import BurnReason
 from pegnode.chain.block import EMPTY_BODY, ITEM_OVERHEAD_BYTES, Block, Body
 from pegnode.chain.execution import (
@@ -51,6 +51,7 @@ class Slot:
     anchor: the L1 block that the leader would anchor to; at or below the parent's, the parent's is kept.
     feerate_sat_kvb: the leader's estimate, for batches; None when it has none.
     include_l1: whether the block may say anything about L1; without it the anchor stays the parent's.
+    confirmed: the recorded batch versions that the leader's Bitcoin node sees confirmed.
     """
 
     view: int
@@ -58,6 +59,7 @@ class Slot:
     anchor: Anchor
     feerate_sat_kvb: int | None
     include_l1: bool
+    confirmed: frozenset[Txid] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ def build_block(parent: ChainView, slot: Slot, candidates: Candidates, facts: L1
         assembly.add_evidence(candidates.evidence, facts)
     assembly.add_refunds()
     if speaks_about_l1 and slot.feerate_sat_kvb is not None:
-        assembly.add_payout(slot.feerate_sat_kvb)
+        assembly.add_batches(slot.feerate_sat_kvb, slot.confirmed)
     assembly.add_transactions(candidates.transactions)
     return assembly.finish()
 
@@ -161,16 +163,14 @@ class _Assembly:
         for refund in self.refunds:
             self._take(len(refund))
 
-    def add_payout(self, feerate_sat_kvb: int) -> None:
-        """The payout that is due at this feerate, moved into the range that the parameters allow."""
-        params = self.rules.params
-        feerate = min(max(feerate_sat_kvb, params.feerate_floor_sat_kvb), params.feerate_ceiling_sat_kvb)
-        planned = build_batch(self.state.ledger, BatchKind.PAYOUT, None, feerate, self.rules.custody, params)
-        if planned is None:
-            return
-        batch = Batch.of(planned)
-        size = len(batch.encode())
-        if self._fits(size):
+    def add_batches(self, feerate_sat_kvb: int, confirmed: frozenset[Txid]) -> None:
+        """What a leader with this estimate proposes: first versions, and replacements of what has not confirmed."""
+        custody, params = self.rules.custody, self.rules.params
+        for planned in propose_batches(self.state.ledger, feerate_sat_kvb, confirmed, custody, params):
+            batch = Batch.of(planned)
+            size = len(batch.encode())
+            if not self._fits(size):
+                return
             enter_batch(self.state, batch, self.rules)
             self._take(size)
             self.batches.append(batch)

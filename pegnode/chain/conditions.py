@@ -12,6 +12,9 @@ from bridge.bitcoin.hashes import sha256d
 from bridge.bitcoin.identifiers import OutPoint, Txid
 from bridge.errors import Reason
 from bridge.evidence import Evidence
+from bridge.ledger import LedgerView
+from bridge.lineages import open_lineage
+from bridge.replacement import is_least_step
 from pegnode.chain.block import Block
 from pegnode.chain.facts import needs_l1
 from pegnode.chain.header import Header
@@ -35,6 +38,8 @@ class WithheldReason(Reason):
     DEPOSIT_SPENT = "vote-deposit-spent"  # A deposit is spent on L1 already, if only in the mempool.
     FEERATE_UNKNOWN = "vote-feerate-unknown"  # A batch above the floor while its own Bitcoin node has no estimate.
     FEERATE_FAR = "vote-feerate-far"  # A batch's feerate is more than a factor of 2 from its own estimate.
+    VERSION_CONFIRMED = "vote-version-confirmed"
+    """A replacement of a batch that its own Bitcoin node sees confirmed in some version."""
 
 
 class VoteWithheld(Refusal):
@@ -48,6 +53,7 @@ class VoteFacts:
     now_ms: its clock.  anchor_confirmations: of the block's anchor on its own node's active chain; None when unknown.
     unspent: for each outpoint of `claimed_outputs`, whether its own node holds it unspent.
     feerate_estimate_sat_kvb: None when its node has none.  halted: whether it has latched a halt.
+    confirmed: the recorded batch versions that its node sees confirmed, of lineages that the block has a version of.
     reserve_agrees: whether its own node holds every reserve coin of the ledger.
     """
 
@@ -57,6 +63,7 @@ class VoteFacts:
     feerate_estimate_sat_kvb: int | None = None
     halted: bool = False
     reserve_agrees: bool = True
+    confirmed: frozenset[Txid] = frozenset()
 
 
 def claimed_outputs(block: Block) -> tuple[OutPoint, ...]:
@@ -71,8 +78,10 @@ def opened_outputs(evidence: Iterable[Evidence]) -> tuple[OutPoint, ...]:
     )
 
 
-def check_vote_conditions(block: Block, parent: Header, facts: VoteFacts, rules: ChainRules) -> None:
+def check_vote_conditions(block: Block, parent: Header, after: LedgerView, facts: VoteFacts, rules: ChainRules) -> None:
     """Raise VoteWithheld when this member should not vote for `block`, a valid child of `parent`.
+
+    after: the ledger after the block.
 
     A block that keeps its parent's anchor and holds neither evidence nor a batch depends on the clock alone, so that
     transfers go on whatever L1 says.
@@ -89,7 +98,9 @@ def check_vote_conditions(block: Block, parent: Header, facts: VoteFacts, rules:
         _check_reserve(facts)
         _check_deposits(block, facts)
         for batch in block.body.batches:
-            _check_feerate(batch, facts, rules)
+            _check_unconfirmed(batch, after, facts)
+            if batch.replaces is None or not is_least_step(after, batch.kind, rules.custody):
+                _check_feerate(batch, facts, rules)
 
 
 def _check_reserve(facts: VoteFacts) -> None:
@@ -107,9 +118,16 @@ def _check_deposits(block: Block, facts: VoteFacts) -> None:
             raise VoteWithheld(WithheldReason.DEPOSIT_SPENT, str(outpoint))
 
 
+def _check_unconfirmed(batch: Batch, after: LedgerView, facts: VoteFacts) -> None:
+    lineage = open_lineage(after, batch.kind)
+    if lineage is not None and any(version.txid in facts.confirmed for version in lineage.versions):
+        raise VoteWithheld(WithheldReason.VERSION_CONFIRMED, f"lineage {lineage.number}")
+
+
 def _check_feerate(batch: Batch, facts: VoteFacts, rules: ChainRules) -> None:
     """Within a factor of the estimate; at the floor, below which no batch exists, also without one.
 
+    The least step above a version that has waited its time is votable whatever the estimate, which may be wrong.
     Not at the floor whatever the estimate: a batch that never confirms holds up all that come after it.
     """
     feerate, estimate = batch.feerate_sat_kvb, facts.feerate_estimate_sat_kvb

@@ -1,6 +1,6 @@
 """What to bid for a withdrawal: a suggestion, for the batch decides the price, never above the burner's bound."""
 
-from bridge.batch import MAX_CHANGE_PARTS
+from bridge.batch_form import MAX_CHANGE_PARTS
 from bridge.bitcoin.amounts import fee_sats
 from bridge.bitcoin.identifiers import Script
 from bridge.bitcoin.transaction import WITNESS_SCALE_FACTOR, compact_size

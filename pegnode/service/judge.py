@@ -44,7 +44,10 @@ class Judge:
             prudence = await core.questions.vote_facts(
                 parent.tip.header, block, parent.ledger, now_ms=core.now_ms(), halted=core.halted
             )
-            check_vote_conditions(block, parent.tip.header, prudence, core.rules)
+            after = core.unfinal.view(block.header.hash)
+            if after is None:
+                return Verdict.WAITING
+            check_vote_conditions(block, parent.tip.header, after.ledger, prudence, core.rules)
         except (VoteWithheld, L1Error) as withheld:
             self._explain(block, "vote withheld", str(withheld))
             return Verdict.WITHHELD

@@ -137,6 +137,13 @@ class L1Questions:
             feerate_estimate_sat_kvb=await self.feerate_sat_kvb() if block.body.batches else None,
             halted=halted,
             reserve_agrees=not (await self.reserve(ledger)).missing,
+            confirmed=await self.confirmed_versions(ledger) if block.body.batches else frozenset(),
+        )
+
+    async def confirmed_versions(self, ledger: LedgerView) -> frozenset[Txid]:
+        """The versions of open batches that the active chain holds. Raises L1Unavailable."""
+        return await self._confirmed(
+            [version.txid for _, lineage in ledger.open_lineages.items() for version in lineage.versions]
         )
 
     async def spent(self, outpoints: Sequence[OutPoint]) -> frozenset[OutPoint]:

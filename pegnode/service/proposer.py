@@ -6,7 +6,7 @@ from typing import Final
 import structlog
 import trio
 
-from bridge.batch import build_batch, payout_due
+from bridge.batch import any_batch_due, propose_batches
 from bridge.bitcoin.hashes import sha256d
 from bridge.bitcoin.identifiers import BlockHash, Txid, hash_to_hex
 from bridge.bitcoin.transaction import Transaction
@@ -14,7 +14,7 @@ from bridge.evidence import Evidence
 from bridge.l1.errors import L1Error, L1Reason, L1Unavailable
 from bridge.ledger import Ledger, advance_anchor
 from bridge.refunds import due_refunds
-from bridge.state import Anchor, BatchKind
+from bridge.state import Anchor
 from pegnode.chain.builder import BuiltBlock, Candidates, Slot, build_block
 from pegnode.chain.conditions import VoteWithheld, check_vote_conditions, opened_outputs
 from pegnode.chain.facts import NO_FACTS, AnchorStatus, L1Facts
@@ -25,8 +25,6 @@ from pegnode.service.unfinal import UnfinalBlock
 
 log = structlog.get_logger()
 
-PAYOUT_WORK: Final = b"payout"
-"""Stands for a payout that is due, among the txids of evidence."""
 REFUND_WORK: Final = b"refund"
 """Stands for refunds that the next anchor makes due."""
 
@@ -76,9 +74,9 @@ class Proposer:
         )
 
     async def l1_work(self) -> frozenset[bytes]:
-        """What a block on the final tip might hold because of L1: evidence, by L1 txid, PAYOUT_WORK, REFUND_WORK.
+        """What a block on the final tip might hold because of L1. Raises L1Error.
 
-        Raises L1Error.
+        Evidence by its L1 txid, a batch by its kind and the version it replaces, and REFUND_WORK.
         """
         core, params = self._core, self._core.rules.params
         if not core.l1.state.answers:
@@ -86,14 +84,22 @@ class Proposer:
         anchor = await self.best_anchor(core.store.tip.header.anchor)
         evidence = core.evidence.select(core.store.ledger, anchor.height, params)
         work = {sha256d(item.transaction) for item in evidence}
-        ledger = Ledger(core.store.ledger)  # as the next block would have it: ages count in anchors
-        advance_anchor(ledger, anchor, params)
-        floor = params.feerate_floor_sat_kvb
-        if build_batch(ledger, BatchKind.PAYOUT, None, floor, core.rules.custody, params) is not None:
-            work.add(PAYOUT_WORK)
-        if due_refunds(ledger, params):
+        if any_batch_due(self._next_ledger(anchor), params):
+            feerate = await core.questions.feerate_sat_kvb() or params.feerate_floor_sat_kvb
+            confirmed = await core.questions.confirmed_versions(core.store.ledger)
+            ledger = self._next_ledger(anchor)  # anew: the chain may have moved on meanwhile
+            batches = propose_batches(ledger, feerate, confirmed, core.rules.custody, params)
+            work |= {bytes([planned.kind]) + (planned.replaces or b"") for planned in batches}
+        if due_refunds(self._next_ledger(anchor), params):
             work.add(REFUND_WORK)
         return frozenset(work)
+
+    def _next_ledger(self, anchor: Anchor) -> Ledger:
+        """The final ledger as the next block would find it at this anchor: ages count in anchors."""
+        ledger = Ledger(self._core.store.ledger)
+        if anchor.height > ledger.totals.anchor.height:
+            advance_anchor(ledger, anchor, self._core.rules.params)
+        return ledger
 
     async def _build_with_l1(self, parent_hash: BlockHash, view: int) -> BuiltBlock | None:
         """The block with all that can enter; None when nothing of L1 can, or the parent's state is gone.
@@ -108,12 +114,13 @@ class Proposer:
         with trio.fail_after(self._patience_s):
             anchor = await self.best_anchor(header.anchor)
             evidence = await self._evidence(parent_hash, anchor)
-            if anchor == header.anchor and not evidence and not payout_due(parent.ledger, params):
+            if anchor == header.anchor and not evidence and not any_batch_due(parent.ledger, params):
                 return None  # L1 has no news: the Bitcoin node need not be asked anything
             facts = await core.questions.facts_for_evidence(header.anchor, anchor, evidence)
             self._drop_left_behind(evidence, facts)
             feerate = await core.questions.feerate_sat_kvb() or params.feerate_floor_sat_kvb
-        slot = Slot(view, core.now_ms(), anchor, feerate, include_l1=True)
+            confirmed = await core.questions.confirmed_versions(core.store.ledger)
+        slot = Slot(view, core.now_ms(), anchor, feerate, include_l1=True, confirmed=confirmed)
         parent = core.unfinal.view(parent_hash)
         if parent is None:
             return None
@@ -122,7 +129,7 @@ class Proposer:
             prudence = await core.questions.vote_facts(
                 header, built.block, parent.ledger, now_ms=core.now_ms(), halted=core.halted
             )
-        check_vote_conditions(built.block, header, prudence, core.rules)
+        check_vote_conditions(built.block, header, built.state.ledger, prudence, core.rules)
         return built
 
     async def _evidence(self, parent_hash: BlockHash, anchor: Anchor) -> list[Evidence]:

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from bridge.batch import Batch, BatchReason
+from bridge.batch import Batch
+from bridge.batch_form import BatchReason
 from bridge.bitcoin.identifiers import OutPoint
 from bridge.bitcoin.transaction import Transaction, TxOut
 from bridge.evidence import EvidenceReason

@@ -1,6 +1,6 @@
 """Ledgers for unit tests: small ones with something in them, and how to look at them and see them refuse."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -8,12 +8,28 @@ from bridge.bitcoin.identifiers import Script
 from bridge.bitcoin.transaction import Transaction, TxIn, TxOut
 from bridge.custody import CoinKind, quorum_witness, reserve_script
 from bridge.errors import Reason, Rejected
-from bridge.ledger import Ledger, LedgerView, enter_coin, ledger_root, record_burn
+from bridge.ledger import Ledger, LedgerView, advance_anchor, enter_coin, ledger_root, record_burn
 from bridge.lineages import PlannedBatch, record_batch
 from bridge.state import BatchKind, BatchVersion, Coin, Lineage, Withdrawal
-from tests.support.peg import ALICE, BOB, CUSTODY, POLICY, coin, new_ledger, outpoint
+from tests.support.peg import ALICE, BOB, CUSTODY, PARAMS, POLICY, anchor, coin, new_ledger, outpoint, p2wpkh
 
 CHANGE = reserve_script(POLICY, CoinKind.CHANGE).script
+
+
+def ledger_of(coins_sats: Sequence[int], burns: Sequence[tuple[int, int]]) -> Ledger:
+    """Deposits 0, 1, ... without claim fee, and burns 100, 101, ... of (value, max_fee), oldest first."""
+    ledger = new_ledger()
+    for number, value_sats in enumerate(coins_sats):
+        enter_coin(ledger, coin(number, value_sats), 0)
+    for number, (value_sats, max_fee_sats) in enumerate(burns, 100):
+        burn(ledger, number, value_sats, max_fee_sats=max_fee_sats, l1_script=p2wpkh(f"payee {number}"))
+    return ledger
+
+
+def wait(ledger: Ledger, anchors: int) -> None:
+    """So many more anchors pass."""
+    for _ in range(anchors):
+        advance_anchor(ledger, anchor(ledger.totals.anchor.height + 1), PARAMS)
 
 
 def burn(

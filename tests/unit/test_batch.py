@@ -1,32 +1,23 @@
 """Payout batches: who is paid, from which coins, at whose cost, when; and that nothing else is a batch."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.batch import (
-    BATCH_VERSION,
-    MAX_CHANGE_PARTS,
-    REPLACEABLE_SEQUENCE,
-    Batch,
-    BatchReason,
-    build_batch,
-    check_batch,
-    payout_due,
-)
+from bridge.batch import Batch, batch_due, build_batch, check_batch
+from bridge.batch_form import BATCH_VERSION, MAX_CHANGE_PARTS, REPLACEABLE_SEQUENCE, BatchReason
 from bridge.bitcoin.amounts import fee_sats
 from bridge.bitcoin.identifiers import Txid
 from bridge.bitcoin.transaction import Transaction, TxOut
 from bridge.custody import CoinKind, Custody, reserve_script
 from bridge.errors import MalformedError, Rejected
-from bridge.ledger import Ledger, advance_anchor, enter_coin, enter_donation
+from bridge.ledger import Ledger, advance_anchor, enter_donation
 from bridge.lineages import PlannedBatch, record_batch, settle
 from bridge.params import PegParams
 from bridge.state import BatchKind, LedgerReason
-from tests.support.ledgers import CHANGE, burn, signed, snapshot
+from tests.support.ledgers import CHANGE, burn, ledger_of, signed, snapshot
 from tests.support.peg import (
     BOB,
     CUSTODY,
@@ -35,7 +26,6 @@ from tests.support.peg import (
     START_HEIGHT,
     anchor,
     coin,
-    new_ledger,
     outpoint,
     p2wpkh,
     policy,
@@ -51,16 +41,6 @@ BATCHES = st.builds(
     st.integers(min_value=0, max_value=2**64 - 1),
     st.binary(max_size=200),
 )
-
-
-def _ledger(coins_sats: Sequence[int], burns: Sequence[tuple[int, int]]) -> Ledger:
-    """Deposits 0, 1, ... without claim fee, and burns 100, 101, ... of (value, max_fee), oldest first."""
-    ledger = new_ledger()
-    for number, value_sats in enumerate(coins_sats):
-        enter_coin(ledger, coin(number, value_sats), 0)
-    for number, (value_sats, max_fee_sats) in enumerate(burns, 100):
-        burn(ledger, number, value_sats, max_fee_sats=max_fee_sats, l1_script=p2wpkh(f"payee {number}"))
-    return ledger
 
 
 def _build(ledger: Ledger, params: PegParams = ONE, feerate_sat_kvb: int = FEERATE) -> PlannedBatch | None:
@@ -92,7 +72,7 @@ def _change(planned: PlannedBatch) -> list[int]:
 
 
 def test_payout_has_one_form() -> None:
-    ledger = _ledger([400_000, 900_000], [(500_000, 10_000)])
+    ledger = ledger_of([400_000, 900_000], [(500_000, 10_000)])
     planned = _planned(ledger)
     transaction = _transaction(planned)
     share_sats = planned.version.fee_sats
@@ -109,7 +89,7 @@ def test_payout_has_one_form() -> None:
 
 def test_change_goes_to_the_newest_epoch() -> None:
     custody = Custody({0: POLICY, 3: policy(3)})
-    ledger = _ledger([900_000], [(500_000, 10_000)])
+    ledger = ledger_of([900_000], [(500_000, 10_000)])
     planned = build_batch(ledger, BatchKind.PAYOUT, None, FEERATE, custody, ONE)
     assert planned is not None
     assert planned.version.epoch == 3
@@ -123,60 +103,60 @@ def test_change_goes_to_the_newest_epoch() -> None:
 
 
 def test_payees_are_the_oldest_in_order_of_age() -> None:
-    ledger = _ledger([10_000_000], [(100_000 + number, 10_000) for number in range(7)])
+    ledger = ledger_of([10_000_000], [(100_000 + number, 10_000) for number in range(7)])
     assert _payees(_planned(ledger, replace(ONE, batch_max_payees=5))) == [0, 1, 2, 3, 4]
 
 
 def test_payee_with_too_low_a_fee_drops_out_and_the_next_refills() -> None:
     burns = [(100_000, 10_000), (100_000, 700), (100_000, 10_000), (100_000, 10_000)]
     params = replace(ONE, batch_max_payees=3)
-    planned = _planned(_ledger([10_000_000], burns), params)
+    planned = _planned(ledger_of([10_000_000], burns), params)
     assert _payees(planned) == [0, 2, 3]
     assert planned.version.fee_sats % 3 == 0
     assert planned.version.fee_sats // 3 > 700
 
 
 def test_payees_at_exactly_the_share_are_paid() -> None:
-    share_sats = _planned(_ledger([1_000_000], [(100_000, 10_000)] * 2)).version.fee_sats // 2
-    assert _payees(_planned(_ledger([1_000_000], [(100_000, share_sats)] * 2))) == [0, 1]
-    assert _payees(_build(_ledger([1_000_000], [(100_000, share_sats - 1)] * 2))) == []
+    share_sats = _planned(ledger_of([1_000_000], [(100_000, 10_000)] * 2)).version.fee_sats // 2
+    assert _payees(_planned(ledger_of([1_000_000], [(100_000, share_sats)] * 2))) == [0, 1]
+    assert _payees(_build(ledger_of([1_000_000], [(100_000, share_sats - 1)] * 2))) == []
 
 
 def test_large_burn_does_not_drop_those_that_could_pay_without_it() -> None:
     # Its twenty inputs make the share 16,000 for each of two; alone, the small one's is below 3,000.
     burns = [(2_000_000, 5_000), (60_000, 5_000)]
-    assert _payees(_planned(_ledger([100_000] * 20 + [90_000], burns))) == [1]
+    assert _payees(_planned(ledger_of([100_000] * 20 + [90_000], burns))) == [1]
 
 
 def test_youngest_of_equal_burns_drops_out() -> None:
     # Five inputs make the share 4,000 for each of two; one takes a single input, and its share is below 2,500.
-    ledger = _ledger([200_000] + [40_000] * 10, [(150_000, 3_000), (150_000, 3_000)])
+    ledger = ledger_of([200_000] + [40_000] * 10, [(150_000, 3_000), (150_000, 3_000)])
     assert _payees(_planned(ledger)) == [0]
 
 
 def test_least_share_excludes_nobody_whom_a_full_payout_could_pay() -> None:
-    planned = _planned(_ledger([20_000_000], [(100_000, 340)] * 150))
+    planned = _planned(ledger_of([20_000_000], [(100_000, 340)] * 150))
     assert _payees(planned) == list(range(100))
     assert 330 <= planned.version.fee_sats // 100 <= 340
 
 
 def test_burn_over_what_the_coins_hold_is_passed_over() -> None:
     # The fourth coin is beyond the three inputs that a batch may have.
-    ledger = _ledger([500_000, 300_000, 200_000, 100_000], [(1_000_001, 10_000), (90_000, 10_000)])
+    ledger = ledger_of([500_000, 300_000, 200_000, 100_000], [(1_000_001, 10_000), (90_000, 10_000)])
     params = replace(ONE, batch_max_first_inputs=3)
     assert _payees(_planned(ledger, params)) == [1]
     assert _payees(_planned(ledger, replace(ONE, batch_max_first_inputs=4))) == [0]
 
 
 def test_locked_coins_do_not_count() -> None:
-    ledger = _ledger([500_000, 300_000], [(400_000, 20_000), (250_000, 20_000)])
+    ledger = ledger_of([500_000, 300_000], [(400_000, 20_000), (250_000, 20_000)])
     ledger.coins.put(outpoint(0), replace(coin(0, 500_000), lineage=7))
     planned = _planned(ledger)
     assert (_payees(planned), planned.inputs) == ([1], (outpoint(1),))
 
 
 def test_nobody_is_paid_without_coins() -> None:
-    ledger = _ledger([500_000], [(400_000, 20_000)])
+    ledger = ledger_of([500_000], [(400_000, 20_000)])
     ledger.coins.put(outpoint(0), replace(coin(0, 500_000), lineage=7))
     assert _build(ledger) is None
 
@@ -185,25 +165,25 @@ def test_nobody_is_paid_without_coins() -> None:
 
 
 def test_coins_are_taken_from_the_largest_and_the_lesser_outpoint() -> None:
-    ledger = _ledger([200_000, 300_000, 300_000, 300_000, 100_000], [(650_000, 20_000)])
+    ledger = ledger_of([200_000, 300_000, 300_000, 300_000, 100_000], [(650_000, 20_000)])
     equal = sorted([outpoint(1), outpoint(2), outpoint(3)], key=lambda item: item.encode())
     assert _planned(ledger).inputs == tuple(equal)
 
 
 def test_exact_coins_leave_no_change() -> None:
-    planned = _planned(_ledger([300_000, 200_000, 100_000], [(500_000, 20_000)]))
+    planned = _planned(ledger_of([300_000, 200_000, 100_000], [(500_000, 20_000)]))
     assert (planned.inputs, _change(planned)) == ((outpoint(0), outpoint(1)), [])
     assert planned.version.fund_part_sats == 0
 
 
 @pytest.mark.parametrize(("burned_sats", "inputs", "change"), [(470_000, 1, [30_000]), (470_001, 2, [129_999])])
 def test_change_below_the_floor_takes_another_coin(burned_sats: int, inputs: int, change: list[int]) -> None:
-    planned = _planned(_ledger([500_000, 100_000], [(burned_sats, 20_000)]))
+    planned = _planned(ledger_of([500_000, 100_000], [(burned_sats, 20_000)]))
     assert (len(planned.inputs), _change(planned)) == (inputs, change)
 
 
 def test_remainder_below_the_floor_is_the_funds_part_of_the_fee() -> None:
-    ledger = _ledger([500_000], [(400_000, 20_000), (80_000, 20_000)])
+    ledger = ledger_of([500_000], [(400_000, 20_000), (80_000, 20_000)])
     enter_donation(ledger, coin(50, 30_000, CoinKind.DONATION))
     # The donated coin must not fill up the change.
     ledger.coins.put(outpoint(50), replace(coin(50, 30_000, CoinKind.DONATION), lineage=7))
@@ -220,7 +200,7 @@ def test_remainder_below_the_floor_is_the_funds_part_of_the_fee() -> None:
 
 @pytest.mark.parametrize(("donated_sats", "cap_sats"), [(0, 1_000_000), (30_000, 19_999)])
 def test_youngest_is_left_out_when_the_fund_can_not_bear_the_remainder(donated_sats: int, cap_sats: int) -> None:
-    ledger = _ledger([500_000], [(400_000, 20_000), (80_000, 20_000)])
+    ledger = ledger_of([500_000], [(400_000, 20_000), (80_000, 20_000)])
     if donated_sats:
         enter_donation(ledger, coin(50, donated_sats, CoinKind.DONATION))
         ledger.coins.put(outpoint(50), replace(coin(50, donated_sats, CoinKind.DONATION), lineage=7))
@@ -229,7 +209,7 @@ def test_youngest_is_left_out_when_the_fund_can_not_bear_the_remainder(donated_s
 
 
 def test_fund_may_bear_as_much_as_its_cap_and_as_it_has() -> None:
-    ledger = _ledger([500_000], [(400_000, 20_000), (80_000, 20_000)])
+    ledger = ledger_of([500_000], [(400_000, 20_000), (80_000, 20_000)])
     enter_donation(ledger, coin(50, 30_000, CoinKind.DONATION))
     ledger.coins.put(outpoint(50), replace(coin(50, 30_000, CoinKind.DONATION), lineage=7))
     planned = _planned(ledger, replace(ONE, lineage_fee_cap_sats=20_000))
@@ -237,7 +217,7 @@ def test_fund_may_bear_as_much_as_its_cap_and_as_it_has() -> None:
 
 
 def test_burn_of_all_that_the_coins_hold_is_paid_without_change() -> None:
-    planned = _planned(_ledger([500_000, 300_000], [(800_000, 20_000)]))
+    planned = _planned(ledger_of([500_000, 300_000], [(800_000, 20_000)]))
     assert (_payees(planned), _change(planned), planned.version.fund_part_sats) == ([0], [], 0)
 
 
@@ -254,13 +234,13 @@ def test_burn_of_all_that_the_coins_hold_is_paid_without_change() -> None:
     ],
 )
 def test_change_is_split_while_coins_are_few(coins_sats: list[int], burned_sats: int, change: list[int]) -> None:
-    planned = _planned(_ledger(coins_sats, [(burned_sats, 20_000)]), replace(ONE, change_target_coins=8))
+    planned = _planned(ledger_of(coins_sats, [(burned_sats, 20_000)]), replace(ONE, change_target_coins=8))
     assert _change(planned) == change
     assert len(change) <= MAX_CHANGE_PARTS
 
 
 def test_locked_coins_count_for_the_split() -> None:
-    ledger = _ledger([1_000_000] + [100_000] * 7, [(400_000, 20_000)])
+    ledger = ledger_of([1_000_000] + [100_000] * 7, [(400_000, 20_000)])
     ledger.coins.put(outpoint(3), replace(coin(3, 100_000), lineage=7))
     assert _change(_planned(ledger, replace(ONE, change_target_coins=8))) == [600_000]
 
@@ -270,42 +250,42 @@ def test_locked_coins_count_for_the_split() -> None:
 
 def test_payout_is_due_with_enough_survivors() -> None:
     burns = [(100_000, 10_000), (100_000, 10_000), (100_000, 700)]
-    ledger = _ledger([1_000_000], burns)
-    assert payout_due(ledger, PARAMS)
+    ledger = ledger_of([1_000_000], burns)
+    assert batch_due(ledger, BatchKind.PAYOUT, PARAMS)
     assert _build(ledger, PARAMS) is None
     burn(ledger, 103, 100_000, max_fee_sats=10_000, l1_script=BOB)
     assert _payees(_planned(ledger, PARAMS)) == [0, 1, 3]
 
 
 def test_payout_is_due_when_the_oldest_survivor_has_waited() -> None:
-    ledger = _ledger([1_000_000], [(100_000, 700)])
+    ledger = ledger_of([1_000_000], [(100_000, 700)])
     advance_anchor(ledger, anchor(START_HEIGHT + 1), PARAMS)
     burn(ledger, 101, 100_000, max_fee_sats=10_000, l1_script=BOB)
     advance_anchor(ledger, anchor(START_HEIGHT + 5), PARAMS)
-    assert not payout_due(ledger, PARAMS)
+    assert not batch_due(ledger, BatchKind.PAYOUT, PARAMS)
     advance_anchor(ledger, anchor(START_HEIGHT + 6), PARAMS)
-    assert payout_due(ledger, PARAMS)
+    assert batch_due(ledger, BatchKind.PAYOUT, PARAMS)
     assert _build(ledger, PARAMS) is None
     advance_anchor(ledger, anchor(START_HEIGHT + 7), PARAMS)
     assert _payees(_planned(ledger, PARAMS)) == [1]
 
 
 def test_payout_is_not_due_without_burns() -> None:
-    ledger = _ledger([1_000_000], [])
-    assert not payout_due(ledger, ONE)
+    ledger = ledger_of([1_000_000], [])
+    assert not batch_due(ledger, BatchKind.PAYOUT, ONE)
     assert _build(ledger) is None
 
 
 def test_payout_is_not_due_while_one_is_open() -> None:
-    ledger = _ledger([1_000_000, 1_000_000], [(100_000, 10_000)])
+    ledger = ledger_of([1_000_000, 1_000_000], [(100_000, 10_000)])
     record_batch(ledger, _planned(ledger))
     burn(ledger, 101, 100_000, max_fee_sats=10_000, l1_script=BOB)
-    assert not payout_due(ledger, ONE)
+    assert not batch_due(ledger, BatchKind.PAYOUT, ONE)
     assert _build(ledger) is None
 
 
 def test_payout_planned_twice_is_recorded_once() -> None:
-    ledger = _ledger([1_000_000, 1_000_000], [(100_000, 10_000)])
+    ledger = ledger_of([1_000_000, 1_000_000], [(100_000, 10_000)])
     planned = _planned(ledger)
     settle(ledger, record_batch(ledger, planned).versions[0].txid, START_HEIGHT)
     with pytest.raises(Rejected) as caught:
@@ -328,7 +308,7 @@ def _reason(ledger: Ledger, batch: Batch, params: PegParams = ONE) -> object:
     ("changes", "reason"),
     [
         ({"kind": BatchKind.MAINTENANCE}, BatchReason.MAINTENANCE),
-        ({"replaces": Txid(bytes(32))}, BatchReason.REPLACEMENT),
+        ({"replaces": Txid(bytes(32))}, BatchReason.NO_OPEN_LINEAGE),
         ({"feerate_sat_kvb": 999}, BatchReason.FEERATE_BELOW_FLOOR),
         ({"feerate_sat_kvb": 200_001}, BatchReason.FEERATE_ABOVE_CEILING),
         ({"feerate_sat_kvb": FEERATE + 5}, BatchReason.TRANSACTION_DIFFERS),
@@ -336,23 +316,23 @@ def _reason(ledger: Ledger, batch: Batch, params: PegParams = ONE) -> object:
     ],
 )
 def test_batch_rejects_what_the_ledger_does_not_make(changes: dict[str, object], reason: BatchReason) -> None:
-    ledger = _ledger([1_000_000], [(100_000, 10_000)])
+    ledger = ledger_of([1_000_000], [(100_000, 10_000)])
     batch = Batch.of(_planned(ledger))
     assert _reason(ledger, replace(batch, **changes)) is reason  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("feerate_sat_kvb", [1_000, 200_000])
 def test_batch_at_the_limits_of_the_feerate_is_valid(feerate_sat_kvb: int) -> None:
-    _planned(_ledger([1_000_000], [(100_000, 90_000)]), ONE, feerate_sat_kvb)
+    _planned(ledger_of([1_000_000], [(100_000, 90_000)]), ONE, feerate_sat_kvb)
 
 
 def test_batch_rejects_before_it_is_due() -> None:
-    ledger = _ledger([1_000_000], [(100_000, 10_000)])
+    ledger = ledger_of([1_000_000], [(100_000, 10_000)])
     assert _reason(ledger, Batch.of(_planned(ledger)), PARAMS) is BatchReason.NOT_DUE
 
 
 def test_batch_rejects_while_one_is_open() -> None:
-    ledger = _ledger([1_000_000, 1_000_000], [(100_000, 10_000)])
+    ledger = ledger_of([1_000_000, 1_000_000], [(100_000, 10_000)])
     planned = _planned(ledger)
     record_batch(ledger, planned)
     assert _reason(ledger, Batch.of(planned)) is BatchReason.LINEAGE_OPEN

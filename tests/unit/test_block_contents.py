@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from bridge.batch import Batch, BatchReason
+from bridge.batch import Batch
+from bridge.batch_form import BatchReason
 from bridge.bitcoin.identifiers import OutPoint, Script, Txid
 from bridge.bitcoin.script import ScriptReason, ScriptType
 from bridge.bitcoin.transaction import Transaction, TransactionReason, TxIn, TxOut
@@ -269,15 +270,19 @@ def test_batch_of_locked_coins_is_refused(chain: MemoryChain) -> None:
     assert batch_refusal(chain, batch) is BatchReason.LINEAGE_OPEN
 
 
-def test_replacement_is_refused_even_one_that_drops_an_input(chain: MemoryChain) -> None:
-    """Two versions of no common input could both confirm. No replacement is valid yet, whatever it spends."""
+def test_replacement_that_drops_an_input_is_refused(chain: MemoryChain) -> None:
+    """Two versions of no common input could both confirm."""
     batch = batch_block(chain).body.batches[0]
     chain.extend()
-    payout = Transaction.parse(batch.transaction)
-    for inputs in (payout.inputs, payout.inputs[1:]):
-        version = replace(payout, inputs=inputs).serialize()
-        replacing = Batch(batch.kind, payout.txid, batch.feerate_sat_kvb * 2, version)
-        assert batch_refusal(chain, replacing) is BatchReason.REPLACEMENT
+    chain.l1.mine_empty(chain.rules.params.replacement_interval_anchors)
+    chain.extend()
+    block = chain.build(slot=replace(chain.slot(), feerate_sat_kvb=batch.feerate_sat_kvb * 2)).block
+    [replacement] = block.body.batches
+    assert replacement.replaces == Transaction.parse(batch.transaction).txid
+    chain.apply(block)
+    version = Transaction.parse(replacement.transaction)
+    dropped = replace(version, inputs=version.inputs[1:]).serialize()
+    assert batch_refusal(chain, replace(replacement, transaction=dropped)) is BatchReason.TRANSACTION_DIFFERS
 
 
 def test_batch_settles_by_evidence_without_openings(chain: MemoryChain) -> None:

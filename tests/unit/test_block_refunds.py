@@ -119,7 +119,7 @@ def test_refunds_left_over_are_in_blocks_that_say_nothing_of_l1(chain: MemoryCha
     for status in AnchorStatus:
         apply_block(chain.state, built.block, L1Facts(status), chain.rules)
     facts = VoteFacts(now_ms=built.block.header.time_ms, halted=True, reserve_agrees=False)
-    check_vote_conditions(built.block, parent, facts, chain.rules)
+    check_vote_conditions(built.block, parent, built.state.ledger, facts, chain.rules)
 
 
 def test_refunds_of_a_block_take_their_room(chain: MemoryChain) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from bridge.bitcoin.transaction import TxOut
+from bridge.replacement import STALE_INTERVALS
 from pegnode.chain.block import Block
 from pegnode.chain.conditions import (
     MAX_CLOCK_AHEAD_MS,
@@ -39,7 +40,7 @@ def facts_about(chain: MemoryChain, block: Block) -> VoteFacts:
 
 
 def check(chain: MemoryChain, block: Block, facts: VoteFacts) -> None:
-    check_vote_conditions(block, chain.header, facts, chain.rules)
+    check_vote_conditions(block, chain.header, chain.apply(block).ledger, facts, chain.rules)
 
 
 def withheld(chain: MemoryChain, block: Block, **changes: object) -> WithheldReason:
@@ -198,3 +199,40 @@ def test_transfer_beside_evidence_falls_under_its_conditions(chain: MemoryChain)
     payment = ALICE.spend([coin], [TxOut(5_000, BOB.script())])
     block = chain.build(payment, evidence=[evidence]).block
     assert withheld(chain, block, halted=True) is WithheldReason.HALTED
+
+
+# Replacements
+
+
+def replacement_block(chain: MemoryChain, feerate_sat_kvb: int, intervals: int = 1) -> Block:
+    """A block that replaces the payout of `batch_block`, whose feerate is FEERATE_SAT_KVB."""
+    batch_block(chain)
+    chain.extend()
+    chain.l1.mine_empty(intervals * chain.rules.params.replacement_interval_anchors)
+    block = chain.build(slot=replace(chain.slot(), feerate_sat_kvb=feerate_sat_kvb)).block
+    assert [batch.replaces is not None for batch in block.body.batches] == [True]
+    return block
+
+
+def test_replacement_near_the_estimate_is_votable_and_one_far_above_is_not(chain: MemoryChain) -> None:
+    block = replacement_block(chain, 2 * FEERATE_SAT_KVB)
+    assert [batch.feerate_sat_kvb for batch in block.body.batches] == [2 * FEERATE_SAT_KVB]
+    check(chain, block, replace(facts_about(chain, block), feerate_estimate_sat_kvb=FEERATE_SAT_KVB))
+    far = withheld(chain, block, feerate_estimate_sat_kvb=FEERATE_SAT_KVB - 1)
+    assert far is WithheldReason.FEERATE_FAR
+
+
+@pytest.mark.parametrize("estimate", [None, 1, 1_000_000])
+def test_least_step_is_votable_whatever_the_estimate(chain: MemoryChain, estimate: int | None) -> None:
+    block = replacement_block(chain, chain.rules.params.feerate_floor_sat_kvb, intervals=STALE_INTERVALS)
+    [batch] = block.body.batches
+    assert FEERATE_SAT_KVB + 1_000 <= batch.feerate_sat_kvb <= FEERATE_SAT_KVB + 1_010
+    check(chain, block, replace(facts_about(chain, block), feerate_estimate_sat_kvb=estimate))
+
+
+def test_replacement_of_what_has_confirmed_is_not_voted_for(chain: MemoryChain) -> None:
+    block = replacement_block(chain, 2 * FEERATE_SAT_KVB)
+    [batch] = block.body.batches
+    assert batch.replaces is not None
+    reason = withheld(chain, block, confirmed=frozenset({batch.replaces}))
+    assert reason is WithheldReason.VERSION_CONFIRMED

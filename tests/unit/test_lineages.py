@@ -6,8 +6,9 @@ import pytest
 
 from bridge.bitcoin.identifiers import OutPoint, Txid
 from bridge.custody import CoinKind
+from bridge.errors import Reason
 from bridge.ledger import Ledger
-from bridge.lineages import free_fund_sats, open_lineage, record_batch, settle
+from bridge.lineages import MAX_VERSIONS, PlannedBatch, free_fund_sats, open_lineage, record_batch, settle
 from bridge.state import (
     BatchKind,
     Coin,
@@ -19,6 +20,7 @@ from tests.support.ledgers import (
     burn,
     only_lineage,
     only_withdrawal,
+    pending,
     plan,
     rejection,
     small_ledger,
@@ -155,3 +157,79 @@ def test_settlement_rejects_change_that_does_not_add_up(ledger: Ledger) -> None:
     lineage = record_batch(ledger, planned)
     reason = rejection(ledger, lambda: settle(ledger, lineage.versions[0].txid, START_HEIGHT))
     assert reason is LedgerReason.EQUALITY
+
+
+# Replacement: the ledger's own refusals, whatever builds the batch
+
+
+def _recorded() -> tuple[Ledger, PlannedBatch]:
+    """A ledger with an open payout, and a replacement of it that could be recorded."""
+    ledger = small_ledger()
+    waiting = pending(ledger)
+    record_batch(ledger, plan(ledger, [coin(1, 1_000_000)], waiting, share_sats=800, fund_part_sats=200))
+    planned = plan(ledger, [coin(1, 1_000_000), _second()], waiting, share_sats=1_000, fund_part_sats=500)
+    return ledger, replace(planned, replaces=only_lineage(ledger).versions[-1].txid)
+
+
+def _second() -> Coin:
+    return coin(2, 400_000)
+
+
+def test_recorded_replacement_locks_what_it_adds_and_reserves_the_most() -> None:
+    ledger, planned = _recorded()
+    lineage = record_batch(ledger, planned)
+    assert len(lineage.versions) == 2
+    assert (lineage.inputs, lineage.reserved_fund_sats) == ((outpoint(1), outpoint(2)), 500)
+    assert ledger.coins.get(outpoint(2)) == replace(_second(), lineage=0)
+    assert ledger.versions.get(planned.version.txid) == 0
+    assert free_fund_sats(ledger) == 59_500
+    assert ledger.totals.next_lineage == 1
+
+
+def _record_refused(ledger: Ledger, planned: PlannedBatch) -> Reason:
+    return rejection(ledger, lambda: record_batch(ledger, planned))
+
+
+def test_ledger_refuses_a_replacement_of_no_version_or_of_a_closed_lineage() -> None:
+    ledger, planned = _recorded()
+    unknown = replace(planned, replaces=Txid(bytes(32)))
+    assert _record_refused(ledger, unknown) is LedgerReason.UNKNOWN_VERSION
+    settle(ledger, only_lineage(ledger).versions[-1].txid, START_HEIGHT)
+    assert _record_refused(ledger, planned) is LedgerReason.ALREADY_SETTLED
+
+
+def test_ledger_refuses_a_replacement_of_an_older_version_or_of_another_kind() -> None:
+    ledger, planned = _recorded()
+    assert _record_refused(ledger, replace(planned, kind=BatchKind.MAINTENANCE)) is LedgerReason.NOT_NEWEST
+    record_batch(ledger, planned)
+    assert _record_refused(ledger, planned) is LedgerReason.NOT_NEWEST
+
+
+def test_ledger_refuses_a_replacement_that_is_a_version_already() -> None:
+    ledger, planned = _recorded()
+    same = only_lineage(ledger).versions[0]
+    assert _record_refused(ledger, replace(planned, version=same)) is LedgerReason.VERSION_KNOWN
+
+
+def test_ledger_refuses_a_replacement_that_changes_payees_or_drops_an_input() -> None:
+    ledger, planned = _recorded()
+    for payees in ((), (*planned.payees, outpoint(9)), planned.payees * 2):
+        assert _record_refused(ledger, replace(planned, payees=payees)) is LedgerReason.PAYEES_CHANGED
+    for inputs in ((), (outpoint(2),), (outpoint(2), outpoint(1))):
+        assert _record_refused(ledger, replace(planned, inputs=inputs)) is LedgerReason.INPUT_DROPPED
+
+
+def test_ledger_refuses_a_replacement_with_a_coin_or_a_fund_that_is_not_free() -> None:
+    ledger, planned = _recorded()
+    for inputs in ((outpoint(1), outpoint(9)), (outpoint(1), outpoint(1))):
+        assert _record_refused(ledger, replace(planned, inputs=inputs)) is LedgerReason.COIN_NOT_FREE
+    greedy = replace(planned, version=replace(planned.version, fund_part_sats=60_001))
+    assert _record_refused(ledger, greedy) is LedgerReason.FREE_FUND
+    record_batch(ledger, replace(planned, version=replace(planned.version, fund_part_sats=60_000)))
+
+
+def test_ledger_refuses_more_versions_than_a_lineage_may_have() -> None:
+    ledger, planned = _recorded()
+    lineage = only_lineage(ledger)
+    ledger.open_lineages.put(0, replace(lineage, versions=lineage.versions * MAX_VERSIONS))
+    assert _record_refused(ledger, planned) is LedgerReason.TOO_MANY_VERSIONS

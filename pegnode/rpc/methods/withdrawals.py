@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from itertools import islice
 
-from bridge.batch import least_share_sats
+from bridge.batch_form import least_share_sats
 from bridge.bitcoin.addresses import encode_address
 from bridge.bitcoin.amounts import MAX_MONEY_SATS
 from bridge.bitcoin.identifiers import OutPoint, Script, Txid, hash_to_hex
