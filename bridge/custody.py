@@ -195,6 +195,13 @@ def quorum_input_weight(policy: CustodyPolicy) -> int:
     return _INPUT_SIZE * WITNESS_SCALE_FACTOR + witness_size
 
 
+@lru_cache(maxsize=64)
+def recovery_input_weight(policy: CustodyPolicy) -> int:
+    """The same of one input that spends a reserve coin by the recovery leaf."""
+    witness_size = _witness_size(recovery_leaf_script(policy), len(policy.recovery_keys), policy.recovery_quorum)
+    return _INPUT_SIZE * WITNESS_SCALE_FACTOR + witness_size
+
+
 class Custody:
     """The policies of every epoch; at least one, else raises Rejected(CustodyReason.UNKNOWN_EPOCH)."""
 

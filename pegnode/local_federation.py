@@ -88,6 +88,12 @@ def _sized(template: str, members: int) -> str:
     return re.sub(r"^member_count = \d+", f"member_count = {members}", template, count=1, flags=re.MULTILINE)
 
 
+def with_timelock(template: str, blocks: int) -> str:
+    """The template with another `recovery_timelock_blocks`."""
+    name = "recovery_timelock_blocks"
+    return re.sub(rf"^{name} = [\d_]+", f"{name} = {blocks}", template, count=1, flags=re.MULTILINE)
+
+
 @dataclass(frozen=True, slots=True)
 class LocalFederation:
     """The federation in one directory. member_names: in the order of the members' index."""
@@ -96,13 +102,13 @@ class LocalFederation:
     member_names: tuple[str, ...]
 
     @classmethod
-    def create(cls, directory: Path, members: int) -> Self:
+    def create(cls, directory: Path, members: int, template_toml: str | None = None) -> Self:
         """Start a new Bitcoin node in `directory` and make a federation to it, none of whose members runs yet.
 
-        A Bitcoin node that an earlier attempt left there is used. Raises LocalFederationError, BitcoindError,
-        SetupRefused.
+        A Bitcoin node that an earlier attempt left there is used. template_toml: by default the project's.
+        Raises LocalFederationError, BitcoindError, SetupRefused, GenesisRefused.
         """
-        template = _sized(template_text(), members)
+        template = _sized(template_text() if template_toml is None else template_toml, members)
         datadir = directory / "bitcoind"
         runs = (datadir / "bitcoin.conf").exists() and RegtestBitcoind.attach(datadir).pid is not None
         node = RegtestBitcoind.attach(datadir) if runs else start_regtest(datadir, find_bitcoind(), detached=True)

@@ -15,6 +15,7 @@ from pegnode.cli import (
     l1,
     local,
     processes,
+    recovery,
     status,
     wallets,
     withdrawals,
@@ -41,6 +42,7 @@ app.command()(doctor.doctor)
 app.add_typer(db.db_app, name="db")
 app.add_typer(federation.federation_app, name="federation")
 app.add_typer(keys.keys_app, name="keys")
+app.add_typer(recovery.recovery_app, name="recovery")
 app.add_typer(bitcoind.bitcoind_app, name="bitcoind")
 app.add_typer(processes.functionary_app, name="functionary")
 app.add_typer(processes.node_app, name="node")

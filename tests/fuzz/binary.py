@@ -40,6 +40,7 @@ from pegnode.storage.keys import (
 )
 from tests.fuzz.chooser import Chooser
 from tests.fuzz.decoders import Decoder, Finding
+from tests.fuzz.recovery import recovery_decoders
 from tests.fuzz.scene import certificate, scene, settled_lineage, signed_statement, vote
 from tests.support.fake_l1 import FakeBlock
 
@@ -52,7 +53,17 @@ MAX_FRAME = 4_000
 @cache
 def binary_decoders() -> tuple[Decoder, ...]:
     """All of them, with samples from the scene."""
-    return (*_bitcoin(), *_burns(), *_evidence(), *_ledger(), *_votes(), *_chain(), *_stored(), *_wire())
+    return (
+        *_bitcoin(),
+        *_burns(),
+        *_evidence(),
+        *_ledger(),
+        *_votes(),
+        *_chain(),
+        *_stored(),
+        *_wire(),
+        *recovery_decoders(),
+    )
 
 
 def _bitcoin() -> tuple[Decoder, ...]:

@@ -83,6 +83,8 @@ THROUGH = {
     "pegnode.options.reading:load_document": "with NodeConfig.load",
     "pegnode.options.reading:parse_document": "with NodeConfig.load",
     "pegnode.options.toml_document:TomlDocument.parse": "with NodeConfig.load",
+    "pegnode.recovery.files:read_psbt": "a bounded file for Psbt.decode, or base 64 of it",
+    "pegnode.recovery.files:read_transaction": "a bounded file for Transaction.parse, in hex",
     "pegnode.rpc.body:read_body": _NO_FORMAT,
     "pegnode.setup.folder:read_card_file": _THROUGH_FILES,
     "pegnode.setup.inputs:read_card": "a bounded file for decode_card",

@@ -20,7 +20,8 @@ PACKAGES = ("bridge", "federation", "pegnode")  # each may import those before i
 PURE = (
     "bridge/bitcoin/*",
     *(f"bridge/{name}{tail}" for tail in (".py", "/*") for name in (
-        "codec", "custody", "evidence", "deposits", "withdrawals", "batch", "ledger", "state", "params",
+        "codec", "custody", "evidence", "deposits", "withdrawals", "batch", "ledger", "state", "params", "psbt",
+        "recovery", "recovery_signing",
     )),
     *(f"federation/{name}{tail}" for tail in (".py", "/*") for name in (
         "membership", "certificate", "approval", "cosign", "signing_plan",
