@@ -20,6 +20,7 @@ import httpx
 
 from pegnode.bitcoind import RegtestBitcoind
 from pegnode.plain_http import no_authorities
+from pegnode.ports import free_ports
 
 USER = "proxy"
 HUGE_BYTES = 40_000_000
@@ -52,13 +53,13 @@ class Exchange:
 
 @dataclass
 class L1Proxy:
-    """Where it listens, the node behind it, and what goes wrong at present."""
+    """Where it listens, and the node behind it."""
 
     upstream: RegtestBitcoind
     password: str = "first"
-    fault: Fault | None = None
-    port: int = 0
-    _stop: threading.Event = field(default_factory=threading.Event)
+    port: int = field(default_factory=lambda: free_ports(1)[0])
+    _failing: tuple[Fault, threading.Event] | None = None
+    """What goes wrong at present, and what is set when that ends."""
     _server: ThreadingHTTPServer | None = None
     _http: httpx.Client = field(
         default_factory=lambda: httpx.Client(
@@ -80,12 +81,13 @@ class L1Proxy:
     @contextmanager
     def failing(self, fault: Fault) -> Iterator[None]:
         """Let every request meet with `fault` for as long as this lasts."""
-        self.fault, self._stop = fault, threading.Event()
+        stop = threading.Event()
+        self._failing = fault, stop
         try:
             yield
         finally:
-            self.fault = None
-            self._stop.set()
+            self._failing = None
+            stop.set()
 
     @contextmanager
     def closed(self) -> Iterator[None]:
@@ -112,8 +114,8 @@ class L1Proxy:
         if handler.headers.get("Authorization") != f"Basic {expected}":
             _respond(handler, (401, b""))
             return
-        exchange = Exchange(self, body, self._stop)
-        answer = exchange.forward() if self.fault is None else self.fault(exchange)
+        failing = self._failing  # read once: it may change at any time
+        answer = self.ask(body) if failing is None else failing[0](Exchange(self, body, failing[1]))
         if answer is None:
             handler.connection.shutdown(socket.SHUT_RDWR)
         else:
@@ -137,11 +139,9 @@ class L1Proxy:
             allow_reuse_address = True
 
         self._server = Server(("127.0.0.1", self.port), Handler)
-        self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def _end(self) -> None:
-        self._stop.set()
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
@@ -238,7 +238,8 @@ class Frozen:
     def __call__(self, exchange: Exchange) -> Answer | None:
         """Answer a request."""
         if exchange.body not in self._answers:
-            self._answers[exchange.body] = exchange.forward()
+            answer = exchange.forward()
+            self._answers.setdefault(exchange.body, answer)  # of two that asked at once, the first to be answered
         return self._answers[exchange.body]
 
 
