@@ -3,6 +3,7 @@
 import os
 import secrets
 from contextlib import suppress
+from typing import Any
 
 import pytest
 import trio
@@ -19,9 +20,8 @@ from libp2p.transport.upgrader import TransportUpgrader
 from pegnode.net.framing import FrameKind
 from pegnode.net.libp2p_host import MAX_PENDING_INBOUND
 from pegnode.net.libp2p_link import LinkUpgrader, SocketConnection
-from pegnode.net.peers import MEMBER_PENALTY_S
 from pegnode.net.transport import PeerRole, RemoteFault
-from tests.functional.transport_fleet import Node, client, fleet
+from tests.functional.transport_fleet import PATIENCE_S, Node, client, fleet, try_to_visit, visit
 from tests.functional.transport_process import ANSWER, ECHO
 
 pytestmark = pytest.mark.functional
@@ -93,7 +93,8 @@ async def test_garbage_on_a_socket_ends_nothing_but_itself() -> None:
         low, high = await ships.mesh(2)
         for opening in [*openings, *(os.urandom(5000) for _ in range(10))]:
             socket = await trio.open_tcp_stream(high.endpoint.host, high.endpoint.port)
-            await socket.send_all(opening)
+            with suppress(trio.BrokenResourceError):  # it may hang up before it has all
+                await socket.send_all(opening)
             await socket.aclose()
             await high.expect("refused", peer=None, reason="handshake-failed")
         assert await low.send(high, text=ECHO.decode() + "still there") == [True]
@@ -106,7 +107,7 @@ async def test_endless_talk_before_the_hello_is_cut_off() -> None:
         await ships.start(node, [node])
         socket = await trio.open_tcp_stream(node.endpoint.host, node.endpoint.port)
         await socket.send_all(b"\x13/multistream/1.0.0\n\xff\xff\xff\xff\x7f")
-        with trio.fail_after(10), suppress(trio.BrokenResourceError):
+        with trio.fail_after(PATIENCE_S), suppress(trio.BrokenResourceError):
             while True:
                 await socket.send_all(bytes(65536))
         await node.expect("refused", peer=None, reason="handshake-failed")
@@ -144,7 +145,8 @@ async def test_address_that_connects_too_fast_is_not_answered_and_keeps_no_other
 
         async def knock() -> None:
             while True:
-                (await connect_from("127.0.0.2", node)).close()
+                with suppress(OSError):
+                    (await connect_from("127.0.0.2", node)).close()
 
         nursery.start_soon(knock)
         await node.expect("refused", peer=None, reason="too-many-connections")
@@ -173,22 +175,16 @@ async def test_peer_that_committed_a_fault_is_kept_out_for_a_while() -> None:
         node, member, friend = Node(), Node(), Node()
         await ships.start(node, [node, member, friend], max_guests=1)
         for secret, role in ((member.secret, PeerRole.MEMBER), (secrets.token_bytes(32), PeerRole.GUEST)):
-            for _ in range(2):
+            kept_out = False
+            while not kept_out:  # a slow machine may be back too late, and has then to wait twice as long
                 async with client(node, secret) as peer:
                     await peer.greet(role)
                     await node.expect("connected")
                     await peer.stream.write(bytes(4))
                     assert await peer.goodbye() == "garbled-frame"
-                with suppress(RemoteFault, ExceptionGroup):
-                    async with client(node, secret):
-                        pass
-                await node.expect("refused", reason="backing-off")
-                if role is PeerRole.GUEST:
-                    break
-                await trio.sleep(MEMBER_PENALTY_S[0])
-        async with client(node, friend.secret) as peer:
-            await peer.greet(PeerRole.MEMBER)
-            await node.expect("connected", peer=friend.peer)
+                kept_out = await try_to_visit(node, secret, role) == "backing-off"
+        await visit(node, member.secret, PeerRole.MEMBER)
+        assert await try_to_visit(node, friend.secret, PeerRole.MEMBER) == "connected"
 
 
 HALF_HANDSHAKES = {
@@ -211,16 +207,17 @@ async def test_handshake_that_stops_at_any_step_is_ended_by_reason() -> None:
             await sockets[-1].send_all(sent)
         for _ in HALF_HANDSHAKES:
             await node.expect("refused", peer=None, reason="handshake-failed")
-        # Noise is through: from here on the peer is known by name.
-        socket = await trio.open_tcp_stream(node.endpoint.host, node.endpoint.port)
-        link = await LinkUpgrader(member.secret).secure(SocketConnection(socket), node.peer)
-        await node.expect("refused", peer=member.peer, reason="handshake-failed")
-        assert link.peer == node.peer
-        for each in (*sockets, socket):
+        # Noise is through: from here on the peer is known by name. A slow machine may have to try again.
+        told: dict[str, Any] = {}
+        while told.get("peer") is None:
+            sockets.append(await trio.open_tcp_stream(node.endpoint.host, node.endpoint.port))
+            with suppress(RemoteFault):
+                await LinkUpgrader(member.secret).secure(SocketConnection(sockets[-1]), node.peer)
+            told = await node.expect("refused", reason="handshake-failed")
+        assert told["peer"] == member.peer
+        for each in sockets:
             await each.aclose()
-        async with client(node, member.secret) as peer:
-            await peer.greet(PeerRole.MEMBER)
-            await node.expect("connected", peer=member.peer)
+        await visit(node, member.secret, PeerRole.MEMBER)
 
 
 async def connect_from(address: str, node: Node) -> trio.socket.SocketType:
@@ -235,8 +232,11 @@ async def test_silent_handshake_is_ended_when_its_time_is_up() -> None:
     async with fleet() as ships:
         node, member = Node(), Node()
         await ships.start(node, [node, member], handshake_limit_s=1.0)
-        async with client(node, member.secret) as peer:
-            with trio.fail_after(10):
-                while await peer.stream.read(65536):
-                    pass
-        await node.expect("refused", peer=member.peer, reason="handshake-failed")
+        told: dict[str, Any] = {}
+        while told.get("peer") is None:  # a slow machine may not get far enough in time
+            with suppress(RemoteFault, ExceptionGroup):
+                async with client(node, member.secret) as peer:
+                    while await peer.stream.read(65536):
+                        pass
+            told = await node.expect("refused", reason="handshake-failed")
+        assert told["peer"] == member.peer

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,11 @@ from pegnode.net.framing import FrameDecoder, FrameKind, encode_frame
 from pegnode.net.handshake import Hello, encode_hello
 from pegnode.net.libp2p_host import MEMBER_WINDOW_BYTES
 from pegnode.net.libp2p_link import LinkUpgrader, MuxedStream, SocketConnection
-from pegnode.net.transport import PeerRole
+from pegnode.net.transport import PeerRole, RemoteFault
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAIN_ID = bytes(range(32))
-PATIENCE_S = 30
+PATIENCE_S = 60
 ANY_PORT = "/ip4/127.0.0.1/tcp/0"
 
 
@@ -72,18 +72,21 @@ class Node:
         self.address = (await self.expect("listening"))["address"]
         self.listen = parse_peer_address(self.address).multiaddr
 
-    async def expect(self, event: str, *, within_s: float = PATIENCE_S, **fields: Any) -> dict[str, Any]:
+    async def expect(self, event: str, **fields: Any) -> dict[str, Any]:
         """The oldest report of this kind with these fields, waiting for it if need be; it is taken off the list."""
-        wanted = {"event": event, **fields}
-        with trio.move_on_after(within_s):
+        return await self.expect_one_of({"event": event, **fields})
+
+    async def expect_one_of(self, *wanted: dict[str, Any]) -> dict[str, Any]:
+        """The oldest report with the fields of one of these, as `expect` does it."""
+        with trio.move_on_after(PATIENCE_S):
             async with self._reported:
                 while True:
                     for report in self.events:
-                        if wanted.items() <= report.items():
+                        if any(fields.items() <= report.items() for fields in wanted):
                             self.events.remove(report)
                             return report
                     await self._reported.wait()
-        pytest.fail(f"no {wanted} within {within_s} s, but {self.events[-5:]}")
+        pytest.fail(f"none of {wanted} within {PATIENCE_S} s, but {self.events[-5:]}")
 
     async def send(self, *to: "Node", text: str, size: int = 0) -> list[bool]:
         """Have the host send to others, and return its answers."""
@@ -203,3 +206,20 @@ async def client(node: Node, secret: bytes) -> AsyncIterator[Client]:
         yield Client(await link.open_stream(MEMBER_WINDOW_BYTES))
         nursery.cancel_scope.cancel()
     await trio.aclose_forcefully(socket)
+
+
+async def try_to_visit(node: Node, secret: bytes, role: PeerRole) -> str:
+    """Connect, greet, and leave again when the node has answered: "connected", or the reason for being refused."""
+    with suppress(RemoteFault, ExceptionGroup):  # how far it gets before the node hangs up depends on timing
+        async with client(node, secret) as visitor:
+            await visitor.greet(role)
+            await visitor.stream.read(65536)
+    told = await node.expect_one_of({"event": "connected", "peer": peer_id_from_secret(secret)}, {"event": "refused"})
+    return str(told.get("reason", "connected"))
+
+
+async def visit(node: Node, secret: bytes, role: PeerRole) -> None:
+    """Try until the node admits the peer."""
+    with trio.fail_after(PATIENCE_S):
+        while await try_to_visit(node, secret, role) != "connected":
+            await trio.sleep(0.1)
