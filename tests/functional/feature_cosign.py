@@ -32,6 +32,12 @@ FEERATE_SAT_KVB = 2_000
 SIZES = pytest.mark.parametrize("size", [4, 15], ids=["3-of-4", "11-of-15"])
 
 
+@pytest.fixture
+def regtest(shared_regtest: Regtest) -> Regtest:
+    """One node for all of these tests."""
+    return shared_regtest
+
+
 async def deposits_on_l1(regtest: Regtest, members: Federation) -> Ledger:
     """Confirmed deposits of three people, and the ledger that has claimed them."""
     reserves = {name: reserve_script(members.policy, CoinKind.DEPOSIT, p2wpkh(name)) for name in DEPOSITS_SATS}

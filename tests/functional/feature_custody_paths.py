@@ -34,6 +34,12 @@ SIZES = pytest.mark.parametrize("size", [4, 15, 19], ids=["3-of-4", "11-of-15", 
 """The demonstration's, the federation's, and the largest whose spends every node relays."""
 
 
+@pytest.fixture
+def regtest(shared_regtest: Regtest) -> Regtest:
+    """One node for all of these tests."""
+    return shared_regtest
+
+
 @dataclass(frozen=True)
 class Reserve:
     """A policy with every secret behind it, and one script of each kind."""

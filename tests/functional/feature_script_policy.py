@@ -102,6 +102,12 @@ SPENDS = {
 }
 
 
+@pytest.fixture
+def regtest(shared_regtest: Regtest) -> Regtest:
+    """One node for all of these tests."""
+    return shared_regtest
+
+
 async def fund(regtest: Regtest, outputs: list[TxOut]) -> Transaction:
     """Confirm a transaction with these outputs, paid from the wallet by way of a coin that anyone may spend."""
     script, control = p2tr(TRUE)

@@ -35,13 +35,13 @@ async def canned_server(answer: Callable[[bytes], bytes | None]) -> AsyncIterato
 
     async def serve_one(stream: trio.SocketStream) -> None:
         async with stream:
-            request = await _read_request(stream)
-            server.requests.append(request)
-            response = answer(request)
-            if response is None:
-                await trio.sleep_forever()
-            else:
-                with suppress(trio.BrokenResourceError):  # the client may have heard enough
+            with suppress(trio.BrokenResourceError):  # the client may have heard enough, or have never asked
+                request = await _read_request(stream)
+                server.requests.append(request)
+                response = answer(request)
+                if response is None:
+                    await trio.sleep_forever()
+                else:
                     await stream.send_all(response)
 
     async with trio.open_nursery() as nursery:
@@ -53,10 +53,18 @@ async def canned_server(answer: Callable[[bytes], bytes | None]) -> AsyncIterato
 async def _read_request(stream: trio.SocketStream) -> bytes:
     received = b""
     while _HEADERS_END not in received:
-        received += await stream.receive_some()
+        received += await _receive(stream)
     headers, _, body = received.partition(_HEADERS_END)
     lengths = (int(line.split(b":")[1]) for line in headers.lower().splitlines() if line.startswith(b"content-len"))
     length = next(lengths, 0)  # a GET has no body
     while len(body) < length:
-        body += await stream.receive_some()
+        body += await _receive(stream)
     return headers + _HEADERS_END + body
+
+
+async def _receive(stream: trio.SocketStream) -> bytes:
+    """At least a byte. Raises trio.BrokenResourceError when the client has gone."""
+    data = await stream.receive_some()
+    if not data:
+        raise trio.BrokenResourceError("closed by the client")
+    return bytes(data)
