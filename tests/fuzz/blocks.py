@@ -173,7 +173,7 @@ def _with_true_root(block: Block) -> Block:
 def _check_builder(choose: Chooser) -> bool:
     """What a leader makes of anything that waits is valid for everybody else."""
     chain = scene().chain
-    waiting = [transactions.fuzzed(choose) for _ in range(choose.below(4))]
+    waiting = [parsed for _ in range(choose.below(4)) if (parsed := _parsed(transactions.fuzzed(choose)))]
     shown = [evidence.fuzzed(choose) for _ in range(choose.below(4))]
     slot = chain.slot(include_l1=bool(choose.below(4)))
     facts = chain.l1.facts(slot.anchor, *shown)
@@ -187,6 +187,14 @@ def _check_builder(choose: Chooser) -> bool:
     if ledger_root(state.ledger) != ledger_root(built.state.ledger):
         raise Finding(f"{built.block.encode().hex()}: leader and others are in different states")
     return True
+
+
+def _parsed(transaction: Transaction) -> Transaction | None:
+    """What the pool would hold of it: nothing, if its bytes are no transaction."""
+    try:
+        return parse_transaction(transaction.serialize())
+    except Rejected:
+        return None
 
 
 def _check_certificate(choose: Chooser) -> bool:
