@@ -1,7 +1,7 @@
 """The ledger against a model that knows only what exists: L1 outputs, unspent sidechain outputs, and open promises.
 
-Random histories of deposits, donations, fees, burns, batches and settlements try to break the equality, to have the
-ledger own what L1 does not hold, or to change what is closed. Whatever is refused must have changed nothing.
+Random histories of deposits, donations, fees, burns, batches, settlements and refunds try to break the equality, to
+have the ledger own what L1 does not hold, or to change what is closed. Whatever is refused must have changed nothing.
 """
 
 from collections.abc import Callable
@@ -20,9 +20,10 @@ from bridge.errors import Reason, Rejected
 from bridge.evidence import EvidenceReason, Opening
 from bridge.ledger import Ledger, add_fee, advance_anchor, record_burn
 from bridge.lineages import free_fund_sats, record_batch, settle
+from bridge.refunds import due_refunds, refund, refund_transaction
 from bridge.state import Anchor, BatchKind, LedgerReason, Withdrawal, WithdrawalStatus
 from bridge.withdrawals import Burn, BurnReason, check_burns
-from tests.support.ledgers import rejection, terms
+from tests.support.ledgers import plan, rejection, terms
 from tests.support.peg import (
     ALICE,
     BOB,
@@ -49,6 +50,8 @@ LIMITS = replace(
     withdrawal_window_anchors=5,
     max_window_withdrawals_sats=8_000_000,
     max_peg_sats=30_000_000,
+    withdrawal_expiry_anchors=6,
+    max_refunds_per_block=2,
 )
 DONATION_SCRIPT = reserve_script(POLICY, CoinKind.DONATION).script
 VALUES = st.integers(min_value=30_000, max_value=4_000_000)
@@ -56,9 +59,10 @@ PICKS = st.integers(min_value=0, max_value=2**16)
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """reserve: what L1 holds for us.  unspent: the values of the UTXO set.  open: what unpaid burns are owed.
+    """reserve: what L1 holds for us.  unspent: the values of the UTXO set.  open: what unpaid burns are owed, by age.
 
-    burned: anchor height and value of every burn.  paid: withdrawals as they were closed.
+    burned: anchor height and value of every burn.  promised: burns in the open batch.  closed: withdrawals as they were
+    closed, paid or refunded.
     """
 
     def __init__(self) -> None:
@@ -67,9 +71,10 @@ class LedgerMachine(RuleBasedStateMachine):
         self.reserve: dict[OutPoint, int] = {}
         self.unspent: list[int] = []
         self.open: dict[OutPoint, int] = {}
-        self.burned: list[tuple[int, int]] = []
+        self.burned: dict[OutPoint, tuple[int, int]] = {}
+        self.promised: set[OutPoint] = set()
         self.fund_sats = 0
-        self.paid: dict[OutPoint, Withdrawal] = {}
+        self.closed: dict[OutPoint, Withdrawal] = {}
         self.confirmed: list[Txid] = []
         self.serial = 0
 
@@ -137,7 +142,7 @@ class LedgerMachine(RuleBasedStateMachine):
             return
         window_sats = sum(
             burned_sats
-            for height, burned_sats in self.burned
+            for height, burned_sats in self.burned.values()
             if height > self.ledger.totals.anchor.height - LIMITS.withdrawal_window_anchors
         )
         request = [(Burn(BOB, max_fee_sats, ALICE), value_sats)]
@@ -149,7 +154,7 @@ class LedgerMachine(RuleBasedStateMachine):
         withdrawal = self._burn(value_sats, max_fee_sats)
         self.unspent[index] -= value_sats
         self.open[withdrawal.burn] = value_sats
-        self.burned.append((self.ledger.totals.anchor.height, value_sats))
+        self.burned[withdrawal.burn] = (self.ledger.totals.anchor.height, value_sats)
 
     def _burn(self, value_sats: int, max_fee_sats: int) -> Withdrawal:
         return record_burn(
@@ -161,10 +166,10 @@ class LedgerMachine(RuleBasedStateMachine):
             refund_script=ALICE,
         )
 
-    @precondition(lambda self: self.open)
+    @precondition(lambda self: self.burned)
     @rule(pick=PICKS)
     def burn_again(self, pick: int) -> None:
-        known = sorted([*self.open, *self.paid])[pick % (len(self.open) + len(self.paid))]
+        known = list(self.burned)[pick % len(self.burned)]
 
         def again() -> Withdrawal:
             return record_burn(self.ledger, known, value_sats=1, max_fee_sats=0, l1_script=BOB, refund_script=ALICE)
@@ -195,6 +200,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert set(planned.inputs) <= set(self.reserve)
         assert set(planned.payees) <= set(self.open)
         record_batch(self.ledger, planned)
+        self.promised = set(planned.payees)
         assert self._refused(lambda: record_batch(self.ledger, planned)) is LedgerReason.LINEAGE_OPEN
 
     @precondition(lambda self: any(True for _ in self.ledger.open_lineages.items()))
@@ -213,9 +219,10 @@ class LedgerMachine(RuleBasedStateMachine):
             assert closed is not None
             assert owed_sats - closed.max_fee_sats <= paid_sats <= owed_sats
             assert closed.payout == transaction.outpoint(index)
-            self.paid[burn] = closed
+            self.closed[burn] = closed
         for index in range(len(lineage.payees), len(transaction.outputs)):
             self.reserve[transaction.outpoint(index)] = transaction.outputs[index].value_sats
+        self.promised = set()
         self.fund_sats -= version.fund_part_sats
         self.confirmed.append(version.txid)
 
@@ -225,6 +232,47 @@ class LedgerMachine(RuleBasedStateMachine):
         txid = self.confirmed[pick % len(self.confirmed)]
         reason = self._refused(lambda: settle(self.ledger, txid, START_HEIGHT))
         assert reason is LedgerReason.ALREADY_SETTLED
+
+    def _expired(self) -> list[OutPoint]:
+        """By the model: what waits, in no batch, since long enough, the oldest first."""
+        latest = self.ledger.totals.anchor.height - LIMITS.withdrawal_expiry_anchors
+        return [burn for burn in self.open if burn not in self.promised and self.burned[burn][0] <= latest]
+
+    @precondition(lambda self: self.open)
+    @rule(step=st.integers(min_value=0, max_value=LIMITS.withdrawal_expiry_anchors))
+    def refund_what_is_due(self, step: int) -> None:
+        """As the next block does, which has no choice."""
+        advance_anchor(self.ledger, anchor(self.ledger.totals.anchor.height + step), LIMITS)
+        due = due_refunds(self.ledger, LIMITS)
+        assert [withdrawal.burn for withdrawal in due] == self._expired()[: LIMITS.max_refunds_per_block]
+        for withdrawal in due:
+            transaction = refund_transaction(withdrawal, LIMITS)
+            self.closed[withdrawal.burn] = refund(self.ledger, withdrawal.burn, LIMITS.refund_fee_sats)
+            value_sats = self.open.pop(withdrawal.burn)
+            [credited] = transaction.outputs
+            self.unspent.append(credited.value_sats)
+            self.fund_sats += value_sats - credited.value_sats
+            assert (credited.script, value_sats - credited.value_sats) == (ALICE, LIMITS.refund_fee_sats)
+
+    @precondition(lambda self: self.closed or self.promised)
+    @rule(pick=PICKS)
+    def refund_what_is_paid_or_refunded(self, pick: int) -> None:
+        """Or on its way: the value would be there twice."""
+        known = [*self.closed, *sorted(self.promised)]
+        burn = known[pick % len(known)]
+        assert self._refused(lambda: refund(self.ledger, burn, 0)) is LedgerReason.NOT_PENDING
+
+    @precondition(lambda self: any(entry.status is WithdrawalStatus.REFUNDED for entry in self.closed.values()))
+    @rule(pick=PICKS)
+    def pay_what_is_refunded(self, pick: int) -> None:
+        """By a batch that somebody planned before, and that no other rule looks at."""
+        refunded = [entry for entry in self.closed.values() if entry.status is WithdrawalStatus.REFUNDED]
+        wanted = refunded[pick % len(refunded)]
+        free = [entry for _, entry in self.ledger.coins.items() if entry.lineage is None]
+        if self.promised or sum(entry.value_sats for entry in free) < wanted.value_sats:
+            return
+        planned = plan(self.ledger, free, [wanted])
+        assert self._refused(lambda: record_batch(self.ledger, planned)) is LedgerReason.NOT_PENDING
 
     @rule()
     def give_up_half_way(self) -> None:
@@ -257,9 +305,11 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @invariant()
     def withdrawals_are_open_or_closed(self) -> None:
-        """What is paid never changes; what is open is pending, or batched by the open lineage that names it."""
+        """What is closed never changes; what is open is pending, or batched by the open lineage that names it."""
         assert {burn: entry.value_sats for burn, entry in self.ledger.open_withdrawals.items()} == self.open
-        assert dict(self.ledger.closed_withdrawals.items()) == self.paid
+        assert dict(self.ledger.closed_withdrawals.items()) == self.closed
+        assert self.open.keys() | self.closed.keys() == self.burned.keys()
+        assert not self.open.keys() & self.closed.keys()
         lineages = dict(self.ledger.open_lineages.items())
         promised = {burn for lineage in lineages.values() for burn in lineage.payees}
         batched = {
