@@ -20,7 +20,7 @@ from bridge.state import Anchor
 from federation.certificate import Certificate, VoteKind, VoteRejected, verify_certificate
 from pegnode.chain.block import Block, Body
 from pegnode.chain.builder import Candidates, build_block
-from pegnode.chain.execution import ScriptBudget, enter_batch, enter_evidence, enter_transfer
+from pegnode.chain.execution import ScriptBudget, enter_batch, enter_evidence, enter_refunds, enter_transfer
 from pegnode.chain.rules import apply_block
 from pegnode.chain.state import ChainState
 from pegnode.chain.transactions import parse_transaction
@@ -161,6 +161,7 @@ def _with_true_root(block: Block) -> Block:
             fact = chain.l1.fact(item.l1_block_hash)
             if fact is not None:
                 enter_evidence(state, item, fact, chain.rules)
+        enter_refunds(state, chain.rules)
         for batch in block.body.batches:
             enter_batch(state, batch, chain.rules)
         for data in block.body.transactions:
@@ -244,9 +245,7 @@ def _changed(block: Block, choose: Chooser) -> Block:
         case 8:
             return Block(header, replace(body, batches=_reordered(body.batches, choose)[:2]))
         case 9:
-            name = choose.pick(("records", "refunds"))
-            changes = {name: (choose.take(choose.below(20)),)}
-            return Block(header, replace(body, **changes))
+            return Block(header, _derived_changed(body, choose))
         case 10:
             return Block(header, _batch_changed(body, choose))
         case 11:
@@ -270,6 +269,19 @@ def _reordered(items: tuple[Any, ...], choose: Chooser) -> tuple[Any, ...]:
             return (*items, items[place])
         case _:
             return (*items[place:], *items[:place])
+
+
+def _derived_changed(body: Body, choose: Chooser) -> Body:
+    """Another refund, refunds in another order or number, or a record."""
+    match choose.below(4):
+        case 0:
+            return replace(body, records=(choose.take(choose.below(20)),))
+        case 1:
+            return replace(body, refunds=(choose.edited(body.refunds[0]), *body.refunds[1:]))
+        case 2:
+            return replace(body, refunds=(*body.refunds, choose.take(choose.below(20))))
+        case _:
+            return replace(body, refunds=_reordered(body.refunds, choose))
 
 
 def _batch_changed(body: Body, choose: Chooser) -> Body:

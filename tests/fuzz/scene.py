@@ -21,13 +21,16 @@ ALICE = MiniWallet("alice")
 BOB = MiniWallet("bob")
 COIN_SATS = 10_000_000
 BURN_SATS = 900_000
+EXPIRED_BURNS = 3
+EXPIRY_ANCHORS = 30
+"""The time from the burns that nobody pays to the block, and longer than that from those that are paid."""
 
 
 @dataclass(frozen=True)
 class Scene:
     """coins: Alice's, one of each output type, unspent.  evidence: what the next block may hold, in its order.
 
-    payments: valid in the next block, which may hold them all.  block: one that holds all that, and a payout.
+    payments: valid in the next block, which may hold them all.  block: one that holds all that, refunds and a payout.
     """
 
     chain: MemoryChain
@@ -41,7 +44,10 @@ class Scene:
 @cache
 def scene() -> Scene:
     """The one there is."""
-    chain = MemoryChain()
+    chain = MemoryChain(peg={"withdrawal_expiry_anchors": EXPIRY_ANCHORS})
+    [unpaid] = chain.fund(ALICE.script())
+    no_fee = chain.burn_output(BURN_SATS, BOB.script(), ALICE.script(), max_fee_sats=0)
+    chain.extend(ALICE.spend([unpaid], [no_fee] * EXPIRED_BURNS))
     coins = chain.fund(*(ALICE.script(kind) for kind in ScriptType), value_sats=COIN_SATS)
     burned = chain.fund(*[ALICE.script()] * chain.rules.params.batch_min_payouts)
     burn = chain.burn_output(BURN_SATS, BOB.script(), ALICE.script())
@@ -52,6 +58,7 @@ def scene() -> Scene:
     built = chain.build(*payments, evidence=evidence)
     body = built.block.body
     assert (len(body.evidence), len(body.transactions), len(body.batches)) == (len(evidence), len(payments), 1)
+    assert len(body.refunds) == EXPIRED_BURNS
     return Scene(chain, tuple(coins), body.evidence, payments, built.block, tuple(built.state.transactions))
 
 
