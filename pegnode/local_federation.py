@@ -69,10 +69,13 @@ class LocalFederationError(ReasonedError):
 
 
 class _Run(msgspec.Struct, frozen=True):
-    """Which process runs a member. started_s: as the system counts it, so that a reused number isn't mistaken."""
+    """Which process runs a member. config: what it was told to run, so that a reused number isn't mistaken.
+
+    When it started would not do: what a system says of that changes when its clock is set.
+    """
 
     pid: Annotated[int, msgspec.Meta(ge=1, le=MAX_PID)]
-    started_s: float
+    config: str
 
 
 def template_text() -> str:
@@ -223,11 +226,7 @@ class LocalFederation:
                 stderr=words,
                 start_new_session=True,
             )
-        try:
-            run = _Run(process.pid, psutil.Process(process.pid).create_time())
-        except psutil.NoSuchProcess as error:
-            raise LocalFederationError(LocalReason.START_FAILED, f"{name} was ended as it started") from error
-        self._run_path(name).write_bytes(msgspec.json.encode(run))
+        self._run_path(name).write_bytes(msgspec.json.encode(_Run(process.pid, str(config))))
 
     def stop_member(self, name: str) -> None:
         """End a member's process in order, if it runs. Raises LocalFederationError (STOP_FAILED)."""
@@ -248,10 +247,9 @@ class LocalFederation:
         try:
             run = msgspec.json.decode(self._run_path(name).read_bytes(), type=_Run)
             process = psutil.Process(run.pid)
-            alive = process.create_time() == run.started_s and process.status() != psutil.STATUS_ZOMBIE
-        except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError, psutil.NoSuchProcess):
+            return process if run.config in process.cmdline() else None
+        except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError, psutil.NoSuchProcess, psutil.AccessDenied):
             return None
-        return process if alive else None
 
     def is_running(self, name: str) -> bool:
         """Whether a member's process runs."""

@@ -33,10 +33,10 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> LocalFederation:
     return LocalFederation.open(directory)
 
 
-def _pretend(federation: LocalFederation, name: str, pid: int, started_s: float) -> None:
-    """Note that this process runs the member."""
+def _pretend(federation: LocalFederation, name: str, config: str) -> None:
+    """Note that this process, which was told `config`, runs the member."""
     path = federation.directory / "run" / f"{name}.json"
-    path.write_bytes(msgspec.json.encode({"pid": pid, "started_s": started_s}))
+    path.write_bytes(msgspec.json.encode({"pid": os.getpid(), "config": config}))
 
 
 def test_directory_without_a_federation_is_refused_with_what_makes_one(tmp_path: Path) -> None:
@@ -70,17 +70,23 @@ def test_number_of_members_without_names_is_refused(tmp_path: Path, members: int
 
 
 def test_running_member_is_not_started_again(federation: LocalFederation) -> None:
-    this = psutil.Process()
-    _pretend(federation, "alice", this.pid, this.create_time())
+    _pretend(federation, "alice", psutil.Process().cmdline()[-1])
     assert list(federation.running()) == ["alice"]
     with pytest.raises(LocalFederationError) as caught:
         federation.start_member("alice")
     assert caught.value.reason is LocalReason.ALREADY_RUNNING
 
 
+def test_running_member_is_found_after_the_clock_was_set(
+    federation: LocalFederation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _pretend(federation, "alice", psutil.Process().cmdline()[-1])
+    monkeypatch.setattr(psutil.Process, "create_time", lambda _: 1.0)
+    assert federation.is_running("alice")
+
+
 def test_number_of_a_process_that_was_given_away_again_is_not_a_member(federation: LocalFederation) -> None:
-    this = psutil.Process()
-    _pretend(federation, "bob", this.pid, this.create_time() - 1)
+    _pretend(federation, "bob", "another process was told this")
     assert not federation.is_running("bob")
 
 
@@ -90,9 +96,9 @@ def test_number_of_a_process_that_was_given_away_again_is_not_a_member(federatio
         b"",
         b"\xff",
         b"{}",
-        b'{"pid":"\xff","started_s":1}',
-        b'{"pid":-1,"started_s":1}',
-        b'{"pid":9223372036854775807,"started_s":1}',
+        b'{"pid":"\xff","config":"x"}',
+        b'{"pid":-1,"config":"x"}',
+        b'{"pid":9223372036854775807,"config":"x"}',
     ],
 )
 def test_note_about_a_process_that_names_none_is_no_member(federation: LocalFederation, note: bytes) -> None:
