@@ -5,9 +5,10 @@ two sources only: the ledger of the last *final* block, and what this member's o
 peer says counts. Anything but an ApprovedBatch is a refusal, and each refusal has its reason.
 
 In this order: this member has not halted, and its node has reached the anchor; the version is recorded in an open
-lineage; its bytes are the transaction that its txid names; each input is a coin of the reserve, locked by this lineage
-and by no other; the outputs pay this lineage's payees and return the rest; fee and amounts are within the caps; and the
-own node holds every coin of the reserve, not only those about to be spent, unless a recorded version has spent it.
+lineage, of which each version spends all that the one before it spends; its bytes are the transaction that its txid
+names; each input is a coin of the reserve, locked by this lineage and by no other; the outputs pay this lineage's
+payees and return the rest; fee and amounts are within the caps; and the own node holds every coin of the reserve, not
+only those about to be spent, unless a recorded version has spent it.
 """
 
 from collections.abc import Mapping
@@ -38,6 +39,8 @@ class RefusalReason(Reason):
     MALFORMED_TRANSACTION = "refusal-malformed-transaction"  # The recorded bytes are no stripped transaction.
     WRONG_TXID = "refusal-wrong-txid"  # The recorded bytes have another txid than recorded.
     WRONG_FORM = "refusal-wrong-form"  # Version, scriptSigs, sequences or lock time are not a batch's.
+    NO_SUPERSET = "refusal-no-superset"
+    """Some version of the lineage does not spend all that the one before it spends: two of them could confirm."""
     REPEATED_INPUT = "refusal-repeated-input"  # An input stands twice.
     INPUT_NOT_IN_LINEAGE = "refusal-input-not-in-lineage"  # An input is none of the lineage's.
     INPUT_NOT_A_COIN = "refusal-input-not-a-coin"  # An input is no coin of the ledger.
@@ -126,6 +129,7 @@ def approve_batch(
             RefusalReason.NODE_BEHIND, f"own node at {facts.l1_height}, anchor at {view.totals.anchor.height}"
         )
     lineage, version = recorded_version(view, txid)
+    _require_supersets(lineage)
     plan = plan_version(view, lineage, version, custody)
     _check_outputs(view, lineage, version, plan, custody, params)
     _check_reserve(view, lineage, facts, custody)
@@ -149,6 +153,16 @@ def recorded_version(view: LedgerView, txid: Txid) -> tuple[Lineage, BatchVersio
         if version.txid == txid:
             return lineage, version
     raise SigningRefused(RefusalReason.NOT_RECORDED, f"{hash_to_hex(txid)} in lineage {number}")
+
+
+def _require_supersets(lineage: Lineage) -> None:
+    """Any two versions conflict on L1. Sharing some input is not enough: {a, b}, {a, c} and {c, d} pay twice."""
+    spent: set[OutPoint] = set()
+    for version in lineage.versions:
+        inputs = {txin.outpoint for txin in _parse(version).inputs}
+        if not spent <= inputs:
+            raise SigningRefused(RefusalReason.NO_SUPERSET, f"{hash_to_hex(version.txid)} of lineage {lineage.number}")
+        spent = inputs
 
 
 def plan_version(view: LedgerView, lineage: Lineage, version: BatchVersion, custody: Custody) -> SigningPlan:

@@ -95,10 +95,11 @@ def _list(home: Home, name: str | None, json: bool) -> None:
     if json:
         print_json(replies)
         return
-    print_items([_item(reply) for reply in replies], "no withdrawals yet")
+    print_items([item_of(reply) for reply in replies], "no withdrawals yet")
 
 
-def _item(reply: WithdrawalReply) -> tuple[str, dict[str, str]]:
+def item_of(reply: WithdrawalReply) -> tuple[str, dict[str, str]]:
+    """How `peg withdraw list` shows a withdrawal: a headline and what is to be known besides."""
     values = {"to": reply.l1_address or reply.l1_script_hex, "burn": reply.burn}
     if reply.payout is not None:
         values["paid by"] = reply.payout
@@ -106,5 +107,17 @@ def _item(reply: WithdrawalReply) -> tuple[str, dict[str, str]]:
         values["paid by"] = f"{reply.payouts[-1].txid}, {reply.payouts[-1].confirmations} confirmations"
     elif reply.refund_txid is not None:
         values["refunded by"] = reply.refund_txid
+    if reply.payouts:
+        values["fee"] = _fee(reply)
     paid = "" if reply.paid_sats is None else f", {coins(reply.paid_sats)} paid"
     return f"{reply.stage}: {coins(reply.value_sats)} burned{paid}", values
+
+
+def _fee(reply: WithdrawalReply) -> str:
+    """The feerate of the version that paid, or of the newest, and how often it was raised."""
+    paying = [payout for payout in reply.payouts if reply.payout is not None and reply.payout.startswith(payout.txid)]
+    version = (paying or reply.payouts)[-1]
+    feerate = f"{version.feerate_sat_kvb / 1000:g} sat/vB"
+    if len(reply.payouts) == 1:
+        return feerate
+    return f"{feerate}, version {reply.payouts.index(version) + 1} of {len(reply.payouts)}"

@@ -191,6 +191,7 @@ class WithdrawalReply(msgspec.Struct, frozen=True):
 
     stage: the same in more steps, for display: waiting, batched, signed, broadcast, confirmed, settled, refunded.
     paid_sats: what the payout's output holds, or, before settlement, what the newest version's would.
+    payouts: every version of its batch, the newest last; payout: the output of the one that confirmed.
     """
 
     burn: str

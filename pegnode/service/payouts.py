@@ -4,12 +4,16 @@ Theory of operation. Every recorded version of an open lineage has a session on 
 it adds its own share and sends it to the others until the transaction is signed; whoever holds a quorum of shares
 combines them, keeps the result on disk, and broadcasts it again and again until a final block settles the lineage. A
 member that was away, and still sends its share of what others have signed, is answered with the signed transaction.
-Nothing here decides anything: what may be paid is in the final ledger.
+
+A version that has been replaced is signed and offered like the newest: it may be the one that confirms, where the
+newest can't reach the miners. Bitcoin nodes refuse it while they hold a newer one, which says nothing, and is no
+complaint. Nothing here decides anything: what may be paid is in the final ledger.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Final
 
 import structlog
@@ -85,11 +89,12 @@ class Payouts:
         """Work on every open version after each final block with a batch, and from time to time, for ever."""
         while True:
             self._forget_closed()
-            for txid in list(self._open_versions()):
-                try:
-                    await self._advance(txid)
-                except L1Error as error:
-                    log.info("payout waits for L1", txid=hash_to_hex(txid), detail=str(error))
+            for versions in list(self._open_lineages()):
+                for txid in reversed(versions):
+                    try:
+                        await self._advance(txid, versions)
+                    except L1Error as error:
+                        log.info("payout waits for L1", txid=hash_to_hex(txid), detail=str(error))
             with trio.move_on_after(RETRY_S):
                 await self._poked.wait()
             self._poked = trio.Event()
@@ -102,24 +107,24 @@ class Payouts:
                     self._take(peer, sender, share)
             self._poked.set()
 
-    def _open_versions(self) -> Iterator[Txid]:
+    def _open_lineages(self) -> Iterator[list[Txid]]:
+        """The versions of each open lineage, oldest first."""
         for _, lineage in self._core.store.ledger.open_lineages.items():
-            for version in lineage.versions:
-                yield version.txid
+            yield [version.txid for version in lineage.versions]
 
     def _forget_closed(self) -> None:
-        open_versions = set(self._open_versions())
+        open_versions = set(chain.from_iterable(self._open_lineages()))
         for kept in (self._sessions, self._shares, self._refusals, self._complaints):
             for txid in kept.keys() - open_versions:
                 del kept[txid]
 
-    async def _advance(self, txid: Txid) -> None:
+    async def _advance(self, txid: Txid, versions: Sequence[Txid]) -> None:
         signed = self._core.store.signed_payout(txid)
         if signed is None:
             await self._add_own_share(txid)
             signed = self._combine(txid)
         if signed is not None:
-            await self._send(txid, signed)
+            await self._send(txid, signed, versions)
 
     async def _add_own_share(self, txid: Txid) -> None:
         session = self._session(txid)
@@ -228,15 +233,20 @@ class Payouts:
         log.info("payout signed by a quorum", txid=hash_to_hex(txid), vsize_vbytes=signed.vsize_vbytes)
         return data
 
-    async def _send(self, txid: Txid, signed: bytes) -> None:
-        if self._core.watcher.block_of(txid) is not None or await self._client.mempool_contains(txid):
+    async def _send(self, txid: Txid, signed: bytes, versions: Sequence[Txid]) -> None:
+        """Offer a signed version to the Bitcoin node, unless it knows it, or a version of its lineage has confirmed."""
+        in_block = self._core.watcher.block_of
+        if in_block(txid) is not None or await self._client.mempool_contains(txid):
             self._broadcast.add(txid)
+            return
+        if any(in_block(other) is not None for other in versions):
             return
         try:
             await self._client.send_raw_transaction(signed)
         except L1RpcError as error:
             if error.code != RpcCode.ALREADY_IN_CHAIN:
-                self._complain(txid, str(error))
+                if txid == versions[-1]:
+                    self._complain(txid, str(error))
                 return
         self._broadcast.add(txid)
         self._complaints.pop(txid, None)

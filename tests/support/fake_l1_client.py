@@ -26,10 +26,14 @@ REGTEST_GENESIS = BlockHash(hash_from_hex(L1_GENESIS_HASHES_HEX["regtest"]))
 
 @dataclass
 class L1World:
-    """What every Bitcoin node shares: the chain, and one mempool."""
+    """What every Bitcoin node shares: the chain, and one mempool.
+
+    pinned_sats: fees of what somebody spends out of a transaction in the mempool, which a replacement must exceed too.
+    """
 
     chain: FakeL1 = field(default_factory=FakeL1)
     mempool: dict[Txid, Transaction] = field(default_factory=dict)
+    pinned_sats: dict[Txid, int] = field(default_factory=dict)
 
     def mine(self, count: int = 1) -> None:
         """More blocks, the first of which holds the mempool."""
@@ -142,8 +146,29 @@ class FakeL1Client:
             verify_scripts(parsed, prevouts)
         except Rejected as error:
             raise L1RpcError("sendrawtransaction", RpcCode.VERIFY_REJECTED, error.detail) from error
+        self._replace(parsed, sum(prevout.value_sats for prevout in prevouts))
         self.world.mempool[parsed.txid] = parsed
         return parsed.txid
+
+    def _replace(self, transaction: Transaction, spent_sats: int) -> None:
+        """Evict what the mempool holds that spends the same, if this pays for it. Source: BIP125, rules 3 and 4."""
+        spent = {txin.outpoint for txin in transaction.inputs}
+        evicted = [
+            other
+            for other in self.world.mempool.values()
+            if other.txid != transaction.txid and spent & {txin.outpoint for txin in other.inputs}
+        ]
+        fee_sats = spent_sats - sum(output.value_sats for output in transaction.outputs)
+        old_sats = sum(self._fee_sats(other) + self.world.pinned_sats.get(other.txid, 0) for other in evicted)
+        if evicted and fee_sats < old_sats + transaction.vsize_vbytes:
+            raise L1RpcError("sendrawtransaction", RpcCode.VERIFY_REJECTED, "insufficient fee, rejecting replacement")
+        for other in evicted:
+            del self.world.mempool[other.txid]
+
+    def _fee_sats(self, transaction: Transaction) -> int:
+        found = [self._txout(txin.outpoint, include_mempool=False) for txin in transaction.inputs]
+        spent_sats = sum(output.value_sats for output in found if output is not None)
+        return spent_sats - sum(output.value_sats for output in transaction.outputs)
 
     async def mempool_contains(self, txid: Txid) -> bool:
         await self._ask("mempool_contains")

@@ -12,7 +12,9 @@ from bridge.bitcoin.amounts import fee_sats
 from bridge.bitcoin.identifiers import BlockHash, OutPoint, Script, hash_to_hex
 from bridge.bitcoin.script import dust_limit_sats
 from bridge.bitcoin.transaction import Transaction, TxOut
+from bridge.replacement import STALE_INTERVALS
 from bridge.withdrawals import Burn, parse_burn
+from pegnode.cli.withdrawals import item_of
 from pegnode.rpc.node_api import PayoutProgress
 from pegnode.rpc.results import BatchReply, CoinReply, WithdrawalEstimateReply, WithdrawalReply
 from tests.support.mini_wallet import MiniWallet
@@ -111,6 +113,25 @@ async def test_withdrawal_goes_through_its_stages(node: FakeNode) -> None:
     assert (settled.status, settled.stage, settled.payout) == ("settled", "settled", f"{hash_to_hex(payout.txid)}:1")
     assert settled.paid_sats == payout.outputs[1].value_sats
     assert settled.value_sats - settled.paid_sats <= MAX_FEE_SATS
+
+
+async def test_replaced_payout_shows_all_versions_and_which_of_them_paid(node: FakeNode) -> None:
+    first, _ = await burn(node)
+    old = batch(node)
+    assert item_of(await get(node, first))[1]["fee"] == "2 sat/vB"
+    node.chain.l1.mine_empty(STALE_INTERVALS * node.rules.params.replacement_interval_anchors)
+    node.make_block()
+    raised = await get(node, first)
+    [feerate, least] = [payout.feerate_sat_kvb for payout in raised.payouts]
+    assert (feerate, raised.payouts[0].txid) == (2_000, hash_to_hex(old.txid))
+    assert 3_000 <= least <= 3_010
+    assert raised.paid_sats is not None
+    assert raised.paid_sats < old.outputs[0].value_sats
+    assert item_of(raised)[1]["fee"] == f"{least / 1000:g} sat/vB, version 2 of 2"
+    settle(node, old)
+    settled = await get(node, first)
+    assert (settled.payout, settled.paid_sats) == (f"{hash_to_hex(old.txid)}:0", old.outputs[0].value_sats)
+    assert item_of(settled)[1]["fee"] == "2 sat/vB, version 1 of 2"
 
 
 async def test_listwithdrawals_filters_and_pages(node: FakeNode) -> None:
