@@ -1,7 +1,7 @@
 """Members that are killed and started again: the chain goes on with a quorum, and without one it loses nothing."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import pytest
@@ -38,6 +38,41 @@ class Members:
         user = replace(self.user, node=self.federation.local.member_config(name))
         user.wallet.sync(user.url)
         return user.send(fresh_address(), 10_000)
+
+    def pay_until_final(self, name: str, names: Iterable[str]) -> None:
+        """Pay somebody through a member until a payment is final at all of these.
+
+        One that spends the same coin may have become final meanwhile, of which this member has yet to hear.
+        """
+
+        def is_paid() -> bool:
+            txid_hex = self.pay(name)
+            until = time.monotonic() + QUIET_S
+            while not all(self.federation.is_final(txid_hex, member) for member in names):
+                if time.monotonic() > until:
+                    return False
+                time.sleep(0.1)
+            return True
+
+        eventually(is_paid, f"a payment through {name} is final")
+
+    def await_standstill(self, *names: str) -> None:
+        """Wait until these have made no block for QUIET_S. What others voted for before they went may become final."""
+        heights, since = set[int](), time.monotonic()
+
+        def stands_still() -> bool:
+            nonlocal heights, since
+            seen = {self.federation.height(name) for name in names}
+            if len(seen) > 1 or seen != heights:
+                heights, since = seen, time.monotonic()
+            return time.monotonic() > since + QUIET_S
+
+        eventually(stands_still, f"{', '.join(names)} make no block")
+
+    def await_nothing_missing(self, *names: str) -> None:
+        """Wait until these members wait for nothing."""
+        for name in names:
+            eventually(lambda name=name: self.federation.status(name).waiting_for == [], f"{name} lacks nothing")  # type: ignore[misc]
 
     def start(self, *names: str) -> None:
         """Start members, and wait until they answer."""
@@ -97,17 +132,13 @@ def test_two_of_four_make_no_block_and_say_why(members: Members) -> None:
     for name in ("alice", "bob"):
         eventually(lambda name=name: quorum in federation.status(name).waiting_for, f"{name} says why")  # type: ignore[misc]
     txid_hex = members.pay()
-    before = {name: federation.height(name) for name in ("alice", "bob")}
-    until = time.monotonic() + QUIET_S
-    while time.monotonic() < until:
-        assert {name: federation.height(name) for name in before} == before
-        time.sleep(0.5)
-    assert federation.status("bob").mempool_transactions == 1, "the work is known"
+    eventually(lambda: federation.status("bob").mempool_transactions == 1, "the work is known")
+    members.await_standstill("alice", "bob")
     assert not federation.is_final(txid_hex)
 
     members.start("carol")
     federation.await_final(txid_hex, members.but("dave"))
-    assert federation.status("alice").waiting_for == []
+    members.await_nothing_missing("alice")
     members.start("dave")
     federation.await_final(txid_hex, ["dave"])
     federation.agreement()
@@ -115,6 +146,7 @@ def test_two_of_four_make_no_block_and_say_why(members: Members) -> None:
 
 def test_another_leads_when_the_leader_is_killed_in_its_turn(members: Members) -> None:
     federation = members.federation
+    federation.await_final(members.pay(), members.names)  # so that no heartbeat is due while the leader is killed
     turn = federation.status("alice")
     leader = members.names[turn.leader]
     federation.local.kill_member(leader)
@@ -145,7 +177,7 @@ def test_nothing_final_is_lost_when_all_are_killed_at_once(members: Members) -> 
         assert federation.height(name) >= status.height
         assert federation.block_hash(status.height, name) == status.block_hash
         assert federation.is_final(final_txid_hex, name)
-    federation.await_final(members.pay("bob"), members.names)
+    members.pay_until_final("bob", members.names)
     federation.agreement()
 
 
@@ -161,8 +193,7 @@ def test_transfers_go_on_while_the_bitcoin_node_is_away(members: Members) -> Non
     federation.await_final(members.pay(), members.names)
 
     start_regtest(federation.local.bitcoind.datadir, find_bitcoind(), detached=True)
-    for name in members.names:
-        eventually(lambda name=name: federation.status(name).waiting_for == [], f"{name} goes on")  # type: ignore[misc]
+    members.await_nothing_missing(*members.names)
     user.fund(1_000_000)
     assert not any(federation.status(name).halted for name in members.names)
     federation.agreement()
