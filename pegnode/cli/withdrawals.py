@@ -5,10 +5,11 @@ from typing import Annotated
 import typer
 
 from bridge.bitcoin.amounts import parse_btc
+from bridge.waiting import WaitReason
 from pegnode.cli.home import DirectoryOption, Home, NodeOption, PassphraseFileOption, rpc_url
 from pegnode.cli.terminal import JsonOption, coins, errors_as_one_line, fail, print_fields, print_items, print_json
 from pegnode.cli.wallets import DEFAULT_WALLET, open_spending_wallet, open_wallet
-from pegnode.rpc.results import WithdrawalEstimateReply, WithdrawalReply
+from pegnode.rpc.results import WaitingReply, WithdrawalEstimateReply, WithdrawalReply
 
 LISTED = 50
 PayingWalletOption = Annotated[
@@ -56,7 +57,8 @@ def withdraw(
         if estimate.max_fee_sats < estimate.least_max_fee_sats:
             fail(
                 f"too little: no batch costs a payee less than {estimate.least_max_fee_sats} sats, so with --max-fee"
-                f" {estimate.max_fee_sats} it is never paid; suggested: {estimate.suggested_max_fee_sats}"
+                f" {estimate.max_fee_sats} it is never paid, but refunded; suggested:"
+                f" {estimate.suggested_max_fee_sats}"
             )
         if estimate.received_sats < estimate.dust_limit_sats:
             least_sats = estimate.max_fee_sats + estimate.dust_limit_sats
@@ -80,8 +82,8 @@ def _when(estimate: WithdrawalEstimateReply) -> str:
     if estimate.max_fee_sats >= estimate.suggested_max_fee_sats:
         return "with the next batch"
     return (
-        f"if a batch costs it {estimate.max_fee_sats} sats at most"
-        f" (suggested: {estimate.suggested_max_fee_sats}); until then the coins are locked"
+        f"if a batch costs it {estimate.max_fee_sats} sats at most (suggested: {estimate.suggested_max_fee_sats});"
+        " refunded if none does before it expires"
     )
 
 
@@ -109,8 +111,37 @@ def item_of(reply: WithdrawalReply) -> tuple[str, dict[str, str]]:
         values["refunded by"] = reply.refund_txid
     if reply.payouts:
         values["fee"] = _fee(reply)
+    if reply.waiting is not None:
+        values["waits"] = waits_for(reply.waiting, reply.max_fee_sats)
+    if reply.expires_in_anchors:
+        values["refund"] = f"after {_count(reply.expires_in_anchors, 'more anchor')}, if no batch has taken it by then"
     paid = "" if reply.paid_sats is None else f", {coins(reply.paid_sats)} paid"
     return f"{reply.stage}: {coins(reply.value_sats)} burned{paid}", values
+
+
+def waits_for(waiting: WaitingReply, max_fee_sats: int) -> str:
+    """Why a withdrawal is pending, in a line."""
+    match waiting.reason:
+        case WaitReason.EXPIRED:
+            return "it has expired, and one of the next blocks refunds it"
+        case WaitReason.MAX_FEE:
+            return f"a payout costs {waiting.share_sats} sats now, and its max fee is {max_fee_sats}"
+        case WaitReason.BATCH_OPEN:
+            return "the payout before has to be settled first"
+        case WaitReason.NOT_COVERED:
+            return "the reserve's free coins do not cover it and the older ones"
+        case WaitReason.BATCH_FULL:
+            return "older ones fill the next payout"
+        case WaitReason.NOT_DUE:
+            burns, anchors = _count(waiting.burns_missing, "more burn"), _count(waiting.anchors_left, "more anchor")
+            return f"the next payout is due after {burns} or {anchors}"
+        case WaitReason.NEXT:
+            return "the next payout includes it"
+    return waiting.reason
+
+
+def _count(number: int | None, what: str) -> str:
+    return f"1 {what}" if number == 1 else f"{number} {what}s"
 
 
 def _fee(reply: WithdrawalReply) -> str:

@@ -186,10 +186,24 @@ class PayoutReply(msgspec.Struct, frozen=True):
     confirmations: int
 
 
+class WaitingReply(msgspec.Struct, frozen=True):
+    """Why a withdrawal is pending. reason: withdrawal-max-fee, withdrawal-not-due and others, see docs/rpc.md.
+
+    share_sats: what each payee bears at present, if max_fee_sats is below that.
+    burns_missing, anchors_left: the payout that includes it is due after so many more burns, or anchors.
+    """
+
+    reason: str
+    share_sats: int | None
+    burns_missing: int | None
+    anchors_left: int | None
+
+
 class WithdrawalReply(msgspec.Struct, frozen=True):
     """A withdrawal. status: pending, batched, settled or refunded.
 
     stage: the same in more steps, for display: waiting, batched, signed, broadcast, confirmed, settled, refunded.
+    expires_in_anchors, waiting: null unless it is pending.
     paid_sats: what the payout's output holds, or, before settlement, what the newest version's would.
     payouts: every version of its batch, the newest last; payout: the output of the one that confirmed.
     """
@@ -206,6 +220,8 @@ class WithdrawalReply(msgspec.Struct, frozen=True):
     refund_address: str | None
     burned_at_anchor: int
     expires_at_anchor: int
+    expires_in_anchors: int | None
+    waiting: WaitingReply | None
     lineage: int | None
     payout: str | None
     payouts: list[PayoutReply]

@@ -62,7 +62,7 @@ async def getblockheader(node: NodeApi, blockhash: str, verbose: bool = True) ->
 async def getblock(node: NodeApi, blockhash: str, verbosity: int | bool = 1) -> Json | str:
     """A block: 0 its bytes in hex, 1 its header and txids, 2 its header and decoded transactions.
 
-    Derived transactions (claims, then refunds) stand before the ordinary ones; they are not in the block's bytes.
+    Derived transactions (claims, then refunds) stand before the ordinary ones; claims are not in the block's bytes.
     """
     height, data = _block(node, block_hash_argument("blockhash", blockhash))
     if int(verbosity) == 0:

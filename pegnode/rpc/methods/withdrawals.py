@@ -6,12 +6,13 @@ from itertools import islice
 from bridge.batch_form import least_share_sats
 from bridge.bitcoin.addresses import encode_address
 from bridge.bitcoin.amounts import MAX_MONEY_SATS
-from bridge.bitcoin.identifiers import OutPoint, Script, Txid, hash_to_hex
+from bridge.bitcoin.identifiers import Script, Txid, hash_to_hex
 from bridge.bitcoin.script import dust_limit_sats
 from bridge.bitcoin.transaction import Transaction
 from bridge.custody import reserve_script
-from bridge.deposits import REFUND_FLAG
+from bridge.refunds import expires_at, refund_outpoint
 from bridge.state import BatchVersion, Coin, Lineage, Withdrawal, WithdrawalStatus
+from bridge.waiting import Outlook, Waiting
 from bridge.withdrawals import Burn, encode_burn
 from pegnode.rpc.arguments import address_argument, count_argument, outpoint_argument
 from pegnode.rpc.errors import RpcCode, RpcError
@@ -19,7 +20,14 @@ from pegnode.rpc.fees import suggested_max_fee_sats
 from pegnode.rpc.methods.table import Handler
 from pegnode.rpc.node_api import NodeApi
 from pegnode.rpc.render import address_text, outpoint_text
-from pegnode.rpc.results import BatchReply, CoinReply, PayoutReply, WithdrawalEstimateReply, WithdrawalReply
+from pegnode.rpc.results import (
+    BatchReply,
+    CoinReply,
+    PayoutReply,
+    WaitingReply,
+    WithdrawalEstimateReply,
+    WithdrawalReply,
+)
 
 MAX_LISTED = 1_000
 _STATUSES = {status.name.lower(): status for status in WithdrawalStatus}
@@ -40,7 +48,8 @@ async def listwithdrawals(
         for withdrawal in _withdrawals(node, burns, before)
         if not status or withdrawal.status is _STATUSES[status]
     )
-    return [_withdrawal_reply(node, withdrawal) for withdrawal in islice(wanted, count)]
+    outlook = _outlook(node)
+    return [_withdrawal_reply(node, withdrawal, outlook) for withdrawal in islice(wanted, count)]
 
 
 async def getwithdrawal(node: NodeApi, burn: str) -> WithdrawalReply:
@@ -48,7 +57,7 @@ async def getwithdrawal(node: NodeApi, burn: str) -> WithdrawalReply:
     withdrawal = node.store.ledger.withdrawal(outpoint_argument("burn", burn))
     if withdrawal is None:
         raise RpcError(RpcCode.INVALID_ADDRESS_OR_KEY, "No such withdrawal in the final chain")
-    return _withdrawal_reply(node, withdrawal)
+    return _withdrawal_reply(node, withdrawal, _outlook(node))
 
 
 async def listreservecoins(node: NodeApi) -> list[CoinReply]:
@@ -78,7 +87,7 @@ async def estimatewithdrawal(
     if not 0 < amount_sats <= MAX_MONEY_SATS:
         raise RpcError(RpcCode.INVALID_PARAMETER, "amount_sats: out of range")
     l1_script = address_argument("l1_address", l1_address, node.l1_network)
-    feerate_sat_kvb = node.status().l1.feerate_sat_kvb or node.rules.params.feerate_floor_sat_kvb
+    feerate_sat_kvb = _feerate_sat_kvb(node)
     suggested_sats = suggested_max_fee_sats(node.store.ledger, node.rules, l1_script, amount_sats, feerate_sat_kvb)
     bound_sats = suggested_sats if max_fee_sats is None else max_fee_sats
     if not 0 <= bound_sats <= MAX_MONEY_SATS:
@@ -99,6 +108,15 @@ async def estimatewithdrawal(
     )
 
 
+def _feerate_sat_kvb(node: NodeApi) -> int:
+    """The estimate of the node's own Bitcoin node; without one, the least that a batch may have."""
+    return node.status().l1.feerate_sat_kvb or node.rules.params.feerate_floor_sat_kvb
+
+
+def _outlook(node: NodeApi) -> Outlook:
+    return Outlook(node.store.ledger, _feerate_sat_kvb(node), node.rules.custody, node.rules.params)
+
+
 def _withdrawals(node: NodeApi, burns: list[str] | None, before: int | None) -> Iterator[Withdrawal]:
     """The named withdrawals, or all, by descending number."""
     ledger = node.store.ledger
@@ -112,11 +130,13 @@ def _withdrawals(node: NodeApi, burns: list[str] | None, before: int | None) -> 
             yield withdrawal
 
 
-def _withdrawal_reply(node: NodeApi, withdrawal: Withdrawal) -> WithdrawalReply:
+def _withdrawal_reply(node: NodeApi, withdrawal: Withdrawal, outlook: Outlook) -> WithdrawalReply:
     lineage = None if withdrawal.lineage is None else node.store.ledger.lineage(withdrawal.lineage)
     payouts = [] if lineage is None else [_payout_reply(node, version) for version in lineage.versions]
-    refund = OutPoint(withdrawal.burn.txid, withdrawal.burn.vout | REFUND_FLAG)
-    refunded_by = node.store.index.spender(refund)
+    refunded_by = node.store.index.spender(refund_outpoint(withdrawal.burn))
+    expires_at_anchor = expires_at(withdrawal, node.rules.params)
+    is_pending = withdrawal.status is WithdrawalStatus.PENDING
+    left_anchors = max(0, expires_at_anchor - node.store.ledger.totals.anchor.height)
     return WithdrawalReply(
         burn=str(withdrawal.burn),
         number=withdrawal.number,
@@ -129,12 +149,18 @@ def _withdrawal_reply(node: NodeApi, withdrawal: Withdrawal) -> WithdrawalReply:
         l1_script_hex=withdrawal.l1_script.hex(),
         refund_address=address_text(withdrawal.refund_script, node.network),
         burned_at_anchor=withdrawal.burned_at_anchor,
-        expires_at_anchor=withdrawal.burned_at_anchor + node.rules.params.withdrawal_expiry_anchors,
+        expires_at_anchor=expires_at_anchor,
+        expires_in_anchors=left_anchors if is_pending else None,
+        waiting=_waiting_reply(outlook.waiting(withdrawal)) if is_pending else None,
         lineage=withdrawal.lineage,
         payout=outpoint_text(withdrawal.payout),
         payouts=payouts,
         refund_txid=None if refunded_by is None else hash_to_hex(refunded_by),
     )
+
+
+def _waiting_reply(waiting: Waiting) -> WaitingReply:
+    return WaitingReply(waiting.reason.value, waiting.share_sats, waiting.burns_missing, waiting.anchors_left)
 
 
 def _stage(status: WithdrawalStatus, payouts: list[PayoutReply]) -> str:
