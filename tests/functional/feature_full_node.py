@@ -19,6 +19,7 @@ from pegnode.rpc.client import RpcClientError
 from pegnode.rpc.results import ClaimReply, DepositReply, StatusReply
 from tests.support.federation import (
     CONFIRMATIONS,
+    DEADLINE_S,
     SIDECHAIN,
     FederationUnderTest,
     eventually,
@@ -26,8 +27,6 @@ from tests.support.federation import (
     running_federation,
 )
 from tests.support.users import User, user_of
-
-END_DEADLINE_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -93,6 +92,7 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
 def node(user: User) -> Iterator[FullNode]:
     running = run_node(user.federation)
     try:
+        eventually(lambda: running.status() is not None, "the node answers")
         yield running
     finally:
         running.process.kill()
@@ -109,6 +109,7 @@ def test_node_fetches_the_chain_from_its_beginning_and_follows_every_member(user
     # Whichever member it follows best is not needed.
     for name in federation.local.member_names[:1]:
         federation.local.stop_member(name)
+    eventually(lambda: federation.height("bob") >= height, "bob has what alice had")
     txid_hex = replace(user, node=federation.local.member_config("bob")).send(fresh_address(), 10_000)
     federation.await_final(txid_hex, ["bob"])
     height = federation.height("bob")
@@ -148,32 +149,35 @@ def test_node_never_votes(user: User, node: FullNode) -> None:
     assert status is not None
     assert status.member is None
     for name in user.federation.local.member_names:
-        log = user.federation.local.log_path(name).read_text()
-        assert "role=GUEST" in log, "the node was a guest there"
-        assert "misplaced-message" not in log
+        log = user.federation.local.log_path(name)
+        eventually(lambda log=log: "role=GUEST" in log.read_text(), f"the node was a guest of {name}")  # type: ignore[misc]
+        assert "misplaced-message" not in log.read_text()
 
 
 def test_node_ends_in_order_when_told_to(node: FullNode) -> None:
     assert node.config.cookie_path.exists()
     node.process.send_signal(signal.SIGTERM)
-    assert node.process.wait(END_DEADLINE_S) == 0
+    assert node.process.wait(DEADLINE_S) == 0
     assert not node.config.cookie_path.exists()
     log = node.log.read_text()
     assert "Traceback" not in log
-    assert "stopping" in log.splitlines()[-1]
+    # What was under way when it was told may still be logged.
+    assert [line.partition("event=")[2] for line in log.splitlines() if "event=stopping" in line] == ["stopping"]
 
 
 def test_node_goes_on_from_its_disk(user: User, node: FullNode) -> None:
     height = user.federation.height()
+    node.process.terminate()
+    node.process.wait(DEADLINE_S)
     again = run_node(user.federation)
     try:
         eventually(lambda: again.height() >= height, "the node is back")
         with client_of(again.config) as client:
             client.call("stop")
-        assert again.process.wait(END_DEADLINE_S) == 0
-        started = [line for line in again.log.read_text().splitlines() if "started" in line]
-        assert "height=0" in started[0]
-        assert "height=0" not in started[1]
+        assert again.process.wait(DEADLINE_S) == 0
+        first, second = [line for line in again.log.read_text().splitlines() if "event=started" in line]
+        assert "height=0 " in first
+        assert "height=0 " not in second
     finally:
         again.process.kill()
         again.process.wait()
