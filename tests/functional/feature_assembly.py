@@ -246,7 +246,7 @@ def test_value_goes_in_and_around_and_comes_home(consortium: Consortium) -> None
         burn = carol.withdraw(L1_ADDRESS, 2_000_000)
         federation.await_stage(burn, {"waiting"})
         federation.mine(BATCH_WAIT)
-        federation.await_stage(burn, {"signed", "broadcast"}, "bob")
+        federation.await_stage(burn, {"broadcast"}, "alice")  # to her own Bitcoin node, which mines
         federation.mine(CONFIRMATIONS)
         federation.await_stage(burn, {"settled"}, "carol")
     federation.agreement(NAMES)
