@@ -1,8 +1,9 @@
 """A real local federation for functional tests: bitcoind on regtest and functionary processes, ended in any case."""
 
+import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from bridge.bitcoin.identifiers import OutPoint, Script
 from bridge.l1.client import L1Client
 from bridge.l1.errors import L1RpcError
 from bridge.l1.regtest import RegtestMiner
-from pegnode.local_federation import LocalFederation
+from pegnode.local_federation import LocalFederation, template_text
 from pegnode.rpc.client import RpcClient, RpcRefused
 from pegnode.rpc.results import (
     AuditReply,
@@ -37,16 +38,30 @@ T = TypeVar("T")
 
 
 @contextmanager
-def running_federation(directory: Path, members: int = 4) -> Iterator["FederationUnderTest"]:
-    """A new federation in `directory`, all of its members running, and L1 with coins to spend."""
+def running_federation(
+    directory: Path, members: int = 4, *, parameters: Mapping[str, int] = {}
+) -> Iterator["FederationUnderTest"]:
+    """A new federation in `directory`, all of its members running, and L1 with coins to spend.
+
+    parameters: those of configs/local.toml that differ.
+    """
     try:
-        federation = LocalFederation.create(directory, members)
+        federation = LocalFederation.create(directory, members, _template(parameters))
         federation.up()
         under_test = FederationUnderTest(federation)
         under_test.mine(101)
         yield under_test
     finally:
         LocalFederation.open(directory).down()
+
+
+def _template(parameters: Mapping[str, int]) -> str:
+    """configs/local.toml with these parameters."""
+    template = template_text()
+    for name, value in parameters.items():
+        template, count = re.subn(rf"^{name} = [\d_]+", f"{name} = {value}", template, flags=re.MULTILINE)
+        assert count == 1, f"the template has {name} {count} times"
+    return template
 
 
 def eventually(condition: Callable[[], bool], what: str, deadline_s: float = DEADLINE_S) -> None:
