@@ -89,9 +89,9 @@ def test_deposit_transfer_and_withdrawals_of_every_type_come_home(trip: Trip) ->
     }
     batched = [federation.await_stage(burn, ("signed", "broadcast")) for burn in burns]
     assert {reply.lineage for reply in batched} == {0}
+    assert federation.agreement().l1_held_sats == DEPOSIT_SATS
     peg = federation.peg("dave")
     assert (peg.reserves_sats, peg.unsettled_sats) == (DEPOSIT_SATS, 5 * 1_000_000 + 10)
-    assert federation.agreement().l1_held_sats == DEPOSIT_SATS
 
     [payout] = {item.txid for reply in batched for item in reply.payouts}
     federation.await_stage(next(iter(burns)), ("broadcast",))
@@ -111,6 +111,18 @@ def test_deposit_transfer_and_withdrawals_of_every_type_come_home(trip: Trip) ->
     assert (audit.l1_held_sats, audit.l1_paid_out_sats) == (peg.reserves_sats, 0)
     assert peg.reserves_sats == DEPOSIT_SATS - (5 * 1_000_000 + 10)
     assert audit.supply_sats == alice.balance_sats() + carol.balance_sats()
+    assert_settled_everywhere(federation)
+
+
+def assert_settled_everywhere(federation: FederationUnderTest) -> None:
+    """Every member tells the same of the five withdrawals."""
+    replies = set()
+    for name in federation.local.member_names:
+        with federation.client(name) as client:
+            listed = client.ask(list[WithdrawalReply], "listwithdrawals")
+        assert [reply.status for reply in listed] == ["settled"] * 5
+        replies.add(tuple((reply.burn, reply.payout, reply.paid_sats) for reply in listed))
+    assert len(replies) == 1
 
 
 def assert_paid(
@@ -136,13 +148,3 @@ def assert_paid(
         outpoints.add(outpoint)
     assert len(shares) == 1
     assert len(outpoints) == len(burns)
-
-
-def test_withdrawals_stay_settled_on_every_member(trip: Trip) -> None:
-    replies = set()
-    for name in trip.federation.local.member_names:
-        with trip.federation.client(name) as client:
-            listed = client.ask(list[WithdrawalReply], "listwithdrawals")
-        assert [reply.status for reply in listed] == ["settled"] * 5
-        replies.add(tuple((reply.burn, reply.payout, reply.paid_sats) for reply in listed))
-    assert len(replies) == 1
