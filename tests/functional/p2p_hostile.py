@@ -135,7 +135,7 @@ def test_stranger_is_refused_by_reason(
     async def run() -> None:
         async with dial(stage.address("bob"), secrets.token_bytes(32), source) as peer:
             await greet(stage, peer)
-            assert await peer.dropped() == reason
+            assert await peer.dropped() in (None, reason)
 
     trio.run(run)
     eventually(lambda: bool(stage.drops("bob", address=source, reason=reason)), f"refused: {reason}")
@@ -175,8 +175,13 @@ def test_member_that_betrays_is_dropped_by_name_and_reason_and_may_come_back(sta
     trio.run(run)
     index = stage.signer().index
     for name, betrayals in BETRAYALS.items():
-        reasons = {item["reason"] for item in stage.drops(name, member=index, by_peer=False)}
-        assert reasons >= {reason for reason, _ in betrayals}
+        for reason, _ in betrayals:
+            eventually(
+                lambda name=name, reason=reason: bool(  # type: ignore[misc]
+                    stage.drops(name, member=index, by_peer=False, reason=reason)
+                ),
+                f"{name} dropped him: {reason}",
+            )
     stage.pay()
 
 

@@ -128,9 +128,7 @@ async def as_hostile_member(stage: Stage, name: str) -> AsyncIterator[RawPeer]:
             with suppress(RemoteFault, ExceptionGroup):
                 async with dial(stage.address(name), stage.keys.transport, "127.0.0.1") as peer:
                     await peer.hello(stage.chain_id, PeerRole.MEMBER)
-                    with trio.move_on_after(2):
-                        await peer.greeted.wait()
-                    if peer.greeted.is_set():
+                    if await peer.is_greeted():
                         yield peer
                         return
             await trio.sleep(0.3)

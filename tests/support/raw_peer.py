@@ -86,6 +86,14 @@ class RawPeer:
         """Send a Hello."""
         await self.frame(FrameKind.HELLO, encode_hello(Hello(chain_id, role, "raw", version)))
 
+    async def is_greeted(self) -> bool:
+        """Wait until the other side greets; False when it ends the connection instead."""
+        with trio.fail_after(PATIENCE_S):
+            async with trio.open_nursery() as nursery:
+                for event in (self.greeted, self.ended):
+                    nursery.start_soon(_wait_and_cancel, event, nursery.cancel_scope)
+        return self.greeted.is_set()
+
     async def dropped(self) -> DropReason | None:
         """Wait until the other side ends the connection; the reason it gives, if it gives one."""
         with trio.fail_after(PATIENCE_S):
@@ -102,6 +110,11 @@ class RawPeer:
                         return message
                 await trio.sleep(0.05)
         pytest.fail(f"no {kind.__name__} within {PATIENCE_S} s")
+
+
+async def _wait_and_cancel(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()
 
 
 @asynccontextmanager
