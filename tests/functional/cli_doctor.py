@@ -125,7 +125,8 @@ def test_everything_wrong_is_found_at_once(federation: FederationUnderTest, tmp_
     original = federation.local.member_config("bob")
     alice = federation.local.member_config("alice")
     folder = tmp_path / "bob"
-    shutil.copytree(federation.local.member_config_path("bob").parent, folder, ignore=shutil.ignore_patterns("chain"))
+    databases = shutil.ignore_patterns("chain", "journal")
+    shutil.copytree(federation.local.member_config_path("bob").parent, folder, ignore=databases)
     carol, dave = (next(peer for peer in original.p2p.peers if peer.name == name) for name in ("carol", "dave"))
     path = folder / "functionary.toml"
     text = path.read_text()
@@ -137,7 +138,6 @@ def test_everything_wrong_is_found_at_once(federation: FederationUnderTest, tmp_
     (folder / "keys" / "member.key").chmod(0o644)
     (folder / "data").chmod(0o755)
     (folder / "data" / ".cookie").unlink(missing_ok=True)
-    shutil.rmtree(folder / "data" / "journal")
     before = _tree(folder)
     status, findings = _examine(path)
     assert status == 1
