@@ -2,8 +2,9 @@
 
 Theory of operation
     A batch is valid if `build_batch`, given the same ledger and feerate, makes exactly its transaction. What it is
-    depends on what it says of itself: `bridge.payout` makes first versions of payouts, and `bridge.replacement` makes
-    the versions that follow one. At most one lineage of each kind is open, and a first version opens one.
+    depends on what it says of itself: `bridge.payout` and `bridge.maintenance` make first versions of their kind, and
+    `bridge.replacement` makes the versions that follow one of either. At most one lineage of each kind is open, and a
+    first version opens one.
 """
 
 from collections.abc import Collection
@@ -17,6 +18,7 @@ from bridge.custody import Custody
 from bridge.errors import MalformedError, Rejected
 from bridge.ledger import Ledger, LedgerView
 from bridge.lineages import PlannedBatch, open_lineage, record_batch
+from bridge.maintenance import maintenance_due, plan_maintenance, refresh_urgent
 from bridge.params import PegParams
 from bridge.payout import payout_due, plan_payout
 from bridge.replacement import plan_replacement, propose_replacement, replacement_due
@@ -54,7 +56,7 @@ def batch_due(view: LedgerView, kind: BatchKind, params: PegParams) -> bool:
     """Whether a batch of this kind, first version or replacement, may be due at some feerate."""
     if open_lineage(view, kind) is not None:
         return replacement_due(view, kind, params)
-    return kind is BatchKind.PAYOUT and payout_due(view, params)
+    return payout_due(view, params) if kind is BatchKind.PAYOUT else maintenance_due(view, params)
 
 
 def any_batch_due(view: LedgerView, params: PegParams) -> bool:
@@ -81,22 +83,24 @@ def build_batch(
         raise Rejected(BatchReason.FEERATE_ABOVE_CEILING, f"{feerate_sat_kvb} sat/kvB")
     if replaces is not None:
         return plan_replacement(view, kind, replaces, feerate_sat_kvb, custody, params)
-    if open_lineage(view, kind) is not None or kind is BatchKind.MAINTENANCE:
+    if open_lineage(view, kind) is not None:
         return None
-    return plan_payout(view, feerate_sat_kvb, custody, params)
+    plan = plan_payout if kind is BatchKind.PAYOUT else plan_maintenance
+    return plan(view, feerate_sat_kvb, custody, params)
 
 
 def propose_batches(
     view: LedgerView, estimate_sat_kvb: int, confirmed: Collection[Txid], custody: Custody, params: PegParams
 ) -> list[PlannedBatch]:
-    """The batches that a leader proposes on top of `view`, in order.
+    """The batches that a leader proposes on top of `view`, in order: payouts come first, unless a coin is too old.
 
     estimate_sat_kvb: its own, which is moved into floor and ceiling.  confirmed: the versions that its own Bitcoin node
     sees confirmed; what has confirmed is not replaced.
     """
     feerate_sat_kvb = min(max(estimate_sat_kvb, params.feerate_floor_sat_kvb), params.feerate_ceiling_sat_kvb)
     trial, batches = Ledger(view), []
-    for kind in BatchKind:
+    kinds = (BatchKind.PAYOUT, BatchKind.MAINTENANCE)
+    for kind in reversed(kinds) if refresh_urgent(view, params) else kinds:
         planned = _propose_batch(trial, kind, feerate_sat_kvb, confirmed, custody, params)
         if planned is not None:
             record_batch(trial, planned)
@@ -109,8 +113,6 @@ def check_batch(view: LedgerView, batch: Batch, custody: Custody, params: PegPar
 
     Raises Rejected(BatchReason).
     """
-    if batch.kind is BatchKind.MAINTENANCE:
-        raise Rejected(BatchReason.MAINTENANCE, "only payouts are made")
     planned = build_batch(view, batch.kind, batch.replaces, batch.feerate_sat_kvb, custody, params)
     if planned is None and open_lineage(view, batch.kind) is not None:
         raise Rejected(BatchReason.LINEAGE_OPEN, f"a {batch.kind.name} has not settled")

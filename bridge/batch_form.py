@@ -26,7 +26,6 @@ _SHORTEST_SCRIPT_SIZE = 22
 class BatchReason(Reason):
     """Why a batch is not valid now."""
 
-    MAINTENANCE = "batch-maintenance"  # It is of kind 2, which is reserved.
     FEERATE_BELOW_FLOOR = "batch-feerate-below-floor"  # Its feerate is below `feerate_floor_sat_kvb`.
     FEERATE_ABOVE_CEILING = "batch-feerate-above-ceiling"  # Its feerate is above `feerate_ceiling_sat_kvb`.
     LINEAGE_OPEN = "batch-lineage-open"  # One of its kind is open, and it does not replace that one's newest version.
@@ -40,7 +39,8 @@ class BatchReason(Reason):
     TOO_EARLY = "batch-too-early"  # Less than `replacement_interval_anchors` after the version that it replaces.
     NOT_COVERED = "batch-not-covered"
     """The replaced inputs, with free coins up to `batch_max_inputs`, don't hold payees, the fund's part and change."""
-    OVER_FUND = "batch-over-fund"  # The fund's part is above `lineage_fee_cap_sats`, or above what is free for it.
+    OVER_FUND = "batch-over-fund"
+    """The fund's part is above `lineage_fee_cap_sats`, or above what is free for it, and no deficit may be booked."""
     STEP_NOT_MET = "batch-step-not-met"  # Fee or feerate don't exceed the replaced version's by what L1's nodes ask.
 
 

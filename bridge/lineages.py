@@ -53,7 +53,10 @@ def settle(ledger: Ledger, txid: Txid, l1_height: int) -> Lineage:
         change_sats = _enter_change(trial, lineage, version, transaction, l1_height)
         close_lineage(trial, closed)
         trial.totals = trial.totals.plus(
-            reserves_sats=change_sats - spent_sats, unsettled_sats=-paid_sats, fund_sats=-version.fund_part_sats
+            reserves_sats=change_sats - spent_sats,
+            deficit_sats=_short_sats(lineage, version),
+            unsettled_sats=-paid_sats,
+            fund_sats=-version.fund_part_sats,
         )
     return closed
 
@@ -145,6 +148,11 @@ def _lock(trial: Ledger, outpoints: tuple[OutPoint, ...], number: int) -> None:
         if coin is None or coin.lineage is not None:
             raise Rejected(LedgerReason.COIN_NOT_FREE, str(outpoint))
         trial.coins.put(outpoint, replace(coin, lineage=number))
+
+
+def _short_sats(lineage: Lineage, version: BatchVersion) -> int:
+    """What neither payees nor fund bear of the fee. Maintenance has no payees, and the fund may have been too small."""
+    return version.fee_sats - version.fund_part_sats if lineage.kind is BatchKind.MAINTENANCE else 0
 
 
 def _release_inputs(trial: Ledger, lineage: Lineage, transaction: Transaction) -> int:

@@ -7,12 +7,15 @@ Theory of operation
     not do to share one input with the version before: {a, b}, {a, c} and {c, d} could pay twice.)
 
     Payees share the new fee equally, each up to its max_fee; the fund bears the rest, up to `lineage_fee_cap_sats` and
-    to what is free. A version must be `replacement_interval_anchors` older than its replacement, and the replacement
-    must pay what L1's nodes ask of one: a higher feerate, and for its own size the relay's feerate more than before.
+    to what is free. What the fund lacks for maintenance of a coin past 3T/4 is booked as deficit. A version must be
+    `replacement_interval_anchors` older than its replacement, and the replacement must pay what L1's nodes ask of one:
+    a higher feerate, and for its own size the relay's feerate more than before.
 
     A leader replaces when its own estimate is well above the newest version's feerate, or when that one has waited for
     `STALE_INTERVALS` intervals, whatever the estimate: then by the least step there is.
 """
+
+from collections.abc import Sequence
 
 from bridge.batch_form import BatchReason, coin_weight, free_coins, output_weight, vsize_vbytes
 from bridge.bitcoin.amounts import fee_sats
@@ -23,6 +26,7 @@ from bridge.draft import Draft, Drafting
 from bridge.errors import Rejected
 from bridge.ledger import LedgerView
 from bridge.lineages import MAX_VERSIONS, PlannedBatch, free_fund_sats, open_lineage
+from bridge.maintenance import is_urgent
 from bridge.params import PegParams
 from bridge.state import BatchKind, BatchVersion, Coin, LedgerReason, Lineage, Withdrawal
 
@@ -49,7 +53,8 @@ def plan_replacement(
     draft = _draft(view, lineage, feerate_sat_kvb, custody, params)
     if not _meets_step(view, lineage.versions[-1], draft, custody):
         raise Rejected(BatchReason.STEP_NOT_MET, f"{draft.fee_sats} sats after {lineage.versions[-1].fee_sats}")
-    return draft.planned(kind, replaces, draft.cost_sats, view, custody)
+    fund_part_sats = min(draft.cost_sats, _fund_limit_sats(view, lineage, params))
+    return draft.planned(kind, replaces, fund_part_sats, view, custody)
 
 
 def replacement_due(view: LedgerView, kind: BatchKind, params: PegParams) -> bool:
@@ -127,10 +132,21 @@ def _draft(view: LedgerView, lineage: Lineage, feerate_sat_kvb: int, custody: Cu
     found = next((draft for draft in drafts if draft is not None), None)
     if found is None:
         raise Rejected(BatchReason.NOT_COVERED, f"{len(locked)} inputs, and {len(free)} free coins")
-    limit_sats = min(free_fund_sats(view) + lineage.reserved_fund_sats, params.lineage_fee_cap_sats)
+    limit_sats = _fund_limit_sats(view, lineage, params) + _deficit_limit_sats(view, lineage, locked, params)
     if found.cost_sats > limit_sats:
         raise Rejected(BatchReason.OVER_FUND, f"{found.cost_sats} sats, at most {limit_sats}")
     return found
+
+
+def _fund_limit_sats(view: LedgerView, lineage: Lineage, params: PegParams) -> int:
+    """What a version of this lineage may take of the fund."""
+    return min(free_fund_sats(view) + lineage.reserved_fund_sats, params.lineage_fee_cap_sats)
+
+
+def _deficit_limit_sats(view: LedgerView, lineage: Lineage, coins: Sequence[Coin], params: PegParams) -> int:
+    """What it may take besides, as deficit: nothing, but for maintenance of a coin that must not grow older."""
+    urgent = lineage.kind is BatchKind.MAINTENANCE and any(is_urgent(view, coin, params) for coin in coins)
+    return params.maintenance_deficit_cap_sats if urgent else 0
 
 
 def _locked_coins(view: LedgerView, lineage: Lineage) -> list[Coin]:

@@ -296,11 +296,11 @@ def check_peg(peg: PegParams, policy: CustodyPolicy) -> None:
     except Rejected as error:
         names = PARAMETERS_OF_RULES.get(error.reason) or (error.detail.partition(" ")[0],)
         raise GenesisRefused(GenesisReason.PEG, str(error), [("peg", name) for name in names]) from error
-    least = 2 * (peg.confirmations + peg.batch_max_wait_anchors + peg.replacement_interval_anchors)
+    least = 8 * (peg.confirmations + peg.replacement_interval_anchors)
     if peg.recovery_timelock_blocks < least:
         what = (
-            f"below {least}: members move a coin when half of this has passed, and need confirmations,"
-            " batch_max_wait_anchors and replacement_interval_anchors for it"
+            f"below {least}: members move a coin when three quarters of this have passed, at the latest, and need"
+            " confirmations and replacement_interval_anchors for it, and as much for a batch that comes before"
         )
         raise GenesisRefused(GenesisReason.RECOVERY_TIMELOCK, what, (_TIMELOCK,))
 

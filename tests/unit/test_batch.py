@@ -307,7 +307,7 @@ def _reason(ledger: Ledger, batch: Batch, params: PegParams = ONE) -> object:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"kind": BatchKind.MAINTENANCE}, BatchReason.MAINTENANCE),
+        ({"kind": BatchKind.MAINTENANCE}, BatchReason.NOT_DUE),
         ({"replaces": Txid(bytes(32))}, BatchReason.NO_OPEN_LINEAGE),
         ({"feerate_sat_kvb": 999}, BatchReason.FEERATE_BELOW_FLOOR),
         ({"feerate_sat_kvb": 200_001}, BatchReason.FEERATE_ABOVE_CEILING),

@@ -255,7 +255,7 @@ def test_batch_at_a_feerate_out_of_range_is_refused(chain: MemoryChain) -> None:
 
 def test_batch_of_another_kind_is_refused(chain: MemoryChain) -> None:
     batch = batch_block(chain).body.batches[0]
-    assert batch_refusal(chain, replace(batch, kind=BatchKind.MAINTENANCE)) is BatchReason.MAINTENANCE
+    assert batch_refusal(chain, replace(batch, kind=BatchKind.MAINTENANCE)) is BatchReason.NOT_DUE
 
 
 def test_batch_that_is_not_due_is_refused(chain: MemoryChain) -> None:

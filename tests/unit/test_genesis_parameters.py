@@ -87,7 +87,7 @@ def line_of(part: str) -> int:
                 lambda raw, blocks=blocks: raw["peg"].update(recovery_timelock_blocks=blocks),
                 ["peg.recovery_timelock_blocks"],
             )
-            for blocks in (-1, 0, 1, 23, MAX_RELATIVE_BLOCKS + 1)
+            for blocks in (-1, 0, 1, 71, MAX_RELATIVE_BLOCKS + 1)
         ),
     ],
 )
@@ -155,7 +155,7 @@ def test_every_rule_of_the_peg_says_which_parameters_it_is_about() -> None:
     [
         lambda raw: raw["peg"].update(claim_fee_sats=710, min_deposit_sats=1_710),
         lambda raw: raw["peg"].update(coin_floor_sats=710),
-        lambda raw: raw["peg"].update(recovery_timelock_blocks=24),
+        lambda raw: raw["peg"].update(recovery_timelock_blocks=72),
         lambda raw: raw["peg"].update(recovery_quorum=3),
         lambda raw: raw["chain"].update(max_body_bytes=2_104_900),
         lambda raw: raw["peg"].update(max_refunds_per_block=1_020),

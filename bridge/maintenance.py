@@ -1,0 +1,120 @@
+"""The first version of maintenance: the reserve moves its own coins before the recovery keys could.      (pure)
+
+Theory of operation
+    A coin's age is counted in anchors since its L1 block; at T, `recovery_timelock_blocks`, the recovery keys alone may
+    spend it. Maintenance pays nobody: it spends coins, and what is left of them after the fee is change, new and young.
+    The fund bears the fee. There are two grounds for it, and the first comes first.
+
+    1. *Refresh*: the oldest of the free coins that are past T/2, together at most half of the free value, so that
+       payouts go on. A coin past 3T/4 is taken whatever it holds. If the fund can't bear the fee, the youngest are left
+       out; for coins past 3T/4 what the fund lacks is booked as deficit, up to `maintenance_deficit_cap_sats`: custody
+       comes before bookkeeping. Coins too small to pay for themselves take the largest other free coin with them.
+    2. *Merging*: if a burn is above what the `batch_max_first_inputs` largest coins hold, locked ones included, no
+       payout can ever have inputs enough for it. The least of those coins and the free ones after it become one.
+
+    The change is split as that of payouts, but for merged coins, which are one.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from bridge.batch_form import by_value, free_coins
+from bridge.custody import Custody
+from bridge.draft import Draft, Drafting
+from bridge.ledger import LedgerView
+from bridge.lineages import PlannedBatch, free_fund_sats
+from bridge.params import PegParams
+from bridge.state import BatchKind, Coin, WithdrawalStatus
+
+
+def maintenance_due(view: LedgerView, params: PegParams) -> bool:
+    """Whether maintenance may be due at some feerate; that none is open, the caller has seen."""
+    return bool(_old_coins(view, params)) or len(_mergeable(view, params)) > 1
+
+
+def refresh_urgent(view: LedgerView, params: PegParams) -> bool:
+    """Whether a free coin is so old that moving it comes before everything else."""
+    return any(is_urgent(view, coin, params) for coin in free_coins(view))
+
+
+def is_urgent(view: LedgerView, coin: Coin, params: PegParams) -> bool:
+    """Whether three quarters of the recovery's wait have passed for a coin."""
+    return 4 * _age(view, coin) >= 3 * params.recovery_timelock_blocks
+
+
+def plan_maintenance(
+    view: LedgerView, feerate_sat_kvb: int, custody: Custody, params: PegParams
+) -> PlannedBatch | None:
+    """The maintenance that is due on top of `view` at this feerate, or None."""
+    coin_count = sum(1 for _ in view.coins.items())
+    drafting = Drafting((), feerate_sat_kvb, coin_count, custody, params)
+    limit_sats = min(free_fund_sats(view), params.lineage_fee_cap_sats)
+    draft = _refresh(view, drafting, limit_sats, params) or _merge(view, drafting, limit_sats, params)
+    if draft is None:
+        return None
+    return draft.planned(BatchKind.MAINTENANCE, None, min(draft.cost_sats, limit_sats), view, custody)
+
+
+def _age(view: LedgerView, coin: Coin) -> int:
+    return view.totals.anchor.height - coin.l1_height
+
+
+def _old_coins(view: LedgerView, params: PegParams) -> list[Coin]:
+    """The free coins past T/2, the oldest first; of equal ones, the lesser outpoint."""
+    old = [coin for coin in free_coins(view) if 2 * _age(view, coin) >= params.recovery_timelock_blocks]
+    return sorted(old, key=lambda coin: (coin.l1_height, coin.outpoint.encode()))
+
+
+def _refresh(view: LedgerView, drafting: Drafting, limit_sats: int, params: PegParams) -> Draft | None:
+    """As many of the oldest coins as fund and cap allow."""
+    free = free_coins(view)
+    chosen = _within_half(view, _old_coins(view, params), sum(coin.value_sats for coin in free), params)
+    for count in range(len(chosen), 0, -1):
+        coins = chosen[:count]
+        draft = _carried(drafting, coins, free, params)
+        if draft is None:
+            continue
+        urgent = all(is_urgent(view, coin, params) for coin in coins)
+        if draft.cost_sats <= limit_sats + (params.maintenance_deficit_cap_sats if urgent else 0):
+            return draft
+    return None
+
+
+def _within_half(view: LedgerView, old: Sequence[Coin], free_sats: int, params: PegParams) -> list[Coin]:
+    """The oldest within half of the free value, and those past 3T/4 whatever they hold."""
+    chosen: list[Coin] = []
+    chosen_sats = 0
+    for coin in old:
+        if is_urgent(view, coin, params) or 2 * (chosen_sats + coin.value_sats) <= free_sats:
+            chosen.append(coin)
+            chosen_sats += coin.value_sats
+    return chosen[: params.batch_max_first_inputs]
+
+
+def _carried(drafting: Drafting, coins: list[Coin], free: Iterable[Coin], params: PegParams) -> Draft | None:
+    """These coins alone if they leave change, or else with the largest other free one; None if neither does."""
+    draft = drafting.draft(coins)
+    if draft is None and len(coins) < params.batch_max_first_inputs:
+        largest = next((coin for coin in free if coin not in coins), None)
+        draft = None if largest is None else drafting.draft([*coins, largest])
+    return draft if draft is not None and draft.change_sats else None
+
+
+def _mergeable(view: LedgerView, params: PegParams) -> list[Coin]:
+    """The coins to merge, the largest first: none unless a burn waits that no payout has inputs enough for."""
+    waiting = (entry for _, entry in view.open_withdrawals.items() if entry.status is WithdrawalStatus.PENDING)
+    largest_sats = max((withdrawal.value_sats for withdrawal in waiting), default=0)
+    coins = by_value(coin for _, coin in view.coins.items()) if largest_sats else []
+    most = params.batch_max_first_inputs
+    if largest_sats <= sum(coin.value_sats for coin in coins[:most]):
+        return []
+    return [coin for coin in coins[most - 1 :] if coin.lineage is None][:most]
+
+
+def _merge(view: LedgerView, drafting: Drafting, limit_sats: int, params: PegParams) -> Draft | None:
+    """As many of them as the fund allows, if what they become is more than the largest of them."""
+    coins = _mergeable(view, params)
+    for count in range(len(coins), 1, -1):
+        draft = drafting.draft(coins[:count], split=False)
+        if draft is not None and draft.cost_sats <= limit_sats and max(draft.change_sats) > coins[0].value_sats:
+            return draft
+    return None
