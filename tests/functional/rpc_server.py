@@ -18,7 +18,7 @@ from pegnode.rpc.server import ServerConfig, ServerError, ServerReason, serve
 from tests.support.peg import p2tr
 from tests.support.rpc_node import FakeNode
 
-DEADLINE_SECONDS = 20
+DEADLINE_SECONDS = 60
 
 
 @pytest.fixture
