@@ -228,6 +228,11 @@ class Custody:
         return policy
 
     @property
+    def policies(self) -> tuple[CustodyPolicy, ...]:
+        """The policy of each epoch."""
+        return tuple(self._policies.values())
+
+    @property
     def newest(self) -> CustodyPolicy:
         """The policy of the highest epoch: change goes to its script."""
         return self._policies[max(self._policies)]

@@ -13,6 +13,7 @@ from pegnode.genesis import Genesis
 from pegnode.memory_guard import forbid_memory_dumps
 from pegnode.node import MAX_GUESTS, assemble, run_parts
 from pegnode.passphrase import find_passphrase
+from pegnode.service.auditor import Auditor
 from pegnode.service.consensus_driver import ConsensusDriver
 from pegnode.service.judge import Judge
 from pegnode.service.l1_reports import L1Reports
@@ -55,6 +56,7 @@ async def run_functionary(config: FunctionaryConfig) -> None:
             catch_up=parts.catch_up,
             evidence_maker=parts.evidence_maker,
             payouts=payouts,
+            auditor=Auditor(core, parts.client, lambda: parts.catch_up.is_current, signer),
             l1=parts.l1_monitor,
             stop=parts.stop.set,
             l1_name=genesis.l1.network,

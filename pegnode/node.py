@@ -23,6 +23,7 @@ from pegnode.mempool.pool import Mempool, PoolLimits
 from pegnode.net.libp2p_host import HostSettings, Libp2pHost
 from pegnode.net.transport import PeerId
 from pegnode.rpc.server import ServerConfig, serve
+from pegnode.service.auditor import Auditor
 from pegnode.service.catch_up import CatchUp
 from pegnode.service.core import NodeCore
 from pegnode.service.evidence_maker import EvidenceMaker
@@ -198,6 +199,7 @@ async def run_node(config: NodeConfig) -> None:
             catch_up=parts.catch_up,
             evidence_maker=parts.evidence_maker,
             payouts=payouts,
+            auditor=Auditor(parts.core, parts.client, lambda: parts.catch_up.is_current),
             l1=parts.l1_monitor,
             stop=parts.stop.set,
             l1_name=parts.genesis.l1.network,

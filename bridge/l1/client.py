@@ -7,6 +7,7 @@ the method's type says so.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
@@ -22,7 +23,7 @@ from bridge.l1.answers import (
 )
 from bridge.l1.connection import L1Connection
 from bridge.l1.credentials import Credentials
-from bridge.l1.errors import L1RpcError, RpcCode
+from bridge.l1.errors import L1Reason, L1RpcError, L1Unavailable, RpcCode
 from bridge.l1.jsonrpc import Call
 from bridge.l1.reply import Reply
 
@@ -120,10 +121,17 @@ class L1Client:
     async def scan_txoutset(self, descriptors: Sequence[str], timeout_s: float = SCAN_TIMEOUT_S) -> TxOutSetScan:
         """Return every unspent output of the active chain that matches one of the descriptors.
 
-        Raises L1RpcError(INVALID_PARAMETER) while another scan runs.
+        Raises L1RpcError(INVALID_PARAMETER) while another scan runs: the node makes one at a time. One that takes too
+        long is ended, or it would be in everybody's way.
         """
         parameters = ("start", list(descriptors))
-        result = await self.connection.call(Call("scantxoutset", parameters), timeout_s=timeout_s)
+        try:
+            result = await self.connection.call(Call("scantxoutset", parameters), timeout_s=timeout_s)
+        except L1Unavailable as outage:
+            if outage.reason is L1Reason.TIMEOUT:
+                with suppress(L1Unavailable):
+                    await self._ask("scantxoutset", "abort")
+            raise
         return TxOutSetScan.parse(Reply(result, "scantxoutset"))
 
     # Transactions

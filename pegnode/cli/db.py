@@ -1,23 +1,19 @@
 """`peg db check`: whether everything that a process keeps on disk is what its blocks and its keys say."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import msgspec
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bridge.bitcoin.identifiers import hash_to_hex
 from federation.journal import JournalIdentity
 from pegnode.cli.processes import ConfigOption
+from pegnode.cli.progress import shown_progress
 from pegnode.cli.terminal import JsonOption, errors_as_one_line, out, print_fields, print_json
 from pegnode.config import FunctionaryConfig, NodeConfig, load_config
 from pegnode.folders import CHAIN_FOLDER, JOURNAL_FOLDER
 from pegnode.genesis import Genesis
-from pegnode.storage.check import CheckReason, WrongRecord
-from pegnode.storage.check import Progress as Report
+from pegnode.storage.check import CheckReason, Progress, WrongRecord
 from pegnode.storage.data_check import DataReport, check_data
 
 db_app = typer.Typer(
@@ -67,7 +63,7 @@ def check(config: ConfigOption, json: JsonOption = False) -> None:
         loaded = load_config(config)
         started_s = time.monotonic()
         try:
-            with _shown() as report:
+            with shown_progress() as report:
                 found = _checked(loaded, report)
         except WrongRecord as wrong:
             reply = _wrong_reply(wrong, loaded, time.monotonic() - started_s)
@@ -81,27 +77,13 @@ def check(config: ConfigOption, json: JsonOption = False) -> None:
         raise typer.Exit(1)
 
 
-def _checked(config: NodeConfig, report: Report) -> DataReport:
+def _checked(config: NodeConfig, report: Progress) -> DataReport:
     rules = Genesis.load(config.genesis).rules()
     identity = None
     if isinstance(config, FunctionaryConfig):
         member = config.member(rules.membership)
         identity = JournalIdentity(rules.chain_id, rules.membership.epoch, member.index)
     return check_data(config.data_dir, rules, identity, report)
-
-
-@contextmanager
-def _shown() -> Iterator[Report]:
-    """Something to report progress to: a bar on standard error, if that is a terminal."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("opening", total=None)
-
-        def report(what: str, done: int, total: int) -> None:
-            progress.update(task, description=what, completed=done, total=total)
-
-        yield report
 
 
 def _reply(found: DataReport, seconds: float) -> CheckReply:

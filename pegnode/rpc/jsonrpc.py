@@ -13,6 +13,7 @@ import msgspec
 import structlog
 
 from bridge.errors import MalformedError, Rejected
+from federation.errors import Refused
 from pegnode.errors import Refusal
 from pegnode.rpc.errors import RpcCode, RpcError
 from pegnode.rpc.methods.table import MethodTable
@@ -26,7 +27,11 @@ _log = structlog.get_logger(__name__)
 _decoder = msgspec.json.Decoder(float_hook=Decimal)
 _UNAVAILABLE_CODES = {
     UnavailableReason.L1_UNREACHABLE: RpcCode.NOT_CONNECTED,
+    UnavailableReason.L1_BEHIND: RpcCode.NOT_CONNECTED,
     UnavailableReason.SYNCING: RpcCode.SYNCING,
+    UnavailableReason.L1_MOVED: RpcCode.MISC_ERROR,
+    UnavailableReason.SCAN_BUSY: RpcCode.MISC_ERROR,
+    UnavailableReason.NO_KEYS: RpcCode.MISC_ERROR,
 }
 _LEGACY_STATUS = {RpcCode.INVALID_REQUEST: 400, RpcCode.METHOD_NOT_FOUND: 404}
 
@@ -146,7 +151,7 @@ def _failure(error: RpcError, request_id: Any, modern: bool) -> Answer:
 
 def _translated(error: Exception, method: str) -> RpcError:
     """The verdicts of the node in the client's terms."""
-    if isinstance(error, Rejected | Refusal):
+    if isinstance(error, Rejected | Refused | Refusal):
         return RpcError(RpcCode.VERIFY_REJECTED, str(error), {"reason": error.reason.value})
     if isinstance(error, NodeUnavailable):
         code = _UNAVAILABLE_CODES[error.reason]

@@ -11,6 +11,8 @@ from bridge.bitcoin.addresses import Network
 from bridge.bitcoin.identifiers import BlockHash, OutPoint, Script, Txid
 from bridge.errors import Reason
 from bridge.l1.states import L1Health
+from federation.statement import SignedStatement, SolvencyStatement
+from pegnode.audit.report import Audit
 from pegnode.chain.parameters import ChainRules
 from pegnode.errors import ReasonedError
 from pegnode.mempool.pool import Mempool, PoolLimits
@@ -24,6 +26,14 @@ class UnavailableReason(Reason):
     """Its own Bitcoin node does not answer."""
     SYNCING = "syncing"
     """It has not yet caught up with the chain."""
+    L1_BEHIND = "l1-behind"
+    """Its own Bitcoin node has not come as far as the chain's anchor, or its newest blocks are not read yet."""
+    L1_MOVED = "l1-moved"
+    """L1 grew or was reorganised while it was looked at, again and again."""
+    SCAN_BUSY = "l1-scan-busy"
+    """Its own Bitcoin node makes one scan of its unspent outputs at a time, and another one takes long."""
+    NO_KEYS = "no-keys"
+    """Only a member can sign."""
 
 
 class NodeUnavailable(ReasonedError):  # noqa: N818 -- a state of the node, not a fault of the request
@@ -257,8 +267,11 @@ class NodeApi(Protocol):
     def payout_progress(self, txid: Txid) -> PayoutProgress | None:
         """How far a batch version has come on L1; None when this node knows nothing of it."""
 
-    async def l1_reserve(self) -> L1Reserve:
-        """The reserve, counted on one's own Bitcoin node. Raises NodeUnavailable."""
+    async def audit(self, scan: bool) -> Audit:
+        """A recount of everything, here and on one's own Bitcoin node. Raises NodeUnavailable."""
+
+    async def sign_statement(self, statement: SolvencyStatement | None) -> SignedStatement:
+        """A statement, given or new, with this member's signature. Raises Refused, or NodeUnavailable."""
 
     def request_stop(self) -> None:
         """Begin an orderly shutdown; returns at once."""

@@ -25,6 +25,7 @@ from pegnode.rpc.body import MAX_RPC_BODY_BYTES, BodyTooLarge, read_body
 from pegnode.rpc.cookie import Credentials
 from pegnode.rpc.esplora import add_esplora
 from pegnode.rpc.jsonrpc import handle
+from pegnode.rpc.methods.audit import AUDIT_METHODS
 from pegnode.rpc.methods.chain import CHAIN_METHODS
 from pegnode.rpc.methods.control import CONTROL_METHODS
 from pegnode.rpc.methods.mempool import MEMPOOL_METHODS
@@ -82,6 +83,7 @@ def method_table() -> MethodTable:
             ("mempool", MEMPOOL_METHODS),
             ("peg", PEG_METHODS),
             ("withdrawals", WITHDRAWAL_METHODS),
+            ("audit", AUDIT_METHODS),
             ("control", CONTROL_METHODS),
         )
     )

@@ -1,15 +1,14 @@
 """The running node as its RPC sees it: an implementation of `pegnode.rpc.node_api.NodeApi`."""
 
 from collections.abc import Callable
-from typing import Final
-
-import trio
 
 from bridge.bitcoin.addresses import Network, l1_network, sidechain_network
 from bridge.bitcoin.identifiers import OutPoint, Script, Txid
 from bridge.deposits import claim_transaction
 from bridge.l1.errors import L1Error
+from federation.statement import SignedStatement, SolvencyStatement
 from pegnode import __version__
+from pegnode.audit.report import Audit
 from pegnode.chain.parameters import ChainRules
 from pegnode.mempool.pool import Mempool, PoolLimits
 from pegnode.net.transport import PeerId
@@ -17,7 +16,6 @@ from pegnode.rpc.node_api import (
     ClaimReceipt,
     DepositInfo,
     DroppedPeer,
-    L1Reserve,
     L1Status,
     MemberStatus,
     NodeStatus,
@@ -27,6 +25,7 @@ from pegnode.rpc.node_api import (
     TransactionVerdict,
     UnavailableReason,
 )
+from pegnode.service.auditor import Auditor
 from pegnode.service.catch_up import CatchUp
 from pegnode.service.consensus_driver import ConsensusDriver
 from pegnode.service.core import NodeCore
@@ -37,10 +36,6 @@ from pegnode.service.payouts import Payouts
 from pegnode.service.peers import Peers
 from pegnode.service.relay import Relay
 from pegnode.storage.store import ChainStore
-
-MISSING_FOR_S: Final = 5.0
-"""For how long a reserve coin has to be missing before this is told as a fact."""
-MISSING_AGAIN_S: Final = 0.5
 
 
 class LiveNode:
@@ -54,6 +49,7 @@ class LiveNode:
         catch_up: CatchUp,
         evidence_maker: EvidenceMaker,
         payouts: Payouts,
+        auditor: Auditor,
         l1: L1Monitor,
         stop: Callable[[], None],
         l1_name: str,
@@ -67,6 +63,7 @@ class LiveNode:
         self._catch_up = catch_up
         self._evidence_maker = evidence_maker
         self._payouts = payouts
+        self._auditor = auditor
         self._l1 = l1
         self._stop = stop
         self._l1_name = l1_name
@@ -235,29 +232,13 @@ class LiveNode:
             confirmations=core.watcher.confirmations(block.height) if block else 0,
         )
 
-    async def l1_reserve(self) -> L1Reserve:
-        """The reserve, counted on one's own Bitcoin node. Raises NodeUnavailable.
+    async def audit(self, scan: bool) -> Audit:
+        """A recount of everything, here and on one's own Bitcoin node. Raises NodeUnavailable."""
+        return await self._auditor.audit(scan)
 
-        A payout may reach L1 before this node hears of the block that recorded it. So what is missing is looked for
-        again for a few seconds, each time by the ledger of then.
-        """
-        reserve = await self._counted_reserve()
-        with trio.move_on_after(MISSING_FOR_S):
-            while reserve.missing:
-                await trio.sleep(MISSING_AGAIN_S)
-                reserve = await self._counted_reserve()
-        return reserve
-
-    async def _counted_reserve(self) -> L1Reserve:
-        was_current = self._catch_up.is_current  # of the ledger that is counted: both may move meanwhile
-        try:
-            reserve = await self._core.questions.reserve(self._core.store.ledger)
-        except L1Error as outage:
-            raise NodeUnavailable(UnavailableReason.L1_UNREACHABLE, str(outage)) from outage
-        if reserve.missing and not was_current:
-            detail = "coins are gone that later blocks may pay out; ask again when this node has caught up"
-            raise NodeUnavailable(UnavailableReason.SYNCING, detail)
-        return reserve
+    async def sign_statement(self, statement: SolvencyStatement | None) -> SignedStatement:
+        """A statement, given or new, with this member's signature. Raises Refused, or NodeUnavailable."""
+        return await self._auditor.sign_statement(statement)
 
     def request_stop(self) -> None:
         """Begin an orderly shutdown; returns at once."""

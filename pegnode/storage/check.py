@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from bridge.bitcoin.identifiers import Txid
 from bridge.bitcoin.script import classify
@@ -92,8 +92,33 @@ Progress = Callable[[str, int, int], None]
 """Told of what is done, how much of it, and of how much."""
 
 
+class BlockSource(Protocol):
+    """Where blocks come from that are carried out again."""
+
+    def block(self, height: int) -> bytes | None:
+        """The encoded block at a height, or None."""
+
+    def certificate(self, height: int) -> bytes | None:
+        """The certificate of its own that it has, or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class _StoredBlocks:
+    """The blocks of a store that is read only."""
+
+    database: Database
+
+    def block(self, height: int) -> bytes | None:
+        return self.database.get(BLOCKS, height_key(height))
+
+    def certificate(self, height: int) -> bytes | None:
+        return self.database.get(CERTIFICATES, height_key(height))
+
+
 @dataclass(slots=True)
-class _Counts:
+class Counts:
+    """What was checked on the way."""
+
     transactions: int = 0
     certificates: int = 0
     entries: int = 0
@@ -104,10 +129,11 @@ def check_chain(path: Path, rules: ChainRules, scratch: Path, progress: Progress
 
     Raises WrongRecord for the first thing that is wrong, StorageError when the store can't be read.
     """
-    counts = _Counts()
+    counts = Counts()
     with closing(look_at_database(path, rules)) as stored:
         with closing(ChainStore.open(scratch / "chain", rules)) as rebuilt:
-            _carry_out(stored, rebuilt, rules, counts, progress)
+            last_height = max((height_from_key(key) for key, _ in stored.scan(BLOCKS)), default=0)
+            carry_out(_StoredBlocks(stored), last_height, rebuilt, rules, counts, progress)
             tip = rebuilt.tip
             _check_signed_payouts(stored, rebuilt)
         with closing(Database.look(scratch / "chain", FAMILIES)) as wanted:
@@ -128,14 +154,15 @@ def check_chain(path: Path, rules: ChainRules, scratch: Path, progress: Progress
     )
 
 
-def _carry_out(stored: Database, rebuilt: ChainStore, rules: ChainRules, counts: _Counts, progress: Progress) -> None:
-    """Make every block of `stored` final in `rebuilt`, a few at a time."""
-    last_height = max((height_from_key(key) for key, _ in stored.scan(BLOCKS)), default=0)
+def carry_out(
+    source: BlockSource, last_height: int, rebuilt: ChainStore, rules: ChainRules, counts: Counts, progress: Progress
+) -> None:
+    """Make every block up to `last_height` final in `rebuilt`, an empty store, a few at a time. Raises WrongRecord."""
     waiting: list[FinalBlock] = []
     parent: ChainView = rebuilt
     for height in range(1, last_height + 1):
         progress("blocks", height, last_height)
-        final = _carried_out(stored, parent, height, rules)
+        final = _carried_out(source, parent, height, rules)
         counts.transactions += len(final.state.transactions)
         counts.certificates += final.certificate is not None
         waiting.append(final)
@@ -148,9 +175,9 @@ def _carry_out(stored: Database, rebuilt: ChainStore, rules: ChainRules, counts:
     rebuilt.commit(waiting)
 
 
-def _carried_out(stored: Database, parent: ChainView, height: int, rules: ChainRules) -> FinalBlock:
+def _carried_out(source: BlockSource, parent: ChainView, height: int, rules: ChainRules) -> FinalBlock:
     """One block with the state after it, by all rules. Raises WrongRecord."""
-    data = stored.get(BLOCKS, height_key(height))
+    data = source.block(height)
     if data is None:
         raise WrongRecord(CheckReason.BLOCK, f"block {height}", "it is missing")
     try:
@@ -158,7 +185,7 @@ def _carried_out(stored: Database, parent: ChainView, height: int, rules: ChainR
         state = apply_block(parent, block, _facts_of(block), rules)
     except (MalformedError, BlockRejected) as error:
         raise WrongRecord(CheckReason.BLOCK, f"block {height}", str(error)) from error
-    certificate = stored.get(CERTIFICATES, height_key(height))
+    certificate = source.certificate(height)
     if certificate is not None:
         try:
             _check_certificate(certificate, block, rules)

@@ -12,6 +12,7 @@ from federation.keystore import MemberSecrets, member_path, read_member_secrets,
 from federation.keystore_errors import KeystoreRefused
 from federation.passphrase import Passphrase
 from federation.sealed_box import LEAST_LOG_N, SealedBox
+from pegnode.audit.document import DocumentRefused, parse_document, render_document
 from pegnode.config import FunctionaryConfig, NodeConfig
 from pegnode.genesis import Genesis
 from pegnode.genesis_rules import GenesisRefused
@@ -23,7 +24,7 @@ from pegnode.setup.card import CardRefused, MemberCard, RecoveryCard, decode_car
 from pegnode.setup.errors import SetupRefused
 from pegnode.setup.template import AgreedTemplate
 from tests.fuzz.decoders import Decoder
-from tests.fuzz.scene import scene
+from tests.fuzz.scene import scene, signed_statement
 from tests.support.chain import CONFIGS, START_MS, member_sections, recovery_keys_hex, secret
 
 PASSPHRASE = "correct horse battery staple"
@@ -79,6 +80,13 @@ def _parameters() -> tuple[Decoder, ...]:
             lambda data: AgreedTemplate.parse(data.decode("utf-8", "replace")),
             (SetupRefused, GenesisRefused),
             (template + _AGREED,),
+        ),
+        Decoder(
+            "pegnode.audit.document:parse_document",
+            parse_document,
+            (DocumentRefused,),
+            (render_document(signed_statement(0, 2)),),
+            refused=(b"[" * 990 + b"]" * 990, b'{"chain_id":' * 300 + b"1" + b"}" * 300),
         ),
         Decoder("pegnode.genesis:Genesis.from_template", _template, (GenesisRefused,), (template,)),
         Decoder(

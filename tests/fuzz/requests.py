@@ -228,8 +228,8 @@ def _rpc(data: bytes) -> object:
 
 @cache
 def _methods() -> MethodTable:
-    """The methods of the interface but two: `stop` is obeyed, and `audit` works in a thread."""
-    kept = [method.handler for method in method_table() if method.name not in ("stop", "audit", "help")]
+    """The methods of the interface but one: `stop` is obeyed."""
+    kept = [method.handler for method in method_table() if method.name not in ("stop", "help")]
     return MethodTable([("all", kept)])
 
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 import trio
 
-from bridge.bitcoin.identifiers import BlockHash, OutPoint, Txid, hash_from_hex
+from bridge.bitcoin.identifiers import BlockHash, OutPoint, Script, Txid, hash_from_hex
 from bridge.bitcoin.script_engine import verify_scripts
 from bridge.bitcoin.transaction import Transaction, TxOut, compact_size
 from bridge.errors import Rejected
-from bridge.l1.answers import ChainInfo, L1Header, L1TxOut, NetworkInfo
+from bridge.l1.answers import ChainInfo, L1Header, L1TxOut, NetworkInfo, ScannedOutput, TxOutSetScan
 from bridge.l1.errors import L1Error, L1Reason, L1RpcError, L1Unavailable, RpcCode
 from pegnode.genesis_rules import L1_GENESIS_HASHES_HEX
 from tests.support.fake_l1 import FakeBlock, FakeL1, merkle_block
@@ -69,6 +69,7 @@ class FakeL1Client:
     version: int = 290_000
     connections: int = 1
     first_block: BlockHash = REGTEST_GENESIS
+    known_descriptors: dict[str, Script] = field(default_factory=dict)
 
     async def tip(self) -> tuple[int, BlockHash]:
         await self._ask("tip")
@@ -173,6 +174,31 @@ class FakeL1Client:
     async def mempool_contains(self, txid: Txid) -> bool:
         await self._ask("mempool_contains")
         return txid in self.world.mempool
+
+    async def mempool_spenders(self, outpoints: Sequence[OutPoint]) -> list[Txid | None]:
+        await self._ask("mempool_spenders")
+        waiting = self.world.mempool.values()
+        by = {txin.outpoint: transaction.txid for transaction in waiting for txin in transaction.inputs}
+        return [by.get(outpoint) for outpoint in outpoints]
+
+    async def scan_txoutset(self, descriptors: Sequence[str]) -> TxOutSetScan:
+        await self._ask("scan_txoutset")
+        scripts = {self.script_of(descriptor) for descriptor in descriptors}
+        outputs = [
+            ScannedOutput(outpoint, output.value_sats, output.script, block.height, transaction.is_coinbase)
+            for block in self._blocks
+            for transaction in block.transactions
+            for vout, output in enumerate(transaction.outputs)
+            if output.script in scripts
+            and self._txout(outpoint := transaction.outpoint(vout), include_mempool=False) is not None
+        ]
+        return TxOutSetScan(self._blocks[-1].height, self._blocks[-1].hash, tuple(outputs))
+
+    def script_of(self, descriptor: str) -> Script:
+        """The script of a descriptor that a member may scan for: a reserve script's, or a raw script."""
+        if descriptor.startswith("raw("):
+            return Script(bytes.fromhex(descriptor[4:-1]))
+        return self.known_descriptors[descriptor]
 
     async def estimate_feerate(self, target_blocks: int) -> int | None:
         await self._ask("estimate_feerate")

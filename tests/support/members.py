@@ -52,7 +52,13 @@ class MemoryFederation:
         self.members: dict[int, Member] = {}
         self.has_quorum = False
         self.disks = {index: Disk() for index in range(self.rules.membership.size)}
-        self.nodes = {index: FakeL1Client(self.l1) for index in self.disks}
+        self.nodes = {index: self._bitcoin_node() for index in self.disks}
+
+    def _bitcoin_node(self) -> FakeL1Client:
+        """A Bitcoin node that can derive the published descriptors."""
+        policy = self.rules.custody.newest
+        published = [reserve_script(policy, kind) for kind in (CoinKind.CHANGE, CoinKind.DONATION)]
+        return FakeL1Client(self.l1, known_descriptors={item.descriptor: item.script for item in published})
 
     def peer_id(self, index: int) -> PeerId:
         """A member's."""
@@ -81,7 +87,7 @@ class MemoryFederation:
 
     async def start_full_node(self) -> Member:
         """A node without keys."""
-        node = Member(self, None, Disk(), FakeL1Client(self.l1))
+        node = Member(self, None, Disk(), self._bitcoin_node())
         await self.nursery.start(node.run)
         return node
 

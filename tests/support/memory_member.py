@@ -16,6 +16,7 @@ from pegnode.mempool.pool import Mempool, PoolLimits
 from pegnode.net.memory import MemoryTransport
 from pegnode.net.messages import AnyMessage, Message, decode_message, encode_message
 from pegnode.net.transport import DropReason, FrameReceived, PeerDisconnected, PeerId, PeerRole
+from pegnode.service.auditor import Auditor
 from pegnode.service.catch_up import CatchUp
 from pegnode.service.consensus_driver import ConsensusDriver
 from pegnode.service.core import NodeCore
@@ -87,6 +88,7 @@ class Member:
         self._note_drops()
         signer = None if index is None else federation.signer(index)
         self.payouts = Payouts(self.core, client, self.peers, signer, self.is_current)
+        self.auditor = Auditor(self.core, client, self.is_current, signer)
         self.l1_monitor = L1Monitor(self.core, client, federation.genesis.anchor)
         self.driver: ConsensusDriver | None = None
         self.reports: L1Reports | None = None
@@ -141,6 +143,7 @@ class Member:
             catch_up=self.catch_up,
             evidence_maker=self.evidence_maker,
             payouts=self.payouts,
+            auditor=self.auditor,
             l1=self.l1_monitor,
             stop=self.scope.cancel,
             l1_name="regtest",

@@ -9,8 +9,14 @@ import msgspec
 
 from bridge.bitcoin.addresses import Network, l1_network, sidechain_network
 from bridge.bitcoin.identifiers import OutPoint, Script, Txid
+from bridge.custody import reserve_script
 from bridge.evidence import Evidence
+from bridge.l1.answers import ScannedOutput
 from bridge.l1.states import L1Health, L1State
+from bridge.state import Coin as ReserveCoin
+from federation.statement import BlockTerms, SignedStatement, SolvencyStatement
+from pegnode.audit.report import Audit
+from pegnode.audit.reserve import Books, L1Sight, explain
 from pegnode.chain.parameters import ChainRules
 from pegnode.mempool.pool import Mempool, PoolLimits
 from pegnode.rpc.jsonrpc import handle
@@ -18,7 +24,6 @@ from pegnode.rpc.node_api import (
     ClaimReceipt,
     DepositInfo,
     DroppedPeer,
-    L1Reserve,
     L1Status,
     MemberStatus,
     NodeStatus,
@@ -82,6 +87,11 @@ class FakeNode:
         self.failure: Exception | None = None
         self.stopped = False
         self.lost: list[OutPoint] = []
+        self.asked_statements: list[SolvencyStatement | None] = []
+        anchor = self.chain.l1.anchor(0)
+        header = self.chain.header
+        terms = BlockTerms(self.rules.chain_id, 0, 0, header.hash, anchor, header.ledger_root, 5, 1, 3, 2, 1)
+        self.signed = SignedStatement(SolvencyStatement(terms, anchor, START_MS), ((2, bytes(range(64))),))
 
     @property
     def rules(self) -> ChainRules:
@@ -121,12 +131,24 @@ class FakeNode:
     def payout_progress(self, txid: Txid) -> PayoutProgress | None:
         return self.progress.get(txid)
 
-    async def l1_reserve(self) -> L1Reserve:
+    async def audit(self, scan: bool) -> Audit:
         self._fail()
-        held_sats = sum(
-            coin.value_sats for outpoint, coin in self.store.ledger.coins.items() if outpoint not in self.lost
-        )
-        return L1Reserve(held_sats, 0, tuple(self.lost))
+        tip = self.chain.l1.anchor(self.chain.l1.height)
+        coins = {outpoint: coin for outpoint, coin in self.store.ledger.coins.items() if outpoint not in self.lost}
+        outputs = {outpoint: self._unspent(coin) for outpoint, coin in coins.items()}
+        sight = L1Sight(tip, outputs, {}, frozenset(), {})
+        books = Books.take(self.store.ledger, outputs)
+        rows = explain(books, sight, self.rules.custody, self.rules.params)
+        return Audit(self.store.begin_recount().finish(), tip, True, len(outputs), scan, rows, self.now_ms, ())
+
+    def _unspent(self, coin: ReserveCoin) -> ScannedOutput:
+        script = reserve_script(self.rules.custody.policy(coin.epoch), coin.kind, coin.claim_script).script
+        return ScannedOutput(coin.outpoint, coin.value_sats, script, coin.l1_height, False)
+
+    async def sign_statement(self, statement: SolvencyStatement | None) -> SignedStatement:
+        self._fail()
+        self.asked_statements.append(statement)
+        return self.signed
 
     def request_stop(self) -> None:
         self.stopped = True

@@ -19,7 +19,7 @@ def quoted(pattern: str) -> set[str]:
 
 
 def test_document_names_every_method() -> None:
-    named = quoted(r"(?:get|list|send|test|claim|estimate)[a-z]+|audit|help|stop|uptime")
+    named = quoted(r"(?:get|list|send|test|claim|estimate)[a-z]+|audit|signstatement|help|stop|uptime")
     assert named == {method.name for method in method_table()}
 
 

@@ -15,7 +15,6 @@ from bridge.state import LedgerReason, Totals
 from pegnode.rpc.descriptors import with_checksum
 from pegnode.rpc.node_api import DepositInfo, DepositStatus, NodeUnavailable, UnavailableReason
 from pegnode.rpc.results import (
-    AuditReply,
     DepositAddressReply,
     DepositReply,
     FederationReply,
@@ -55,8 +54,6 @@ async def test_getpeginfo_tells_a_broken_equality(node: FakeNode, monkeypatch: p
 
     monkeypatch.setattr(Totals, "require_equality", refuse)
     assert (await node.ask("getpeginfo")).result["equality"] is False
-    audit = msgspec.convert((await node.ask("audit")).result, AuditReply)
-    assert (audit.ok, audit.findings) == (False, [LedgerReason.EQUALITY.value])
 
 
 async def test_getfederationinfo_names_members_and_descriptors(node: FakeNode) -> None:
@@ -160,15 +157,6 @@ async def test_claimdeposit_refuses_bad_arguments(node: FakeNode) -> None:
     assert node.claimed == []
 
 
-async def test_audit_recounts(node: FakeNode) -> None:
-    audit = msgspec.convert((await node.ask("audit")).result, AuditReply)
-    assert (audit.ok, audit.findings) == (True, [])
-    assert (audit.coins, audit.utxos, audit.open_withdrawals) == (1, 1, 0)
-    assert audit.counted_reserves_sats == audit.reserves_sats == DEPOSIT_SATS
-    assert audit.counted_supply_sats == audit.supply_sats
-    assert audit.ledger_root == node.store.tip.header.ledger_root.hex()
-
-
 @pytest.mark.parametrize(
     ("descriptor", "checksum"),
     [
@@ -183,12 +171,3 @@ def test_descriptor_checksum(descriptor: str, checksum: str) -> None:
 def test_descriptor_checksum_refuses_a_character_that_no_descriptor_has() -> None:
     with pytest.raises(ValueError, match="substring"):
         with_checksum("raw(é)")
-
-
-async def test_audit_names_a_reserve_coin_that_the_bitcoin_node_lacks(node: FakeNode) -> None:
-    [(lost, _)] = node.store.ledger.coins.items()
-    node.lost.append(lost)
-    audit = msgspec.convert((await node.ask("audit")).result, AuditReply)
-    assert not audit.ok
-    assert audit.findings == [f"the Bitcoin node lacks the reserve coin {lost}"]
-    assert (audit.l1_held_sats, audit.l1_missing) == (0, [str(lost)])

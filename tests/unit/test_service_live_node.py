@@ -3,12 +3,10 @@
 import pytest
 import trio
 
-from bridge.bitcoin.identifiers import OutPoint, Txid
 from bridge.errors import Rejected
 from bridge.l1.states import L1State
 from pegnode.chain.transactions import TransactionRule
 from pegnode.net.transport import PeerId
-from pegnode.rpc.node_api import L1Reserve, NodeUnavailable, UnavailableReason
 from tests.support.members import memory_federation
 from tests.support.mini_wallet import MiniWallet
 
@@ -70,36 +68,6 @@ async def test_transaction_is_tried_without_being_taken(autojump_clock: trio.abc
         with pytest.raises(Rejected) as caught:
             member.live.try_transaction(child.serialize())
         assert caught.value.reason is TransactionRule.MISSING_INPUT
-
-
-async def test_reserve_can_not_be_counted_without_the_bitcoin_node(autojump_clock: trio.abc.Clock) -> None:
-    async with memory_federation(*ALL) as federation:
-        await federation.fund(ALICE)
-        live = federation.members[0].live
-        assert (await live.l1_reserve()).held_sats == 10_000_000
-        federation.nodes[0].outage = True
-        with pytest.raises(NodeUnavailable) as caught:
-            await live.l1_reserve()
-        assert caught.value.reason is UnavailableReason.L1_UNREACHABLE
-
-
-async def test_reserve_coin_that_a_block_not_heard_of_yet_pays_out_is_not_missing(
-    autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with memory_federation(*ALL) as federation:
-        await federation.fund(ALICE)
-        member = federation.members[0]
-        first = L1Reserve(0, 0, (OutPoint(Txid(bytes(32)), 0),))
-        whole = await member.live.l1_reserve()
-        answers = [first, first, whole]
-
-        async def reserve(_: object) -> L1Reserve:
-            return answers.pop(0) if len(answers) > 1 else answers[0]
-
-        monkeypatch.setattr(type(member.core.questions), "reserve", lambda _, ledger: reserve(ledger))
-        assert await member.live.l1_reserve() == whole
-        answers[:] = [first]
-        assert await member.live.l1_reserve() == first
 
 
 async def test_node_stops_when_it_is_told_to(autojump_clock: trio.abc.Clock) -> None:

@@ -2,8 +2,6 @@
 
 from dataclasses import asdict
 
-import trio
-
 from bridge.bitcoin.addresses import encode_address
 from bridge.bitcoin.identifiers import OutPoint, Script, hash_to_hex
 from bridge.custody import CoinKind, ReserveScript, reserve_script
@@ -18,7 +16,6 @@ from pegnode.rpc.node_api import DepositInfo, NodeApi
 from pegnode.rpc.render import address_text
 from pegnode.rpc.results import (
     AnchorReply,
-    AuditReply,
     ClaimReply,
     DepositAddressReply,
     DepositReply,
@@ -146,37 +143,6 @@ async def claimdeposit(node: NodeApi, l1_txid: str, vout: int, claim_address: st
     return ClaimReply(claim_txid=hash_to_hex(receipt.claim_txid), credited_sats=receipt.credited_sats)
 
 
-async def audit(node: NodeApi) -> AuditReply:
-    """Recount reserves, unsettled withdrawals and the whole UTXO set, here and the reserve on the Bitcoin node too."""
-    recount = node.store.begin_recount()
-    l1_reserve = await node.l1_reserve()
-    report = await trio.to_thread.run_sync(recount.finish)
-    totals = report.totals
-    missing = [f"the Bitcoin node lacks the reserve coin {outpoint}" for outpoint in l1_reserve.missing]
-    findings = [*report.findings, *missing]
-    return AuditReply(
-        ok=not findings,
-        findings=findings,
-        height=report.tip.header.height,
-        block_hash=hash_to_hex(report.tip.hash),
-        ledger_root=report.ledger_root.hex(),
-        reserves_sats=totals.reserves_sats,
-        deficit_sats=totals.deficit_sats,
-        supply_sats=totals.supply_sats,
-        unsettled_sats=totals.unsettled_sats,
-        fund_sats=totals.fund_sats,
-        counted_reserves_sats=report.counted_reserves_sats,
-        counted_supply_sats=report.counted_supply_sats,
-        counted_unsettled_sats=report.counted_unsettled_sats,
-        l1_held_sats=l1_reserve.held_sats,
-        l1_paid_out_sats=l1_reserve.paid_out_sats,
-        l1_missing=[str(outpoint) for outpoint in l1_reserve.missing],
-        coins=report.coin_count,
-        utxos=report.utxo_count,
-        open_withdrawals=report.open_withdrawal_count,
-    )
-
-
 def _equality_holds(totals: Totals) -> bool:
     try:
         totals.require_equality()
@@ -208,5 +174,5 @@ def _deposit_reply(node: NodeApi, deposit: DepositInfo) -> DepositReply:
 
 
 PEG_METHODS: tuple[Handler, ...] = (
-    getpeginfo, getfederationinfo, getdepositaddress, listdeposits, claimdeposit, audit,
+    getpeginfo, getfederationinfo, getdepositaddress, listdeposits, claimdeposit,
 )  # fmt: skip
