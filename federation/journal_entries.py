@@ -53,22 +53,23 @@ class RocksEntries:
             if path.exists() and any(path.iterdir()):
                 raise JournalRefused(JournalReason.EXISTS, f"{path} is not empty")
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            held.enter_context(Hold(path))
-            require_writable(path)
-            options = common_options()
-            options.create_if_missing(True)
-            return cls(path, Rdict(str(path), options), held.pop_all())
+            return cls._write_to(path, held, create=True)
 
     @classmethod
     def open(cls, path: Path) -> Self:
         """Open what `create` began. Raises JournalRefused: MISSING, DAMAGED, LOCKED, NO_SPACE, READ_ONLY, UNUSABLE."""
         with _advising(path), ExitStack() as held:
             _require_present(path)
-            held.enter_context(Hold(path))
-            require_writable(path)
-            options = common_options()
-            options.create_if_missing(False)
-            return cls(path, Rdict(str(path), options), held.pop_all())
+            return cls._write_to(path, held, create=False)
+
+    @classmethod
+    def _write_to(cls, path: Path, held: ExitStack, *, create: bool) -> Self:
+        """The database in a directory that nobody else has open."""
+        held.enter_context(Hold(path))
+        require_writable(path)
+        options = common_options()
+        options.create_if_missing(create)
+        return cls(path, Rdict(str(path), options), held.pop_all())
 
     @classmethod
     def look(cls, path: Path) -> Self:

@@ -26,27 +26,9 @@ from pegnode.setup.template import AgreedTemplate
 from tests.fuzz.decoders import Decoder
 from tests.fuzz.scene import scene, signed_statement
 from tests.support.chain import CONFIGS, START_MS, member_sections, recovery_keys_hex, secret
+from tests.support.configs import FUNCTIONARY, NODE
 
 PASSPHRASE = "correct horse battery staple"
-CONFIGURATION = """\
-name = "alice"
-genesis = "../genesis.json"
-data_dir = "data"
-keys_dir = "keys"
-log_level = "debug"
-[l1]
-url = "http://127.0.0.1:18443"
-cookie_file = "/var/lib/bitcoind/.cookie"
-[p2p]
-listen = "/ip4/0.0.0.0/tcp/9735"
-[[p2p.peers]]
-name = "bob"
-address = "/dns4/bob.example/tcp/9735"
-[rpc]
-bind = "127.0.0.1:8332"
-"""
-
-
 _AGREED = f"""
 [agreed]
 time_ms = {START_MS}
@@ -64,8 +46,7 @@ def document_decoders() -> tuple[Decoder, ...]:
 
 def _parameters() -> tuple[Decoder, ...]:
     genesis = scene().chain.genesis
-    functionary = CONFIGURATION.encode()
-    node = CONFIGURATION.replace('keys_dir = "keys"\n', "").encode()
+    functionary, node = FUNCTIONARY.encode(), NODE.encode()
     template = (CONFIGS / "local.toml").read_bytes()
     return (
         Decoder(
