@@ -14,8 +14,6 @@ from pegnode.net.transport import DropReason, RemoteFault, TransportError
 
 READ_BYTES = 64 * 1024
 """Every read costs the muxer a window update, so reads are large."""
-FAREWELL_LIMIT_S = 0.5
-"""How long a peer gets to take in why it is dropped."""
 STALL_S = 0.5
 """A timer this late means that our own process stood still, which is no evidence of the peer's silence."""
 
@@ -134,7 +132,7 @@ class Connection:
 
     async def _say_goodbye(self, reason: DropReason) -> None:
         # The peer closes once it has read the Goodbye. Closing first could reset the connection under it.
-        with trio.move_on_after(FAREWELL_LIMIT_S):
+        with trio.move_on_after(self._limits.farewell_limit_s):
             self._outbox.close(self._session.farewell(reason))
             await self._write_ended.wait()
             await self._read_ended.wait()

@@ -41,6 +41,7 @@ class LinkLimits:
     """The limits of one connection. Every node of a network should have the same `max_payload_bytes`.
 
     max_queued_bytes: what may wait for one peer, counting 128 bytes of overhead for each frame.
+    farewell_limit_s: how long a peer gets to take in why it is dropped.
     """
 
     max_payload_bytes: int = 4 * 1024 * 1024
@@ -48,6 +49,7 @@ class LinkLimits:
     ping_interval_s: float = 1.0
     silence_limit_s: float = 3.0
     handshake_limit_s: float = 10.0
+    farewell_limit_s: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)

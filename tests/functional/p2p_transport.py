@@ -14,7 +14,7 @@ from pegnode.net.framing import FrameKind, encode_frame
 from pegnode.net.libp2p_host import GUEST_WINDOW_BYTES, MEMBER_WINDOW_BYTES, HostSettings, Libp2pHost
 from pegnode.net.libp2p_link import BACKLOG_SLACK_BYTES
 from pegnode.net.transport import PeerConnected, PeerRole, Transport, TransportError
-from tests.functional.transport_fleet import CHAIN_ID, PATIENCE_S, Client, Node, client, fleet
+from tests.functional.transport_fleet import CHAIN_ID, HEARD, PATIENCE_S, Client, Node, client, fleet
 from tests.functional.transport_process import ANSWER, ECHO
 
 pytestmark = pytest.mark.functional
@@ -94,7 +94,7 @@ async def test_member_that_stops_reading_is_dropped_before_messages_get_lost() -
 
 async def test_dropped_member_is_told_why_and_reconnects() -> None:
     async with fleet() as ships:
-        low, high = await ships.mesh(2, silence_limit_s=60.0)
+        low, high = await ships.mesh(2, silence_limit_s=60.0, **HEARD)
         await low.drop(high, "protocol-violation")
         await low.expect("disconnected", peer=high.peer, reason="protocol-violation", by_peer=False)
         await high.expect("disconnected", peer=low.peer, reason="protocol-violation", by_peer=True)
@@ -130,33 +130,37 @@ async def test_guest_need_not_listen() -> None:
         assert first == PeerConnected(member.peer, PeerRole.MEMBER, "test/1", "127.0.0.1")
 
 
-@pytest.mark.parametrize(
-    ("bytes_sent", "reason"),
-    [
-        (bytes(4), "garbled-frame"),
-        (b"\xff" * 5000, "frame-too-large"),
-        (encode_frame(FrameKind.PAYLOAD, bytes(MAX_PAYLOAD_BYTES + 1)), "frame-too-large"),
-        (encode_frame(FrameKind.PONG, bytes(8)), "protocol-violation"),
-    ],
-    ids=["no kind", "garbage", "oversized", "unasked pong"],
-)
-async def test_faulty_frame_drops_the_peer_by_reason(bytes_sent: bytes, reason: str) -> None:
+FAULTY_FRAMES = {
+    "no kind": (bytes(4), "garbled-frame"),
+    "garbage": (b"\xff" * 5000, "frame-too-large"),
+    "oversized": (encode_frame(FrameKind.PAYLOAD, bytes(MAX_PAYLOAD_BYTES + 1)), "frame-too-large"),
+    "unasked pong": (encode_frame(FrameKind.PONG, bytes(8)), "protocol-violation"),
+}
+
+
+async def test_faulty_frame_drops_the_peer_by_reason() -> None:
     async with fleet() as ships:
-        node, member = Node(), Node()
-        await ships.start(node, [node, member])
-
-        async def write(peer: Client) -> None:
-            with suppress(trio.BrokenResourceError):  # the host may hang up before it has all
-                await peer.stream.write(bytes_sent)
-
-        async with client(node, member.secret) as peer, trio.open_nursery() as nursery:
-            await peer.greet(PeerRole.MEMBER)
-            await node.expect("connected", peer=member.peer, role="MEMBER", software="client")
-            nursery.start_soon(write, peer)
-            assert await peer.goodbye() == reason
-            nursery.cancel_scope.cancel()
-        await node.expect("disconnected", peer=member.peer, reason=reason, by_peer=False)
+        node, members = Node(), {name: Node() for name in FAULTY_FRAMES}
+        await ships.start(node, [node, *members.values()], **HEARD)
+        for name, (bytes_sent, reason) in FAULTY_FRAMES.items():
+            await provoke(node, members[name], bytes_sent, reason)
         assert await node.is_well()
+
+
+async def provoke(node: Node, member: Node, bytes_sent: bytes, reason: str) -> None:
+    """Have a member say something, for which it has to be dropped."""
+
+    async def write(peer: Client) -> None:
+        with suppress(trio.BrokenResourceError):  # the host may hang up before it has all
+            await peer.stream.write(bytes_sent)
+
+    async with client(node, member.secret) as peer, trio.open_nursery() as nursery:
+        await peer.greet(PeerRole.MEMBER)
+        await node.expect("connected", peer=member.peer, role="MEMBER", software="client")
+        nursery.start_soon(write, peer)
+        assert await peer.goodbye() == reason
+        nursery.cancel_scope.cancel()
+    await node.expect("disconnected", peer=member.peer, reason=reason, by_peer=False)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,8 @@ from pegnode.net.transport import PeerRole, RemoteFault
 ROOT = Path(__file__).resolve().parents[2]
 CHAIN_ID = bytes(range(32))
 PATIENCE_S = 60
+HEARD = {"farewell_limit_s": PATIENCE_S}
+"""For hosts whose goodbye is waited for: half a second may be too short for a peer whose machine is busy."""
 ANY_PORT = "/ip4/127.0.0.1/tcp/0"
 
 
