@@ -213,6 +213,30 @@ def broadcast_command(
             out.print(f"sent: {txid_hex}; it is done once L1 has buried it", markup=False)
 
 
+@recovery_app.command("drill")
+def drill(
+    directory: Annotated[
+        Path | None,
+        typer.Option(
+            "--dir", help="Rehearse on a copy of this local federation's chain.", show_default="a new federation"
+        ),
+    ] = None,
+    members: Annotated[int, typer.Option("--members", min=1, max=15, help="Of a new federation.")] = 4,
+    json: JsonOption = False,
+) -> None:
+    """Rehearse the way out on regtest, from deposits to coins at a new address. Exit status 0: everything held.
+
+    A new federation with a short time lock, of 72 blocks, is made for it, and its members are killed. With --dir,
+    a copy of a local federation's Bitcoin chain is used, whether its members run or not, and nothing of it is changed.
+    Nothing is left behind.
+    """
+    from pegnode.cli.recovery_drill import rehearse  # the displays of the demo
+
+    with errors_as_one_line():
+        status = rehearse(directory, members, json=json)
+    raise typer.Exit(status)
+
+
 def _sources(config_path: Path | None, genesis: Path | None, data: Path | None, l1: L1Config | None) -> _Sources:
     config = None if config_path is None else load_config(config_path)
     if config is not None:

@@ -12,7 +12,7 @@ from bridge.recovery_signing import RecoveryRequest
 from pegnode.cli.terminal import coins, out, print_fields, print_items, print_table
 from pegnode.genesis import Genesis
 from pegnode.recovery.known import KnownReserve
-from pegnode.recovery.survey import CoinState, Survey, SurveyedCoin
+from pegnode.recovery.survey import CoinState, Survey, SurveyedCoin, coins_in_words
 from pegnode.rpc.descriptors import with_checksum
 
 
@@ -109,7 +109,7 @@ def print_survey(genesis: Genesis, known: KnownReserve, found: Survey) -> None:
     for state, words in _SUMS.items():
         chosen = [item.coin.value_sats for item in found.coins if item.state is state]
         if chosen:
-            out.print(f"{coins(sum(chosen))} in {len(chosen)} coins {words}", markup=False)
+            out.print(f"{coins(sum(chosen))} in {coins_in_words(len(chosen))} {words}", markup=False)
 
 
 def print_request(file: Path, request: RecoveryRequest, genesis: Genesis) -> None:
@@ -121,7 +121,7 @@ def print_request(file: Path, request: RecoveryRequest, genesis: Genesis) -> Non
     print_fields(
         {
             "    transaction": entry.txid,
-            "    spends": f"{coins(entry.value_sats)} in {entry.inputs} coins of the reserve",
+            "    spends": f"{coins(entry.value_sats)} in {coins_in_words(entry.inputs)} of the reserve",
             "    fee": f"{coins(entry.fee_sats)}, {feerate:.1f} sat/vB of {entry.vsize_vbytes} vB",
             "    signed by": f"{len(entry.signers)} of the {policy.recovery_quorum} recovery keys that are needed",
         }
@@ -138,8 +138,8 @@ def _payee(script: Script, network: Network) -> str:
 _SUMS = {
     CoinState.MATURE: "can be recovered now",
     CoinState.IMMATURE: "can be recovered later",
-    CoinState.SPENDING: "are being spent by a transaction that waits in the mempool",
-    CoinState.GONE: "are in the ledger, and were spent on L1",
+    CoinState.SPENDING: "being spent by a transaction that waits in the mempool",
+    CoinState.GONE: "of the ledger, spent on L1 already",
 }
 
 

@@ -62,6 +62,11 @@ class Survey:
         return chosen
 
 
+def coins_in_words(count: int) -> str:
+    """How many, for people."""
+    return "1 coin" if count == 1 else f"{count} coins"
+
+
 async def survey(client: L1Client, genesis: Genesis, custody: Custody, known: KnownReserve) -> Survey:
     """Look for every coin that is known or can be derived, in the whole set of unspent outputs.
 

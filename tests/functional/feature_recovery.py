@@ -2,7 +2,10 @@
 
 import base64
 import json
+import os
 import secrets
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -35,7 +38,8 @@ from tests.support.bitcoind import Regtest
 from tests.support.peg import ALICE
 from tests.support.recovery import ORIGINS
 
-TIMELOCK_BLOCKS = 24
+DEADLINE_S = 180.0
+TIMELOCK_BLOCKS = 72
 VALUE_SATS = 10_000_000
 REGTEST = l1_network("regtest")
 CLAIM_ADDRESS = encode_address(ALICE, sidechain_network("regtest"))
@@ -235,3 +239,27 @@ async def assert_others_finalize_the_same(dead: DeadFederation, psbts: list[byte
     by_bdk = bdk.Psbt(together).finalize()
     assert by_bdk.could_finalize
     assert bytes(by_bdk.psbt.extract_tx().serialize()).hex() == final_hex.strip()
+
+
+def test_drill_ends_well_and_leaves_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pegnode.cli.main", "recovery", "drill", "--members", "1", "--json"]
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    done = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+        env=environment,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    report = json.loads(done.stdout)
+    assert report["timelock_blocks"] == TIMELOCK_BLOCKS
+    assert report["coins"] == 4
+    assert report["recovered_sats"] + report["fee_sats"] == report["reserve_sats"] == 140_000_000
+    assert len(report["txids"]) == 1
+    said = " ".join(report["held"])
+    for words in ("recovery-immature", "recovery-too-few-signatures", "non-BIP68-final", "refuses one signature"):
+        assert words in said
+    assert list(tmp_path.iterdir()) == []

@@ -12,8 +12,16 @@ from bridge.bitcoin.identifiers import BlockHash
 from bridge.state import Anchor
 from pegnode import local_federation
 from pegnode.config import L1Config
-from pegnode.local_federation import LocalFederation, LocalFederationError, LocalReason, client_of, template_text
+from pegnode.local_federation import (
+    LocalFederation,
+    LocalFederationError,
+    LocalReason,
+    client_of,
+    template_text,
+    with_timelock,
+)
 from pegnode.setup.local import create_local_federation
+from pegnode.setup.template import parameters_of
 from tests.support.cards import TIME_MS
 
 
@@ -31,6 +39,12 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> LocalFederation:
     )
     (directory / "run").mkdir()
     return LocalFederation.open(directory)
+
+
+def test_template_with_another_timelock_is_otherwise_the_same() -> None:
+    changed = with_timelock(template_text(), 72)
+    assert parameters_of(changed).peg.recovery_timelock_blocks == 72
+    assert len(set(changed.splitlines()) - set(template_text().splitlines())) == 1
 
 
 def _pretend(federation: LocalFederation, name: str, config: str) -> None:
