@@ -114,7 +114,7 @@ class Member:
 
 @pytest.fixture
 def member(tmp_path: Path) -> Member:
-    data = grown_chain(tmp_path / "data", empty_blocks=5)
+    data = grown_chain(tmp_path / "data", empty_blocks=4)
     (tmp_path / "genesis.json").write_bytes(msgspec.json.encode(data.chain.genesis))
     (tmp_path / "functionary.toml").write_text(CONFIG)
     (tmp_path / "passphrase").write_text(PASSPHRASE + "\n")

@@ -19,6 +19,7 @@ from tests.support.mini_wallet import MiniWallet
 
 MEMBER = 1
 SIGNERS = (0, 1, 2)
+EXPIRY_ANCHORS = 5
 ALICE = MiniWallet("alice")
 BOB = MiniWallet("bob")
 
@@ -61,11 +62,12 @@ class DataDirectory:
 
 
 def grown_chain(path: Path, empty_blocks: int = 0) -> DataDirectory:
-    """A deposit, a transfer with a burn, its batch, and empty blocks, of which every third has no own certificate.
+    """A deposit, a transfer with two burns, the batch of one and the refund of the other, and empty blocks.
 
-    The member remembers its votes for the last block, and has pruned all before.
+    Every third block has no certificate of its own. The member remembers its votes for the last block, and
+    has pruned all before.
     """
-    chain = MemoryChain(peg={"batch_min_payouts": 1})
+    chain = MemoryChain(peg={"batch_min_payouts": 1, "withdrawal_expiry_anchors": EXPIRY_ANCHORS})
     states: list[ChainState] = []
 
     def note() -> None:
@@ -75,10 +77,17 @@ def grown_chain(path: Path, empty_blocks: int = 0) -> DataDirectory:
     [coin] = chain.fund(ALICE.script())
     note()
     burn = chain.burn_output(2_000_000, BOB.script(), ALICE.script())
-    outputs = [TxOut(1_000_000, BOB.script()), burn, TxOut(coin[1].value_sats - 3_001_000, ALICE.script())]
+    mean_burn = chain.burn_output(500_000, BOB.script(), ALICE.script(), max_fee_sats=0)
+    change = TxOut(coin[1].value_sats - 3_501_000, ALICE.script())
+    outputs = [TxOut(1_000_000, BOB.script()), burn, mean_burn, change]
     chain.extend(ALICE.spend([coin], outputs))
     note()
-    for _ in range(1 + empty_blocks):
+    chain.extend()
+    note()
+    chain.l1.mine_empty(EXPIRY_ANCHORS)
+    assert chain.extend().block.body.refunds
+    note()
+    for _ in range(empty_blocks):
         chain.extend()
         note()
     finals = [
