@@ -180,7 +180,7 @@ def _err(life: Life, user: User) -> None:
                 life.said[f"rpc {method} {parameters}"] = answer.encode()
     for login in (None, ("__cookie__", "guessed"), (credentials.user, credentials.password)):
         for body in (b"", b"nonsense", b'{"method": 5}', b"[" * 10_000):
-            reply = httpx.post(user.url, content=body, auth=login, trust_env=False)
+            reply = httpx.post(user.url, content=body, auth=login, trust_env=False, timeout=DEADLINE_S)
             life.said[f"http {login is None} {body[:10]!r} {reply.status_code}"] = (
                 reply.content + repr(reply.headers).encode()
             )
@@ -244,6 +244,7 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
         assert alice.wait(DEADLINE_S) == -signal.SIGABRT
         fail_to_start(life)
         life.know_cookies()
+        life.local.down()  # their last words are searched too, and no file goes while it is read
         yield life
     finally:
         if alice is not None:
