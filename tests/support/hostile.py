@@ -5,7 +5,7 @@ Strangers come from addresses of their own, since a guest's faults are held agai
 
 import secrets
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -123,15 +123,19 @@ def funded_coin(federation: FederationUnderTest) -> Coin:
 @asynccontextmanager
 async def as_hostile_member(stage: Stage, name: str) -> AsyncIterator[RawPeer]:
     """A connection to a member under dave's name, as soon as it lets him in again."""
-    with trio.fail_after(4 * MEMBER_PENALTY_S[1]):
-        while True:
+    deadline_s = trio.current_time() + 4 * MEMBER_PENALTY_S[1]
+    while True:
+        async with AsyncExitStack() as stack:
+            is_greeted = False
             with suppress(RemoteFault, ExceptionGroup):
-                async with dial(stage.address(name), stage.keys.transport, "127.0.0.1") as peer:
-                    await peer.hello(stage.chain_id, PeerRole.MEMBER)
-                    if await peer.is_greeted():
-                        yield peer
-                        return
-            await trio.sleep(0.3)
+                peer = await stack.enter_async_context(dial(stage.address(name), stage.keys.transport))
+                await peer.hello(stage.chain_id, PeerRole.MEMBER)
+                is_greeted = await peer.is_greeted()
+            if is_greeted:
+                yield peer
+                return
+        assert trio.current_time() < deadline_s, f"{name} lets nobody in"
+        await trio.sleep(0.3)
 
 
 async def connect_from(source: str, address: PeerAddress) -> trio.socket.SocketType:
