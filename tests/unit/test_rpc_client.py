@@ -16,7 +16,7 @@ from pegnode.rpc.cookie import Credentials
 from pegnode.rpc.results import AnchorReply
 from tests.support.canned_http import CannedServer, canned_server, http_response
 
-TIMEOUT_SECONDS = 0.2
+PATIENCE_SECONDS = 60.0
 
 
 @pytest.fixture
@@ -26,21 +26,25 @@ def cookie(tmp_path: Path) -> Path:
     return path
 
 
-async def in_thread(server: CannedServer, cookie: Path, use: Callable[[RpcClient], Any]) -> Any:
+async def in_thread(
+    server: CannedServer, cookie: Path, use: Callable[[RpcClient], Any], timeout_seconds: float = PATIENCE_SECONDS
+) -> Any:
     """What `use` returns, in a thread, as the command line is one."""
 
     def run() -> Any:
-        with RpcClient(server.url, cookie, timeout_seconds=TIMEOUT_SECONDS) as client:
+        with RpcClient(server.url, cookie, timeout_seconds=timeout_seconds) as client:
             return use(client)
 
     return await trio.to_thread.run_sync(run)
 
 
-async def failure(answer: Callable[[bytes], bytes | None], cookie: Path) -> RpcClientError:
+async def failure(
+    answer: Callable[[bytes], bytes | None], cookie: Path, timeout_seconds: float = PATIENCE_SECONDS
+) -> RpcClientError:
     """What a call raises when the server answers so."""
     async with canned_server(answer) as server:
         with pytest.raises(RpcClientError) as caught:
-            await in_thread(server, cookie, lambda client: client.call("getblockcount"))
+            await in_thread(server, cookie, lambda client: client.call("getblockcount"), timeout_seconds)
     assert "\n" not in str(caught.value)
     assert "secret" not in str(caught.value)
     return caught.value
@@ -118,7 +122,7 @@ async def test_wrong_cookie_is_told(cookie: Path) -> None:
 
 
 async def test_silent_node_is_a_timeout(cookie: Path) -> None:
-    error = await failure(lambda _request: None, cookie)
+    error = await failure(lambda _request: None, cookie, timeout_seconds=0.2)
     assert error.reason is ClientReason.TIMEOUT
 
 
