@@ -4,6 +4,7 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,7 +199,8 @@ class FederationUnderTest:
 
         def agree() -> bool:
             try:
-                replies[:] = [self.audit(name) for name in chosen]
+                with ThreadPoolExecutor() as pool:  # all at once: one after the other, blocks come in between
+                    replies[:] = pool.map(self.audit, chosen)
             except RpcRefused as refused:
                 if refused.refusal not in ("syncing", "l1-unavailable"):  # has yet to read blocks, here or on L1
                     raise

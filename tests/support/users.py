@@ -34,12 +34,18 @@ class User:
         self.wallet.sync(self.url)
         return self.wallet.balance().confirmed_sats
 
+    def pending_sats(self) -> int:
+        """What waits for a block, after a sync."""
+        self.wallet.sync(self.url)
+        return self.wallet.balance().pending_sats
+
     def await_balance(self, sats: int) -> None:
         """Wait until exactly so much is final."""
         eventually(lambda: self.balance_sats() == sats, f"a balance of {sats} sats")
 
     def fund(self, value_sats: int, deposits: int = 1) -> None:
         """Deposit so much from L1, in so many outputs, and wait until the wallet has it."""
+        eventually(lambda: self.pending_sats() == 0, "nothing of the wallet's waits")
         before_sats = self.balance_sats()
         claim_addresses = [self.wallet.new_address() for _ in range(deposits)]
         each_sats = value_sats // deposits
