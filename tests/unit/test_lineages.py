@@ -186,6 +186,12 @@ def test_recorded_replacement_locks_what_it_adds_and_reserves_the_most() -> None
     assert ledger.totals.next_lineage == 1
 
 
+def test_reservation_stays_at_the_largest_part_of_any_version() -> None:
+    ledger, planned = _recorded()
+    record_batch(ledger, replace(planned, version=replace(planned.version, fund_part_sats=100)))
+    assert only_lineage(ledger).reserved_fund_sats == 200
+
+
 def _record_refused(ledger: Ledger, planned: PlannedBatch) -> Reason:
     return rejection(ledger, lambda: record_batch(ledger, planned))
 
