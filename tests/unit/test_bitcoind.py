@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,13 +80,23 @@ def test_program_that_ends_at_once_is_a_failed_start_with_its_last_words(tmp_pat
     assert caught.value.reason == BitcoindReason.START_FAILED
 
 
-def test_program_that_never_answers_is_a_failed_start_and_is_ended(tmp_path: Path) -> None:
-    path = _program(tmp_path / "bin", f"echo $$ >{tmp_path}/pid; exec sleep 60")
+def test_program_that_never_answers_is_a_failed_start_and_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Noted(subprocess.Popen[bytes]):
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **named)
+            started.append(self)
+
+    monkeypatch.setattr(subprocess, "Popen", Noted)
+    path = _program(tmp_path / "bin", "exec sleep 60")
     with pytest.raises(BitcoindError) as caught:
         start_regtest(tmp_path / "node", BitcoindProgram(path, "", 30), deadline_s=0.3)
     assert caught.value.reason == BitcoindReason.START_FAILED
-    with pytest.raises(ProcessLookupError):
-        os.kill(int((tmp_path / "pid").read_text()), 0)
+    [process] = started
+    assert process.returncode == -signal.SIGTERM
 
 
 def test_directory_without_a_node_is_not_attached_to(tmp_path: Path) -> None:
