@@ -40,6 +40,8 @@ SCAN_WAIT_S: Final = 60.0
 SCAN_AGAIN_S: Final = 0.25
 ATTEMPTS: Final = 5
 """How often to begin again because L1 moved."""
+BLOCK_WAIT_S: Final = 10.0
+"""How long a statement's block may be final elsewhere and not yet here."""
 REMEMBERED_BLOCKS: Final = 10_000
 """Of so many blocks the terms are remembered, for statements: some 350 bytes each."""
 
@@ -66,6 +68,7 @@ class Auditor:
         self._signer = signer
         tip, totals = core.store.tip.header, core.store.ledger.totals
         self._five_terms: dict[int, tuple[int, int, int, int, int]] = {tip.height: _five_terms(totals)}
+        self._grown = trio.Event()
         core.on_final(self._remember)
 
     async def audit(self, scan: bool) -> Audit:
@@ -90,6 +93,8 @@ class Auditor:
         """
         if self._signer is None:
             raise NodeUnavailable(UnavailableReason.NO_KEYS, "this node has no keys; ask a member")
+        if statement is not None:
+            await self._reached(statement.terms.height)
         audit = await self.audit(scan=True)
         rules, header = self._core.rules, audit.recount.tip.header
         if statement is None:
@@ -110,10 +115,18 @@ class Auditor:
         )
         return self._signer.sign_statement(approve_statement(statement, own, rules.membership, rules.chain_id))
 
+    async def _reached(self, height: int) -> None:
+        """Wait until a block of this height is final here, or for BLOCK_WAIT_S."""
+        with trio.move_on_after(BLOCK_WAIT_S):
+            while self._core.store.tip.header.height < height:
+                await self._grown.wait()
+
     def _remember(self, unfinal: UnfinalBlock) -> None:
         height = unfinal.block.header.height
         self._five_terms[height] = _five_terms(unfinal.state.ledger.totals)
         self._five_terms.pop(height - REMEMBERED_BLOCKS, None)
+        self._grown.set()
+        self._grown = trio.Event()
 
     def _own_terms(self, height: int) -> BlockTerms | None:
         terms, header = self._five_terms.get(height), self._core.store.header_at(height)

@@ -251,6 +251,20 @@ async def test_descriptor_is_derived_and_scanned(regtest: Regtest) -> None:
     assert caught.value.code == RpcCode.NOT_FOUND
 
 
+async def test_scan_that_takes_too_long_is_ended() -> None:
+    body = b'{"result": true, "error": null, "id": 0}'
+    answers = {b'"start"': None, b'"abort"': http_response(200, body)}
+
+    def answer(request: bytes) -> bytes | None:
+        return next(response for word, response in answers.items() if word in request)
+
+    async with canned_server(answer) as server, _client(server.url) as client:
+        with pytest.raises(L1Unavailable) as caught:
+            await client.scan_txoutset(["raw(51)"], timeout_s=0.2)
+        assert caught.value.reason is L1Reason.TIMEOUT
+    assert [b'"abort"' in request for request in server.requests] == [False, True]
+
+
 def _client(url: str, timeout_s: float = 60) -> L1Client:
     return L1Client(url, PasswordAuth("user", PASSWORD), timeout_s)
 

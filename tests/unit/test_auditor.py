@@ -244,6 +244,20 @@ async def test_members_sign_one_statement_each_by_its_own_audit(autojump_clock: 
         assert signed.joined(late).signers == (0, 1, 2, 3)
 
 
+async def test_statement_of_a_block_that_is_final_elsewhere_is_waited_for(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation(*ALL) as federation:
+        await federation.fund(ALICE)
+        federation.isolate(3)
+        height = federation.members[3].height
+        await federation.until(lambda: federation.members[0].height > height)
+        statement = (await federation.members[0].live.sign_statement(None)).statement
+        assert federation.members[3].height == height < statement.terms.height
+        for other in ALL[:3]:
+            federation.network.mend(federation.peer_id(3), federation.peer_id(other))
+        signed = await federation.members[3].live.sign_statement(statement)
+        assert signed.signers == (3,)
+
+
 async def test_node_without_keys_signs_nothing(autojump_clock: trio.abc.Clock) -> None:
     async with memory_federation(*ALL) as federation:
         node = await federation.start_full_node()
@@ -260,7 +274,7 @@ async def test_member_does_not_sign_what_its_chain_never_said(autojump_clock: tr
         for forged, reason in (
             (replace(terms, reserves_sats=terms.reserves_sats + 1, fund_sats=terms.fund_sats + 1), "TERMS_DIFFER"),
             (replace(terms, block_hash=terms.anchor.hash), "OTHER_BLOCK"),
-            (replace(terms, height=terms.height + 1), "BLOCK_UNKNOWN"),
+            (replace(terms, height=terms.height + 1_000), "BLOCK_UNKNOWN"),
         ):
             claimed = replace(statement, terms=forged)
             assert await refused(partial(live.sign_statement, claimed)) is StatementLaw[reason]
