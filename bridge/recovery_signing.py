@@ -22,6 +22,7 @@ from bridge.psbt import (
     SIGHASH_TYPE,
     Entries,
     Psbt,
+    PsbtReason,
     signature_key,
     signatures,
     spent_output,
@@ -182,13 +183,15 @@ class RecoveryRequest:
                     raise Rejected(RecoveryReason.BAD_SIGNATURE, detail)
 
 
-def combined(psbts: Sequence[Psbt], terms: RecoveryTerms) -> RecoveryRequest:
-    """All signatures of several signers' PSBTs, at least one, of one transaction, each checked before.
+def combined(requests: Sequence[RecoveryRequest]) -> RecoveryRequest:
+    """All signatures of several signers, at least one, for one transaction.
 
-    Raises Rejected as `RecoveryRequest.read`, and PsbtReason.ANOTHER_TRANSACTION.
+    Raises Rejected(PsbtReason.ANOTHER_TRANSACTION).
     """
-    requests = [RecoveryRequest.read(psbt, terms) for psbt in psbts]
-    return RecoveryRequest.read(reduce(Psbt.combined, (request.psbt for request in requests)), terms)
+    first = requests[0]
+    if any(request.coins != first.coins for request in requests):
+        raise Rejected(PsbtReason.ANOTHER_TRANSACTION, "they don't say the same of what is spent")
+    return RecoveryRequest(reduce(Psbt.combined, (request.psbt for request in requests)), first.coins)
 
 
 def _coin(psbt: Psbt, index: int, custody: Custody) -> RecoveryInput:

@@ -8,12 +8,14 @@ from typing import Annotated
 
 import trio
 import typer
+from rich.console import Console
 
 from bridge.bitcoin.addresses import decode_address, l1_network, sidechain_network
 from bridge.bitcoin.identifiers import Script, Txid, hash_to_hex
 from bridge.errors import Rejected
 from bridge.l1.client import L1Client
 from bridge.recovery_signing import RecoveryRequest, RecoveryTerms, combined
+from federation.private_files import refuse_existing
 from federation.self_test import run_self_test
 from pegnode.cli.federation import L1CookieOption, L1PasswordOption, L1UrlOption, L1UserOption
 from pegnode.cli.home import PassphraseFileOption
@@ -86,6 +88,8 @@ def plan(
 ) -> None:
     """List every reserve coin and when it can be recovered; with --to, write PSBT files that pay all that can be."""
     with errors_as_one_line():
+        if len({bool(to), feerate is not None, output is not None}) > 1:
+            fail("PSBT files need all of --to, --feerate and --out")
         sources = _sources(config, genesis, data, _l1(l1_url, l1_cookie, l1_user, l1_password))
         network = sources.genesis.l1.network
         payees = [decode_address(text, l1_network(network)) for text in to or ()]
@@ -96,9 +100,7 @@ def plan(
             print_survey(sources.genesis, known, found)
         files: list[Path] = []
         requests: list[RecoveryRequest] = []
-        if payees:
-            if feerate is None or output is None:
-                fail("--to needs --feerate, and --out for the PSBT files")
+        if payees and feerate is not None and output is not None:
             height = found.tip_height + 1 if mature_by is None else mature_by
             requests = plan_recovery(found, terms_of(sources.genesis), payees, 1_000 * feerate, height)
             files = _write(output, requests)
@@ -128,6 +130,8 @@ def sign(
         public = recovery_key_of(key, terms.custody)
         requests = [_read(path, terms, agreed, to) for path in psbts]
         targets = [path.with_name(f"{path.stem}.{public.hex()[:8]}.psbt") for path in psbts]
+        for target in targets:
+            refuse_existing(target)
         for path, request in zip(psbts, requests, strict=True) if not json else ():
             print_request(path, request, agreed)
             out.print()
@@ -154,9 +158,7 @@ def combine(
     with errors_as_one_line():
         agreed = Genesis.load(genesis)
         terms = terms_of(agreed)
-        for path in psbts:
-            _read(path, terms, agreed, None)  # whose fault it is, by the file's name
-        request = combined([read_psbt(path) for path in psbts], terms)
+        request = combined([_read(path, terms, agreed, None) for path in psbts])
         write_psbt(output, request.psbt)
         if json:
             print_json(psbt_entry(output, request, agreed))
@@ -265,7 +267,9 @@ def _survey(sources: _Sources, known: KnownReserve) -> Survey:
         async with L1Client(sources.l1.url, sources.l1.credentials()) as client:
             return await survey(client, sources.genesis, sources.genesis.rules().custody, known)
 
-    return trio.run(look)
+    words = "looking through all unspent outputs of the Bitcoin node; on the main chain this takes minutes"
+    with Console(stderr=True).status(words):
+        return trio.run(look)
 
 
 def _write(directory: Path, requests: Sequence[RecoveryRequest]) -> list[Path]:

@@ -32,13 +32,13 @@ class CoinEntry(msgspec.Struct, frozen=True):
 
 
 class PsbtEntry(msgspec.Struct, frozen=True):
-    """A PSBT in JSON. payments_sats: address to amount.  signers: the recovery keys that have signed all they can."""
+    """A PSBT in JSON. payments: address and amount.  signers: the recovery keys that have signed all they can."""
 
     file: str
     txid: str
     inputs: int
     value_sats: int
-    payments_sats: dict[str, int]
+    payments: list[tuple[str, int]]
     fee_sats: int
     vsize_vbytes: int
     signers: list[str]
@@ -90,7 +90,7 @@ def psbt_entry(file: Path, request: RecoveryRequest, genesis: Genesis) -> PsbtEn
         txid=hash_to_hex(transaction.txid),
         inputs=len(transaction.inputs),
         value_sats=request.value_sats,
-        payments_sats={_payee(output.script, network): output.value_sats for output in transaction.outputs},
+        payments=[(_payee(output.script, network), output.value_sats) for output in transaction.outputs],
         fee_sats=request.fee_sats,
         vsize_vbytes=request.vsize_vbytes,
         signers=[key.hex() for key in request.signers()],
@@ -126,7 +126,7 @@ def print_request(file: Path, request: RecoveryRequest, genesis: Genesis) -> Non
             "    signed by": f"{len(entry.signers)} of the {policy.recovery_quorum} recovery keys that are needed",
         }
     )
-    rows = [(f"    {address}", coins(value_sats)) for address, value_sats in entry.payments_sats.items()]
+    rows = [(f"    {address}", coins(value_sats)) for address, value_sats in entry.payments]
     print_table(("    pays", "BTC "), rows, "")
 
 

@@ -111,9 +111,8 @@ async def drill_on_new(stage: Stage, narrator: Narrator, members: int) -> DrillR
     create = LocalFederation.create
     federation = await trio.to_thread.run_sync(create, stage.directory, members, template)
     await trio.to_thread.run_sync(federation.up)
-    narrator.tell(
-        f"{members} members run; the time lock is {TIMELOCK_BLOCKS} blocks, as short as a genesis may have it"
-    )
+    running = "a member runs" if members == 1 else f"{members} members run"
+    narrator.tell(f"{running}; the time lock is {TIMELOCK_BLOCKS} blocks, where a real federation has some thousands")
     async with federation.bitcoind.client() as client:
         miner = await RegtestMiner.create(client)
         await miner.generate(COINBASE_MATURITY + 1)
@@ -250,7 +249,7 @@ def _sign(scene: Scene, requests: list[RecoveryRequest], payee: Script, narrator
         with refused(RecoveryReason.TOO_FEW_SIGNATURES, "one signature") as refusal:
             signed[0].finalized()
         narrator.hold(f"one holder alone makes no transaction: {refusal.words}")
-        final.append(combined([request.psbt for request in signed], scene.terms).finalized())
+        final.append(combined(signed).finalized())
         narrator.hold(
             f"two of {len(scene.keys)} holders do, of {coins_in_words(len(planned.coins))}; every script was run"
         )

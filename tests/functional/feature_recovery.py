@@ -168,7 +168,7 @@ async def test_two_holders_recover_by_files_and_one_of_them_with_another_wallet(
     for coin in plan["coins"]:
         assert await dead.rpc("deriveaddresses", coin["descriptor"]) == [coin["address"]]
     [entry] = plan["psbts"]
-    assert entry["payments_sats"] == {payee: 3 * VALUE_SATS - entry["fee_sats"]}
+    assert entry["payments"] == [[payee, 3 * VALUE_SATS - entry["fee_sats"]]]
     await assert_bitcoind_reads(dead, planned.read_bytes(), entry)
 
     # The first holder signs with `peg`, and is asked to sign what was not agreed on.
