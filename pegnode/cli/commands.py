@@ -11,6 +11,7 @@ from pegnode.cli import (
     deposits,
     doctor,
     federation,
+    fund,
     keys,
     l1,
     local,
@@ -36,6 +37,7 @@ app.add_typer(l1.l1_app, name="l1")
 app.add_typer(wallets.wallet_app, name="wallet")
 app.add_typer(deposits.deposit_app, name="deposit")
 app.command()(withdrawals.withdraw)
+app.add_typer(fund.fund_app, name="fund")
 app.add_typer(audit.audit_app, name="audit")
 app.command()(demo.demo)
 app.command()(doctor.doctor)

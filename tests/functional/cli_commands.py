@@ -229,6 +229,19 @@ def test_audit_recounts_every_term(peg: Peg) -> None:
     assert (reply.ok, reply.l1_held_sats) == (True, reply.reserves_sats)
 
 
+def test_donation_goes_to_the_fund(peg: Peg) -> None:
+    before = peg.json("fund", "show")
+    assert before["deficit_sats"] == 0
+    assert before["free_sats"] <= before["fund_sats"]
+    assert "open to recovery at 4032" in peg.ok("fund", "show")
+    address = peg.json("fund", "address")["address"]
+    assert peg.ok("fund", "address").splitlines()[0] == address
+    assert len(peg.json("fund", "donate", "0.0005")["txid"]) == 64
+    peg.ok("l1", "mine", str(CONFIRMATIONS))
+    eventually(lambda: peg.json("fund", "show")["fund_sats"] >= before["fund_sats"] + 50_000, "the fund has it")
+    assert peg.json("audit")["ok"]
+
+
 def test_node_is_chosen_by_name_or_by_file(peg: Peg) -> None:
     member = peg.federation.local.member_config_path("bob")
     assert peg.json("audit", "--node", str(member))["ok"]
@@ -282,6 +295,7 @@ REFUSED = [
     ("withdraw too little", ("withdraw", L1_ADDRESS, "0.00000700"), "too little"),
     ("withdraw too much", ("withdraw", L1_ADDRESS, "5"), "can be spent now"),
     ("withdraw how much", ("withdraw", L1_ADDRESS), "how much?"),
+    ("donate dust", ("fund", "donate", "0.00000999"), "never enters the ledger"),
     ("fund the sidechain", ("l1", "fund", "SIDECHAIN", "0.5"), "sidechain"),
     ("another size", ("up", "--members", "7"), "has 4 members; use another --dir"),
     ("a file for a directory", ("up", "--dir", "GENESIS"), "can't write to"),
