@@ -110,7 +110,9 @@ def peg(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peg]:
         address = peg.json("deposit", "address")["address"]
         peg.ok("l1", "fund", address, "0.5")
         peg.ok("l1", "mine", str(CONFIRMATIONS))
-        eventually(lambda: peg.json("deposit", "list")[0]["status"] == "claimed", "the deposit is claimed")
+        eventually(
+            lambda: [item["status"] for item in peg.json("deposit", "list")] == ["claimed"], "the deposit is claimed"
+        )
         yield peg
     finally:
         LocalFederation.open(peg.directory).down()
