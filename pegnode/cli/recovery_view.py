@@ -123,7 +123,7 @@ def print_request(file: Path, request: RecoveryRequest, genesis: Genesis) -> Non
             "    transaction": entry.txid,
             "    spends": f"{coins(entry.value_sats)} in {coins_in_words(entry.inputs)} of the reserve",
             "    fee": f"{coins(entry.fee_sats)}, {feerate:.1f} sat/vB of {entry.vsize_vbytes} vB",
-            "    signed by": f"{len(entry.signers)} of the {policy.recovery_quorum} recovery keys that are needed",
+            "    signed by": f"{len(entry.signers)} recovery keys; {policy.recovery_quorum} are needed",
         }
     )
     rows = [(f"    {address}", coins(value_sats)) for address, value_sats in entry.payments]

@@ -80,7 +80,7 @@ def test_holder_is_shown_what_is_paid_and_asked(peg: Peg, tmp_path: Path) -> Non
         f"0.{1_000_000 - fee_sats:08}",
         "0.01000000 in 1 coin",
         f"0.{fee_sats:08}, 2.0 sat/vB",
-        "0 of the 2",
+        "0 recovery keys; 2 are needed",
     ):
         assert words in done.stdout, words
     assert "nothing was signed" in done.stderr
