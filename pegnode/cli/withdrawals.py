@@ -114,7 +114,9 @@ def item_of(reply: WithdrawalReply) -> tuple[str, dict[str, str]]:
     if reply.waiting is not None:
         values["waits"] = waits_for(reply.waiting, reply.max_fee_sats)
     if reply.expires_in_anchors:
-        values["refund"] = f"after {_count(reply.expires_in_anchors, 'more anchor')}, if no batch has taken it by then"
+        values["refund"] = (
+            f"after {_count(reply.expires_in_anchors, 'more L1 block')}, if no batch has taken it by then"
+        )
     paid = "" if reply.paid_sats is None else f", {coins(reply.paid_sats)} paid"
     return f"{reply.stage}: {coins(reply.value_sats)} burned{paid}", values
 
@@ -125,7 +127,9 @@ def waits_for(waiting: WaitingReply, max_fee_sats: int) -> str:
         case WaitReason.EXPIRED:
             return "it has expired, and one of the next blocks refunds it"
         case WaitReason.MAX_FEE:
-            return f"a payout costs {waiting.share_sats} sats now, and its max fee is {max_fee_sats}"
+            return (
+                f"a payout costs each payee at least {waiting.share_sats} sats now, and its max fee is {max_fee_sats}"
+            )
         case WaitReason.BATCH_OPEN:
             return "the payout before has to be settled first"
         case WaitReason.NOT_COVERED:
@@ -133,8 +137,8 @@ def waits_for(waiting: WaitingReply, max_fee_sats: int) -> str:
         case WaitReason.BATCH_FULL:
             return "older ones fill the next payout"
         case WaitReason.NOT_DUE:
-            burns, anchors = _count(waiting.burns_missing, "more burn"), _count(waiting.anchors_left, "more anchor")
-            return f"the next payout is due after {burns} or {anchors}"
+            burns, blocks = _count(waiting.burns_missing, "more burn"), _count(waiting.anchors_left, "more L1 block")
+            return f"the next payout is due after {burns} or {blocks}"
         case WaitReason.NEXT:
             return "the next payout includes it"
     return waiting.reason

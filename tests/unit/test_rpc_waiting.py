@@ -57,8 +57,8 @@ async def test_pending_withdrawal_says_why_it_waits_and_when_it_expires(node: Fa
     reply = await get(node, bearing)
     assert reply.waiting == WaitingReply("withdrawal-not-due", None, most_burns - 1, most_anchors)
     assert reply.expires_in_anchors == expiry
-    assert item_of(reply)[1]["waits"] == "the next payout is due after 4 more burns or 3 more anchors"
-    assert item_of(reply)[1]["refund"] == "after 1008 more anchors, if no batch has taken it by then"
+    assert item_of(reply)[1]["waits"] == "the next payout is due after 4 more burns or 3 more L1 blocks"
+    assert item_of(reply)[1]["refund"] == "after 1008 more L1 blocks, if no batch has taken it by then"
     share_sats = (await get(node, mean)).waiting
     assert share_sats is not None
     assert (share_sats.reason, share_sats.burns_missing, share_sats.anchors_left) == ("withdrawal-max-fee", None, None)
