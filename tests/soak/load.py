@@ -47,6 +47,7 @@ class Load:
         """Begin, and return when the first payment has become final."""
         for _ in range(deposits):
             self._deposit(self._names[0])
+        self._federation.mine(CONFIRMATIONS)
         for pause_s, work in ((TURN_S, self._pay), (L1_BLOCK_S, self._drive_l1)):
             self._threads.append(threading.Thread(target=self._repeat, args=(pause_s, work)))
             self._threads[-1].start()
