@@ -146,63 +146,62 @@ def signed_by_bdk(dead: DeadFederation, psbt: bytes, holder: int) -> bytes:
 async def test_two_holders_recover_by_files_and_one_of_them_with_another_wallet(
     dead: DeadFederation, tmp_path: Path
 ) -> None:
-    regtest, miner = dead.regtest, dead.regtest.miner
-    scripts = [reserve.script for reserve in dead.reserves()]
-    await miner.send_many({encode_address(script, REGTEST): VALUE_SATS for script in scripts})
-    await miner.generate(1)
-    funded_height = (await regtest.client.tip())[0]
+    miner = dead.regtest.miner
     payee = await miner.new_address()
     agreed = ("--genesis", dead.genesis_path, "--to", payee)
-    out, planned = tmp_path / "plan", tmp_path / "plan" / "recovery-1.psbt"
-    wanted = ("--to", payee, "--feerate", "2", "--out", out)
-    assert await dead.refusal("plan", *dead.sources(), *wanted) == "recovery-immature"
-
-    # One block too early, so that the Bitcoin node has a say in it, too.
-    await miner.generate(TIMELOCK_BLOCKS - 2)
-    matures_at = funded_height + TIMELOCK_BLOCKS
-    plan = await dead.ok("plan", *dead.sources(), *wanted, "--mature-by", str(matures_at))
-    assert [(coin["state"], coin["matures_at"], coin["value_sats"]) for coin in plan["coins"]] == [
-        ("immature", matures_at, VALUE_SATS)
-    ] * 3
-    assert {coin["address"] for coin in plan["coins"]} == {encode_address(script, REGTEST) for script in scripts}
-    for coin in plan["coins"]:
-        assert await dead.rpc("deriveaddresses", coin["descriptor"]) == [coin["address"]]
-    [entry] = plan["psbts"]
-    assert entry["payments"] == [[payee, 3 * VALUE_SATS - entry["fee_sats"]]]
+    entry = await plan_one_block_too_early(dead, payee, tmp_path / "plan")
+    planned = tmp_path / "plan" / "recovery-1.psbt"
     await assert_bitcoind_reads(dead, planned.read_bytes(), entry)
 
     # The first holder signs with `peg`, and is asked to sign what was not agreed on.
-    other_payee = await miner.new_address()
-    assert await dead.refusal(
-        "sign", planned, "--genesis", dead.genesis_path, "--to", other_payee, *dead.signing(1)
-    ) == ("recovery-other-payees")
-    assert await dead.refusal(
-        "sign", planned, *agreed, "--key", dead.directory / "federation" / "alice" / KEYS_FOLDER
-    ) == ("keystore-wrong-kind")
+    elsewhere = ("--genesis", dead.genesis_path, "--to", await miner.new_address())
+    assert await dead.refusal("sign", planned, *elsewhere, *dead.signing(1)) == "recovery-other-payees"
+    member_keys = dead.directory / "federation" / "alice" / KEYS_FOLDER
+    assert await dead.refusal("sign", planned, *agreed, "--key", member_keys) == "keystore-wrong-kind"
     [first] = await dead.ok("sign", planned, *agreed, *dead.signing(1))
+    signed = planned.with_name(Path(first["file"]).name)
     assert len(first["signers"]) == 1
-    alone = tmp_path / "alone.hex"
-    assert await dead.refusal("finalize", first["file"], *agreed, "--out", alone) == "recovery-too-few-signatures"
+    final = tmp_path / "final.hex"
+    assert await dead.refusal("finalize", signed, *agreed, "--out", final) == "recovery-too-few-signatures"
 
     # The third never runs `peg`; the file comes back in base 64.
-    third = tmp_path / "third.psbt"
+    third, both = tmp_path / "third.psbt", tmp_path / "both.psbt"
     third.write_bytes(base64.b64encode(signed_by_bdk(dead, planned.read_bytes(), 3)) + b"\n")
-    both, final = tmp_path / "both.psbt", tmp_path / "final.hex"
-    combined = await dead.ok("combine", first["file"], third, "--genesis", dead.genesis_path, "--out", both)
+    combined = await dead.ok("combine", signed, third, "--genesis", dead.genesis_path, "--out", both)
     assert len(combined["signers"]) == 2
     await dead.ok("finalize", both, *agreed, "--out", final)
-    signed = planned.with_name(Path(first["file"]).name)
     await assert_others_finalize_the_same(dead, [signed.read_bytes(), both.read_bytes()], final.read_text())
 
     assert await dead.refusal("broadcast", final, *dead.l1()) == "recovery-immature"
     await miner.generate(1)
-    sent = await dead.ok("broadcast", final, *dead.l1())
-    assert sent == {"txid": entry["txid"]}
+    assert await dead.ok("broadcast", final, *dead.l1()) == {"txid": entry["txid"]}
     await miner.generate(1)
     assert (await dead.rpc("gettxout", entry["txid"], 0))["scriptPubKey"]["address"] == payee
-    assert await dead.ok("broadcast", final, *dead.l1()) == sent, "again is no error"
-    left = await regtest.client.scan_txoutset([reserve.descriptor for reserve in dead.reserves()])
+    assert await dead.ok("broadcast", final, *dead.l1()) == {"txid": entry["txid"]}, "again is no error"
+    left = await dead.regtest.client.scan_txoutset([reserve.descriptor for reserve in dead.reserves()])
     assert left.outputs == ()
+
+
+async def plan_one_block_too_early(dead: DeadFederation, payee: str, out: Path) -> dict[str, Any]:
+    """Pay the reserve, wait until one block is missing, and plan for that block; what the plan says of its PSBT."""
+    client, miner = dead.regtest.client, dead.regtest.miner
+    addresses = [encode_address(reserve.script, REGTEST) for reserve in dead.reserves()]
+    await miner.send_many(dict.fromkeys(addresses, VALUE_SATS))
+    await miner.generate(1)
+    matures_at = (await client.tip())[0] + TIMELOCK_BLOCKS
+    wanted = ("--to", payee, "--feerate", "2", "--out", out)
+    assert await dead.refusal("plan", *dead.sources(), *wanted) == "recovery-immature"
+    await miner.generate(TIMELOCK_BLOCKS - 2)
+    plan = await dead.ok("plan", *dead.sources(), *wanted, "--mature-by", str(matures_at))
+    found = [(coin["state"], coin["matures_at"], coin["value_sats"]) for coin in plan["coins"]]
+    assert found == [("immature", matures_at, VALUE_SATS)] * 3
+    assert {coin["address"] for coin in plan["coins"]} == set(addresses)
+    for coin in plan["coins"]:
+        assert await dead.rpc("deriveaddresses", coin["descriptor"]) == [coin["address"]]
+    entry: dict[str, Any]
+    [entry] = plan["psbts"]
+    assert entry["payments"] == [[payee, 3 * VALUE_SATS - entry["fee_sats"]]]
+    return entry
 
 
 async def assert_bitcoind_reads(dead: DeadFederation, psbt: bytes, entry: dict[str, Any]) -> None:
