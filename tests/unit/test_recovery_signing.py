@@ -107,11 +107,17 @@ def test_payees_are_refused_unless_they_are_those_agreed_on(payees: tuple[Script
 
 
 def test_payees_are_refused_with_unequal_shares() -> None:
-    first, second = PSBT.transaction.outputs
-    outputs = (replace(first, value_sats=first.value_sats + 2), replace(second, value_sats=second.value_sats - 2))
-    request = RecoveryRequest.read(with_transaction(PSBT, replace(PSBT.transaction, outputs=outputs)), TERMS)
+    outputs = PSBT.transaction.outputs
+    half_sats = sum(output.value_sats for output in outputs) // 2
+
+    def request(more_sats: int) -> RecoveryRequest:
+        values = (half_sats + more_sats, half_sats - 1)
+        unequal = tuple(replace(output, value_sats=value) for output, value in zip(outputs, values, strict=True))
+        return RecoveryRequest.read(with_transaction(PSBT, replace(PSBT.transaction, outputs=unequal)), TERMS)
+
+    request(0).require_payees([BOB, CAROL])  # a satoshi can't be divided
     with pytest.raises(Rejected) as rejection:
-        request.require_payees([BOB, CAROL])
+        request(1).require_payees([BOB, CAROL])
     assert rejection.value.reason is RecoveryReason.OTHER_PAYEES
 
 
