@@ -120,6 +120,8 @@ class Payouts:
 
     async def _advance(self, txid: Txid, versions: Sequence[Txid]) -> None:
         signed = self._core.store.signed_payout(txid)
+        if signed is None and self._is_confirmed(versions):
+            return  # by another version: nobody needs this one any more
         if signed is None:
             await self._add_own_share(txid)
             signed = self._combine(txid)
@@ -235,11 +237,10 @@ class Payouts:
 
     async def _send(self, txid: Txid, signed: bytes, versions: Sequence[Txid]) -> None:
         """Offer a signed version to the Bitcoin node, unless it knows it, or a version of its lineage has confirmed."""
-        in_block = self._core.watcher.block_of
-        if in_block(txid) is not None or await self._client.mempool_contains(txid):
+        if self._is_confirmed([txid]) or await self._client.mempool_contains(txid):
             self._broadcast.add(txid)
             return
-        if any(in_block(other) is not None for other in versions):
+        if self._is_confirmed(versions):
             return
         try:
             await self._client.send_raw_transaction(signed)
@@ -251,6 +252,10 @@ class Payouts:
         self._broadcast.add(txid)
         self._complaints.pop(txid, None)
         log.info("payout broadcast", txid=hash_to_hex(txid))
+
+    def _is_confirmed(self, versions: Sequence[Txid]) -> bool:
+        """Whether a late block of this node's Bitcoin node holds one of them."""
+        return any(self._core.watcher.block_of(txid) is not None for txid in versions)
 
     def _complain(self, txid: Txid, detail: str) -> None:
         """Log once why a payout is not taken, for it is offered again and again."""
