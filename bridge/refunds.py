@@ -33,10 +33,11 @@ def expires_at(withdrawal: Withdrawal, params: PegParams) -> int:
 
 def due_refunds(view: LedgerView, params: PegParams) -> list[Withdrawal]:
     """The withdrawals that a block on top of `view`, at its anchor, has to refund: oldest first, within the cap."""
+    latest = view.totals.anchor.height - params.withdrawal_expiry_anchors
     expired = (
         withdrawal
         for _, withdrawal in view.open_withdrawals.items()
-        if withdrawal.status is WithdrawalStatus.PENDING and expires_at(withdrawal, params) <= view.totals.anchor.height
+        if withdrawal.burned_at_anchor <= latest and withdrawal.status is WithdrawalStatus.PENDING
     )
     return nsmallest(params.max_refunds_per_block, expired, key=lambda withdrawal: withdrawal.number)
 
