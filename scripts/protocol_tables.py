@@ -270,6 +270,7 @@ def generated_parts(document: str) -> dict[str, str]:
         "example-deposit": vectors.deposit_rows,
         "example-votes": vectors.vote_rows,
         "example-burn": vectors.burn_rows,
+        "example-refund": vectors.refund_rows,
         "example-batch": vectors.batch_rows,
     }
     tables = {

@@ -21,7 +21,8 @@ from bridge.deposits import CLAIM_FLAG
 from bridge.evidence import Evidence, L1BlockFact, Opening
 from bridge.ledger import Ledger, advance_anchor, ledger_root, record_burn
 from bridge.lineages import PlannedBatch
-from bridge.state import Anchor, BatchKind
+from bridge.refunds import refund_transaction
+from bridge.state import Anchor, BatchKind, Withdrawal
 from bridge.withdrawals import Burn, encode_burn
 from federation.certificate import NO_BLOCK, Vote, VoteKind, vote_digest
 from federation.signing_plan import SigningPlan, plan_signing
@@ -115,15 +116,8 @@ class Example:
     @cached_property
     def payout(self) -> tuple[PlannedBatch, SigningPlan]:
         """The batch that pays this one burn out once it has waited long enough, and what there is to sign of it."""
-        ledger, params = Ledger(self.built.state.ledger), self.rules.params
-        record_burn(
-            ledger,
-            OutPoint(Txid(secret("burning transaction")), 0),
-            value_sats=BURN_SATS,
-            max_fee_sats=self.burn.max_fee_sats,
-            l1_script=self.burn.l1_script,
-            refund_script=self.burn.refund_script,
-        )
+        ledger, _ = self._burned()
+        params = self.rules.params
         height = ANCHOR_HEIGHT + params.batch_max_wait_anchors
         advance_anchor(ledger, Anchor(height, BlockHash(secret(f"L1 block {height}"))), params)
         planned = build_batch(ledger, BatchKind.PAYOUT, None, FEERATE_SAT_KVB, self.rules.custody, params)
@@ -131,6 +125,24 @@ class Example:
             raise ValueError("the example's payout is not due")
         coins = [coin for _, coin in ledger.coins.items() if coin.outpoint in planned.inputs]
         return planned, plan_signing(Transaction.parse(planned.version.transaction), coins, self.rules.custody)
+
+    @cached_property
+    def refund(self) -> Transaction:
+        """What gives that burn back, if it expires instead."""
+        return refund_transaction(self._burned()[1], self.rules.params)
+
+    def _burned(self) -> tuple[Ledger, Withdrawal]:
+        """The ledger of block 1 with the burn above it."""
+        ledger = Ledger(self.built.state.ledger)
+        withdrawal = record_burn(
+            ledger,
+            OutPoint(Txid(secret("burning transaction")), 0),
+            value_sats=BURN_SATS,
+            max_fee_sats=self.burn.max_fee_sats,
+            l1_script=self.burn.l1_script,
+            refund_script=self.burn.refund_script,
+        )
+        return ledger, withdrawal
 
 
 def _member(name: str) -> MemberSection:
@@ -235,6 +247,19 @@ def burn_rows(example: Example) -> Rows:
         ("push of 22 bytes: refund script", push(burn.refund_script).hex()),
         ("burn script", encode_burn(genesis_hash, burn).hex()),
         ("L1 address that it pays (text)", encode_address(burn.l1_script, l1_network("regtest"))),
+    ]
+
+
+def refund_rows(example: Example) -> Rows:
+    """The refund of that burn, in place of the payout below."""
+    refund = example.refund
+    [returned], [credited] = refund.inputs, refund.outputs
+    return [
+        ("burning transaction, internal order", returned.outpoint.txid.hex()),
+        ("index of the burn, with bit 29", returned.outpoint.vout.to_bytes(4, "little").hex()),
+        ("given back (sats)", f"{BURN_SATS} - {BURN_SATS - credited.value_sats} = {credited.value_sats}"),
+        ("refund", refund.serialize().hex()),
+        ("its txid, internal order", refund.txid.hex()),
     ]
 
 

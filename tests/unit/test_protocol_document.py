@@ -305,6 +305,18 @@ def test_burn_script_follows_from_the_text() -> None:
     assert decode_address(address, l1_network("regtest")).hex() == parts[2][2:]
 
 
+def test_refund_follows_from_the_text() -> None:
+    refund = example("refund")
+    outpoint = data(refund, "burning transaction, internal order") + struct.pack("<I", 0 | 1 << 29)
+    assert data(refund, "index of the burn, with bit 29") == outpoint[32:]
+    value_sats, fee_sats, given_sats = map(int, re.findall(r"\d+", refund["given back (sats)"]))
+    assert (value_sats - fee_sats, fee_sats) == (given_sats, 500)
+    script = data(example("burn"), "push of 22 bytes: refund script")[1:]
+    output = struct.pack("<Q", given_sats) + bytes([len(script)]) + script
+    raw = struct.pack("<I", 2) + b"\x01" + outpoint + b"\x00" + b"\xff" * 4 + b"\x01" + output + bytes(4)
+    assert (raw, sha256d(raw)) == (data(refund, "refund"), data(refund, "its txid, internal order"))
+
+
 def test_payout_follows_from_the_text() -> None:
     batch = example("batch")
     feerate, size, fee = (int(batch[name]) for name in list(batch)[:3])
