@@ -20,6 +20,7 @@ from bridge.l1.errors import L1RpcError
 from bridge.l1.regtest import RegtestMiner
 from pegnode.local_federation import LocalFederation, template_text
 from pegnode.rpc.client import RpcClient, RpcRefused
+from pegnode.rpc.node_api import UnavailableReason
 from pegnode.rpc.results import (
     AuditReply,
     DepositAddressReply,
@@ -202,7 +203,7 @@ class FederationUnderTest:
                 with ThreadPoolExecutor() as pool:  # all at once: one after the other, blocks come in between
                     replies[:] = pool.map(self.audit, chosen)
             except RpcRefused as refused:
-                if refused.refusal not in ("syncing", "l1-unavailable"):  # has yet to read blocks, here or on L1
+                if refused.refusal not in set(UnavailableReason):  # it has yet to read blocks, here or on L1
                     raise
                 return False
             return len({(reply.height, reply.block_hash, reply.ledger_root) for reply in replies}) == 1
