@@ -25,6 +25,8 @@ from pegnode.demo.proof import Burned, PayoutOnL1, payout_on_l1, prove_payouts, 
 from pegnode.demo.scene import look
 from pegnode.demo.stage import Stage
 from pegnode.local_federation import LocalFederation
+from pegnode.rpc.client import RpcRefused
+from pegnode.rpc.node_api import UnavailableReason
 from pegnode.rpc.results import (
     AuditReply,
     DepositAddressReply,
@@ -295,7 +297,7 @@ async def return_lost_member(play: Play) -> None:
 async def prove(play: Play) -> None:
     """Have every member recount, and prove each payout from the Bitcoin node's own view."""
     for name in play.members.names:
-        audit = await play.members.ask(name, AuditReply, "audit")
+        audit = await play.until(partial(_audit, play, name), f"{name} recounts")
         if audit.findings or not audit.ok:
             raise DemoFailed(DemoReason.AUDIT, f"{name}: {'; '.join(audit.findings)}")
     play.narrator.hold(f"no findings in the audits of {', '.join(play.members.names)}: every satoshi is explained")
@@ -311,6 +313,16 @@ async def prove(play: Play) -> None:
             f" at output {item.outpoint.vout}, {item.confirmations} confirmations"
         )
     play.narrator.hold("five payouts proven from the Bitcoin node's unspent outputs, each settled on the sidechain")
+
+
+async def _audit(play: Play, name: str) -> AuditReply | None:
+    """A member's recount; None while it can't make one: it may have to read L1's blocks first."""
+    try:
+        return await play.members.ask(name, AuditReply, "audit")
+    except RpcRefused as refused:
+        if refused.refusal in set(UnavailableReason):
+            return None
+        raise
 
 
 FIRST_CHAPTER: Final = "A federation of four on a private Bitcoin chain"

@@ -24,6 +24,8 @@ from pegnode.demo.run import check_logs
 from pegnode.demo.scene import Terms
 from pegnode.demo.stage import Stage
 from pegnode.local_federation import LocalFederation
+from pegnode.rpc.client import RpcRefused
+from pegnode.rpc.errors import RpcCode
 from pegnode.rpc.results import AnchorReply, AuditReply, PegInfoReply, StatusReply
 from pegnode.wallet.wallet import Balance
 
@@ -59,12 +61,18 @@ def peg_reply(terms: Terms, *, equality: bool = True) -> PegInfoReply:
 
 @dataclass
 class FakeMembers:
-    """Members that answer from what they were given: a reply by method, or by name and method."""
+    """Members that answer from what they were given: a reply by method, or by name and method.
+
+    refusals: what they refuse with before they answer, the first first.
+    """
 
     replies: dict[str, Any] = field(default_factory=dict)
     names: tuple[str, ...] = NAMES
+    refusals: list[RpcRefused] = field(default_factory=list)
 
     async def ask(self, name: str, _: object, method: str, /, *params: object, **named: object) -> Any:
+        if self.refusals:
+            raise self.refusals.pop(0)
         return self.replies.get(f"{name} {method}", self.replies.get(method))
 
     async def peg(self, name: str) -> PegInfoReply:
@@ -301,6 +309,19 @@ async def test_proofs_refuse_a_finding_of_an_audit() -> None:
         await story.prove(play)
     assert failure.value.reason is DemoReason.AUDIT
     assert failure.value.detail == "carol: supply: counted 1, recorded 2"
+
+
+async def test_proofs_ask_again_a_member_that_can_not_recount_yet(autojump_clock: trio.testing.MockClock) -> None:
+    named: dict[str, Any] = dict.fromkeys(AuditReply.__struct_fields__, 0)
+    bad = AuditReply(**named | {"ok": False, "findings": ["a finding"]})
+    not_yet = [RpcRefused(RpcCode.NOT_CONNECTED, "not yet", reason) for reason in ("l1-behind", "syncing")]
+    play, _ = play_of(FakeMembers({"audit": bad}, refusals=not_yet))
+    with pytest.raises(DemoFailed) as failure:
+        await story.prove(play)
+    assert failure.value.detail == "alice: a finding"
+    play, _ = play_of(FakeMembers({"audit": bad}, refusals=[RpcRefused(RpcCode.MISC_ERROR, "never", "another")]))
+    with pytest.raises(RpcRefused):
+        await story.prove(play)
 
 
 # The stage
