@@ -80,6 +80,11 @@ class Opening(Encoded):
     epoch: int
     claim_script: bytes
 
+    @property
+    def size_bytes(self) -> int:
+        """Length of the encoding."""
+        return OPENING_SIZE - MAX_CLAIM_SCRIPT_SIZE + len(self.claim_script)
+
     def write(self, writer: Writer) -> None:
         writer.u32(self.vout).u8(self.kind).u32(self.epoch).variable(self.claim_script)
 

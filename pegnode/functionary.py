@@ -58,6 +58,7 @@ async def run_functionary(config: FunctionaryConfig) -> None:
             payouts=payouts,
             auditor=Auditor(core, parts.client, lambda: parts.catch_up.is_current, signer),
             l1=parts.l1_monitor,
+            l1_mempool=parts.l1_mempool,
             stop=parts.stop.set,
             l1_name=genesis.l1.network,
             pool_limits=parts.pool_limits,

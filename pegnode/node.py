@@ -12,6 +12,7 @@ import structlog
 import trio
 
 from bridge.l1.client import L1Client
+from bridge.l1.mempool_watcher import MempoolWatcher
 from bridge.l1.watcher import L1Watcher
 from pegnode import __version__
 from pegnode.clock import now_ms
@@ -64,6 +65,7 @@ class NodeParts:
     evidence_maker: EvidenceMaker
     pool_limits: PoolLimits
     l1_monitor: L1Monitor
+    l1_mempool: MempoolWatcher
     stop: trio.Event
 
     async def close(self) -> None:
@@ -88,7 +90,7 @@ def assemble(config: NodeConfig, transport_secret: bytes, max_guests: int) -> No
         unfinal=UnfinalBlocks(store),
         mempool=Mempool(pool_limits),
         evidence=EvidencePool(EvidencePoolLimits()),
-        registry=DepositRegistry(store, rules.custody, rules.membership.epoch, now_ms),
+        registry=DepositRegistry(store, rules.custody, now_ms),
         watcher=watcher,
         questions=L1Questions(client, watcher, rules.params),
         now_ms=now_ms,
@@ -108,6 +110,7 @@ def assemble(config: NodeConfig, transport_secret: bytes, max_guests: int) -> No
         evidence_maker=EvidenceMaker(core, client, relay, lambda: catch_up.is_current),
         pool_limits=pool_limits,
         l1_monitor=L1Monitor(core, client, genesis.anchor),
+        l1_mempool=MempoolWatcher(client, watcher, core.registry.is_deposit),
         stop=trio.Event(),
     )
 
@@ -153,7 +156,8 @@ async def run_parts(
         )
         nursery.start_soon(parts.l1_monitor.run, l1_changed)
         nursery.start_soon(parts.core.watcher.run, L1_POLL_S, l1_changed)
-        for task in (parts.relay.run, parts.catch_up.run, parts.evidence_maker.run, payouts.run, *tasks):
+        own_tasks = (parts.relay.run, parts.catch_up.run, parts.evidence_maker.run, parts.l1_mempool.run, payouts.run)
+        for task in (*own_tasks, *tasks):
             nursery.start_soon(task)
         await parts.stop.wait()
         log.info("stopping")
@@ -201,6 +205,7 @@ async def run_node(config: NodeConfig) -> None:
             payouts=payouts,
             auditor=Auditor(parts.core, parts.client, lambda: parts.catch_up.is_current),
             l1=parts.l1_monitor,
+            l1_mempool=parts.l1_mempool,
             stop=parts.stop.set,
             l1_name=parts.genesis.l1.network,
             pool_limits=parts.pool_limits,

@@ -1,8 +1,8 @@
-"""What this program needs of an L1 block: its parent, and each transaction's id and outputs."""
+"""What this program needs of L1's blocks and mempool: a block's parent, and each transaction's id and outputs."""
 
 from dataclasses import dataclass
 
-from bitcoin.core import CBlock
+from bitcoin.core import CBlock, CTransaction
 from bitcoin.core.serialize import SerializationError
 
 from bridge.bitcoin.identifiers import BlockHash, Script, Txid
@@ -12,7 +12,7 @@ from bridge.errors import MalformedError
 
 @dataclass(frozen=True, slots=True)
 class BlockTransaction:
-    """One transaction of a block."""
+    """One transaction of a block or of the mempool."""
 
     txid: Txid
     outputs: tuple[TxOut, ...]
@@ -34,11 +34,18 @@ def parse_block(data: bytes) -> L1Block:
         raise MalformedError("not a block") from error
     return L1Block(
         parent_hash=BlockHash(bytes(block.hashPrevBlock)),
-        transactions=tuple(
-            BlockTransaction(
-                txid=Txid(bytes(tx.GetTxid())),
-                outputs=tuple(TxOut(out.nValue, Script(bytes(out.scriptPubKey))) for out in tx.vout),
-            )
-            for tx in block.vtx
-        ),
+        transactions=tuple(_transaction(tx) for tx in block.vtx),
     )
+
+
+def parse_block_transaction(data: bytes) -> BlockTransaction:
+    """The transaction in `data`, with its witness, as one's own Bitcoin node gave it; raises MalformedError."""
+    try:
+        return _transaction(CTransaction.deserialize(data))
+    except (SerializationError, ValueError) as error:
+        raise MalformedError("not a transaction") from error
+
+
+def _transaction(tx: CTransaction) -> BlockTransaction:
+    outputs = tuple(TxOut(out.nValue, Script(bytes(out.scriptPubKey))) for out in tx.vout)
+    return BlockTransaction(Txid(bytes(tx.GetTxid())), outputs)

@@ -32,7 +32,8 @@ SCAN_TIMEOUT_S: Final = 1800.0
 """A scan reads the whole set of unspent outputs: minutes on the main chain."""
 MAX_HEIGHT: Final = 2**31 - 1
 """The node keeps heights in signed 32 bits."""
-_BATCH_CALLS: Final = 100
+_BATCH_CALLS: Final = 500
+"""Calls in one request: of outputs and headers, some 400 bytes each in the answer."""
 
 
 class L1Client:
@@ -145,6 +146,17 @@ class L1Client:
         reply = await self._ask_or_none(RpcCode.NOT_FOUND, "getrawtransaction", hash_to_hex(txid), False, *where)
         return None if reply is None else reply.data()
 
+    async def raw_transactions(self, txids: Sequence[Txid]) -> list[bytes | None]:
+        """Return what `raw_transaction` does of transactions in the mempool, with few enough for one answer."""
+        calls = [Call("getrawtransaction", (hash_to_hex(txid), False)) for txid in txids]
+        replies = await self._ask_all(calls, RpcCode.NOT_FOUND)
+        return [None if reply is None else reply.data() for reply in replies]
+
+    async def has_transaction_index(self) -> bool:
+        """Whether the node finds confirmed transactions by their id alone: it has `txindex`, and it is complete."""
+        found = await self._ask("getindexinfo", "txindex")
+        return "txindex" in found and found["txindex"]["synced"].flag()
+
     async def transaction_block(self, txid: Txid) -> BlockHash | None:
         """Return the block of the active chain that holds a transaction, through the node's transaction index."""
         reply = await self._ask_or_none(RpcCode.NOT_FOUND, "getrawtransaction", hash_to_hex(txid), True)
@@ -169,6 +181,10 @@ class L1Client:
         return reply["feerate"].sats() if "feerate" in reply else None
 
     # The mempool
+
+    async def mempool_txids(self) -> frozenset[Txid]:
+        """Return the id of every transaction in the mempool."""
+        return frozenset(reply.txid() for reply in (await self._ask("getrawmempool")).items())
 
     async def mempool_contains(self, txid: Txid) -> bool:
         """Whether a transaction waits in the mempool."""

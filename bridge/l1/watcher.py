@@ -44,12 +44,13 @@ class L1Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Payment:
-    """An output on the active chain that pays a P2TR script."""
+    """An output on the active chain that pays a P2TR script. is_coinbase: whether it is the miner's own payment."""
 
     outpoint: OutPoint
     script: Script
     value_sats: int
     l1_block: Anchor
+    is_coinbase: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,11 @@ class L1Watcher:
         self._blocks: list[_ScannedBlock] = []
         self._payments: dict[Script, list[Payment]] = {}
         self._outage: L1Error | None = None
+        self._on_left: list[Callable[[tuple[Payment, ...]], None]] = []
+
+    def on_left(self, listener: Callable[[tuple[Payment, ...]], None]) -> None:
+        """Call `listener` with the payments of each block that has left the active chain."""
+        self._on_left.append(listener)
 
     @property
     def tip(self) -> Anchor | None:
@@ -123,7 +129,10 @@ class L1Watcher:
             newest = self._blocks[-1].position
             if await self._source.block_hash(newest.height) == newest.hash:
                 break
-            self._forget(self._blocks.pop())
+            stale = self._blocks.pop()
+            self._forget(stale)
+            for listener in self._on_left:
+                listener(stale.payments)
             dropped = True
         return dropped
 
@@ -190,8 +199,8 @@ def _scan(data: bytes, position: Anchor) -> tuple[_ScannedBlock, BlockHash]:
     """What is kept of a block, and the hash of its parent."""
     block = parse_block(data)
     payments = tuple(
-        Payment(OutPoint(transaction.txid, vout), output.script, output.value_sats, position)
-        for transaction in block.transactions
+        Payment(OutPoint(transaction.txid, vout), output.script, output.value_sats, position, index == 0)
+        for index, transaction in enumerate(block.transactions)
         for vout, output in enumerate(transaction.outputs)
         if classify(output.script) is ScriptType.P2TR
     )

@@ -13,6 +13,7 @@ from bridge.bitcoin.amounts import parse_btc
 from bridge.bitcoin.identifiers import hash_to_hex
 from federation.passphrase import Passphrase
 from federation.sealed_box import LEAST_LOG_N, STRONG_LOG_N
+from pegnode.cli.deposit_search import restore_deposits
 from pegnode.cli.home import (
     DirectoryOption,
     Home,
@@ -113,16 +114,17 @@ def restore(
     passphrase_file: PassphraseFileOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Make a wallet from the words of an old one, which are asked for, and look for its coins."""
+    """Make a wallet from the words of an old one, which are asked for, and look for its coins and deposits."""
     with errors_as_one_line():
         forbid_memory_dumps()
         home = Home(directory, node)
         require_no_seed(wallet_directory(home, name) / SEED_FILE)
         words, chain = _ask_for_words(), wallet_chain(home)
         WalletSigner(words, chain.network, chain.genesis_hash)  # refused before any other question
-        with _create(home, name, passphrase_file, words) as wallet:
+        with _create(home, name, passphrase_file, words) as wallet, home.client() as client:
             wallet.sync(rpc_url(home.config()), full=True)
-        _print_wallet(home, name, json, {})
+            deposits = restore_deposits(client, wallet)
+        _print_wallet(home, name, json, {"deposits": len(deposits)})
 
 
 @wallet_app.command("words")
@@ -164,14 +166,14 @@ def change_passphrase(
         out.print(f"wallet {name} has a new passphrase; its words are the same", markup=False)
 
 
-def _print_wallet(home: Home, name: str, json: bool, secret: dict[str, str]) -> None:
+def _print_wallet(home: Home, name: str, json: bool, more: dict[str, str | int]) -> None:
     path = wallet_directory(home, name)
     if json:
-        print_json({"wallet": name, "directory": str(path), **secret})
+        print_json({"wallet": name, "directory": str(path), **more})
         return
     out.print(f"wallet {name} in {path}", markup=False)
-    if secret:
-        print_fields(secret)
+    if more:
+        print_fields(more)
 
 
 def _ask_for_words() -> str:

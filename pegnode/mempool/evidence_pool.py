@@ -5,8 +5,10 @@ before it waits, or one bad opening would keep the good ones out of every block.
 block: each block gets the lowest that it has room for.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Final
 
 from bridge.bitcoin.amounts import MAX_MONEY_SATS
 from bridge.bitcoin.hashes import sha256d
@@ -20,12 +22,17 @@ from bridge.params import PegParams
 from pegnode.chain.parameters import ChainRules
 from pegnode.chain.state import ChainView
 
+MAX_REFUSED: Final = 10_000
+REFUSED_MS: Final = 3_600_000
+"""For how long openings of spent outputs are refused, and of how many; a reorganisation may have them unspent again."""
+
 
 class EvidencePoolReason(Reason):
     """Why the pool refuses evidence that a block could hold. Raised in bridge's Rejected."""
 
     ALREADY_WAITING = "evidence-pool-already-waiting"  # These openings wait already, under the same proof.
     FULL = "evidence-pool-full"  # No room for more evidence.
+    SPENT = "evidence-pool-spent"  # It opens an output of which this node found lately that L1 has spent it.
     TOO_LARGE = "evidence-pool-too-large"  # The piece alone is more than one block may hold.
 
 
@@ -77,6 +84,7 @@ class EvidencePool:
         self._entries: dict[Txid, WaitingEvidence] = {}
         self._in_order: list[WaitingEvidence] | None = None
         self._size_bytes = 0
+        self._refused_ms: OrderedDict[OutPoint, int] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -107,6 +115,8 @@ class EvidencePool:
         size_bytes, params = len(evidence.encode()), rules.params
         if size_bytes > params.max_evidence_bytes or len(evidence.openings) > params.max_openings:
             raise Rejected(EvidencePoolReason.TOO_LARGE, "it would exceed what one block may hold: split its openings")
+        if any(self._is_refused(OutPoint(txid, opening.vout), now_ms) for opening in evidence.openings):
+            raise Rejected(EvidencePoolReason.SPENT)
         unchecked = evidence if waiting is None else _what_is_new(waiting.evidence, evidence)
         merged = evidence if waiting is None else _merge(waiting.evidence, evidence)
         self._check_room(len(merged.encode()), waiting)
@@ -129,6 +139,11 @@ class EvidencePool:
                 chosen.append(part)
         return chosen
 
+    def arrived_ms(self, txid: Txid) -> int | None:
+        """Since when evidence of an L1 transaction waits; None if none does."""
+        entry = self._entries.get(txid)
+        return entry.arrived_ms if entry else None
+
     def positions(self) -> Mapping[OutPoint, int]:
         """For each output that waits to be opened, how many openings come before it."""
         outpoints = (OutPoint(entry.txid, item.vout) for entry in self._ordered() for item in entry.evidence.openings)
@@ -142,8 +157,12 @@ class EvidencePool:
                 self._size_bytes -= entry.size_bytes
                 self._in_order = None
 
-    def drop_openings(self, outpoints: Collection[OutPoint]) -> None:
-        """Forget the openings of these L1 outputs, and what has none left."""
+    def refuse_openings(self, outpoints: Collection[OutPoint], now_ms: int) -> None:
+        """Forget the openings of these L1 outputs, and what has none left, and take none of them for a while."""
+        for outpoint in outpoints:
+            self._refused_ms[outpoint] = now_ms
+        while len(self._refused_ms) > MAX_REFUSED:
+            self._refused_ms.popitem(last=False)
         for txid in {outpoint.txid for outpoint in outpoints} & self._entries.keys():
             self._keep(self._entries[txid], lambda outpoint: outpoint not in outpoints)
 
@@ -163,6 +182,10 @@ class EvidencePool:
         late = [txid for txid, entry in self._entries.items() if entry.arrived_ms < oldest_ms]
         self.drop(late)
         return late
+
+    def _is_refused(self, outpoint: OutPoint, now_ms: int) -> bool:
+        refused_ms = self._refused_ms.get(outpoint)
+        return refused_ms is not None and now_ms < refused_ms + REFUSED_MS
 
     def _ordered(self) -> list[WaitingEvidence]:
         """Every entry, in the order that a block's body has them in."""
@@ -208,8 +231,8 @@ class _Room:
         evidence = entry.evidence
         left = self._bytes_left - EVIDENCE_FRAME_SIZE - len(evidence.transaction) - len(evidence.proof)
         if evidence.openings:
-            openings = tuple(self._openings(entry, left))
-            left -= sum(len(opening.encode()) for opening in openings)
+            openings: tuple[Opening, ...] = tuple(self._openings(entry, left))
+            left -= sum(opening.size_bytes for opening in openings)
             is_wanted = bool(openings)
         else:
             openings, is_wanted = (), _settles(entry.txid, self._ledger)
@@ -220,7 +243,7 @@ class _Room:
         self._bytes_left = left
         self._openings_left -= len(openings)
         self._sats_left -= sum(entry.values_sats[opening.vout] for opening in openings)
-        return replace(evidence, openings=openings)
+        return evidence if len(openings) == len(evidence.openings) else replace(evidence, openings=openings)
 
     def _openings(self, entry: WaitingEvidence, bytes_left: int) -> Iterator[Opening]:
         openings_left, sats_left = self._openings_left, self._sats_left
@@ -228,7 +251,7 @@ class _Room:
             value_sats = entry.values_sats[opening.vout]
             if value_sats > sats_left or OutPoint(entry.txid, opening.vout) in self._ledger.entered:
                 continue
-            bytes_left -= len(opening.encode())
+            bytes_left -= opening.size_bytes
             if bytes_left < 0 or not openings_left:
                 self.is_full = True
                 return

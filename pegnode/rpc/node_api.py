@@ -3,7 +3,7 @@
 `pegnode.node` implements it. Nothing here blocks: the methods marked async may wait for the node's own Bitcoin node.
 """
 
-import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from pegnode.audit.report import Audit
 from pegnode.chain.parameters import ChainRules
 from pegnode.errors import ReasonedError
 from pegnode.mempool.pool import Mempool, PoolLimits
+from pegnode.rpc.deposit_states import DepositInfo
 from pegnode.storage.store import ChainStore
 
 
@@ -129,40 +130,12 @@ class DroppedPeer:
     """How many, since it was last forgotten."""
 
 
-class DepositStatus(enum.StrEnum):
-    """How far a deposit has come."""
-
-    SEEN = "seen"
-    """In an L1 block or mempool, with fewer confirmations than the peg wants."""
-    CLAIMABLE = "claimable"
-    """Deep enough; the claim is not yet in a final sidechain block."""
-    CLAIMED = "claimed"
-    """Its claim is final on the sidechain."""
-    BELOW_MINIMUM = "below-minimum"
-    """Worth less than the minimum: it can't be claimed by its sender, and goes to the fund if at all."""
-
-
 @dataclass(frozen=True, slots=True)
-class DepositInfo:
-    """One L1 output that pays a deposit address."""
+class ClaimReceipt:
+    """Evidence of a deposit was accepted for one of the next blocks."""
 
     outpoint: OutPoint
     """On L1."""
-    claim_script: Script
-    value_sats: int
-    l1_height: int | None
-    """None while it is in the mempool."""
-    confirmations: int
-    confirmations_needed: int
-    status: DepositStatus
-    claim_txid: Txid | None
-    """The sidechain transaction that credits it, known from the start; None below the minimum."""
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimReceipt:
-    """The evidence was accepted for one of the next blocks."""
-
     claim_txid: Txid
     credited_sats: int
     """The deposit's value less the claim fee."""
@@ -249,18 +222,21 @@ class NodeApi(Protocol):
         Raises Rejected or Refusal, with the rule that it breaks as reason.
         """
 
-    async def register_deposit(self, claim_script: Script) -> None:
-        """Remember a claim script, and tell the members, so that deposits to its address are claimed unasked.
+    async def register_deposits(self, claim_scripts: Sequence[Script]) -> int:
+        """Remember claim scripts, and tell the members, so that deposits to their addresses are claimed unasked.
 
-        Raises Refusal for a script that can't be claimed to; NodeUnavailable.
+        Returns how many were new to this node. Raises Refusal for a script that can't be claimed to; NodeUnavailable.
         """
 
     async def deposits(self, claim_scripts: tuple[Script, ...]) -> tuple[DepositInfo, ...]:
         """The deposits to the addresses of `claim_scripts`, oldest first. Raises NodeUnavailable."""
 
-    async def claim_deposit(self, outpoint: OutPoint, claim_script: Script) -> ClaimReceipt:
-        """Build the evidence for an L1 output and offer it to the leaders.
+    async def claim_deposits(
+        self, l1_txid: Txid, claim_script: Script, vout: int | None, l1_block: BlockHash | None
+    ) -> tuple[ClaimReceipt, ...]:
+        """Prove what an L1 transaction pays to the addresses, of any epoch, of a claim script, and offer it to leaders.
 
+        vout: of this output only.  l1_block: where the transaction is, for a Bitcoin node that can't tell.
         Raises Rejected or Refusal, with the rule that it breaks as reason; NodeUnavailable.
         """
 

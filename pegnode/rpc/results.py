@@ -152,8 +152,20 @@ class DepositAddressReply(msgspec.Struct, frozen=True):
     claim_fee_sats: int
 
 
+class RegistrationReply(msgspec.Struct, frozen=True):
+    """registerdeposits. new: how many of the addresses the node did not look for yet."""
+
+    registered: int
+    new: int
+
+
 class DepositReply(msgspec.Struct, frozen=True):
-    """One of listdeposits. status: seen, claimable, claimed or below-minimum."""
+    """One of listdeposits. status: one of the list in docs/rpc.md; meaning, next: the same in words.
+
+    blocks_left: L1 blocks, at least, until it is deep enough; 0 when it is, null when none are awaited.
+    anchor_height: the L1 block to which the sidechain has to refer first.  openings_before: outputs that are proven and
+    come before it, null unless it waits itself.  claim_height: the sidechain's block that credited it.
+    """
 
     outpoint: str
     claim_address: str | None
@@ -162,12 +174,19 @@ class DepositReply(msgspec.Struct, frozen=True):
     confirmations: int
     confirmations_needed: int
     status: str
+    meaning: str
+    next: str
+    blocks_left: int | None
+    anchor_height: int | None
+    openings_before: int | None
     claim_txid: str | None
+    claim_height: int | None
 
 
 class ClaimReply(msgspec.Struct, frozen=True):
-    """claimdeposit. claim_txid: the sidechain transaction that will credit it."""
+    """One of claimdeposit. claim_txid: the sidechain transaction that will credit it."""
 
+    outpoint: str
     claim_txid: str
     credited_sats: int
 

@@ -153,6 +153,18 @@ class L1Questions:
         found = await self._client.txouts(outpoints, include_mempool=True)
         return frozenset(outpoint for outpoint, output in zip(outpoints, found, strict=True) if output is None)
 
+    async def transaction(self, txid: Txid, block: Anchor) -> bytes | None:
+        """A transaction with its witness, from an L1 block; None when that doesn't hold it. Raises L1Error."""
+        return await self._client.raw_transaction(txid, block.hash)
+
+    async def in_mempool(self, txid: Txid) -> bool:
+        """Whether the Bitcoin node's mempool holds a transaction. Raises L1Unavailable."""
+        return await self._client.mempool_contains(txid)
+
+    async def has_transaction_index(self) -> bool:
+        """Whether the Bitcoin node finds confirmed transactions of any age by their id alone. Raises L1Unavailable."""
+        return await self._client.has_transaction_index()
+
     async def reserve(self, ledger: LedgerView) -> L1Reserve:
         """The ledger's coins as this Bitcoin node has them. Raises L1Unavailable."""
         versions = _versions_by_coin(ledger)  # taken at once: the ledger may move on while the node is asked

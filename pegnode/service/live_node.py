@@ -1,20 +1,21 @@
 """The running node as its RPC sees it: an implementation of `pegnode.rpc.node_api.NodeApi`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from bridge.bitcoin.addresses import Network, l1_network, sidechain_network
-from bridge.bitcoin.identifiers import OutPoint, Script, Txid
+from bridge.bitcoin.identifiers import BlockHash, Script, Txid
 from bridge.deposits import claim_transaction
 from bridge.l1.errors import L1Error
+from bridge.l1.mempool_watcher import MempoolWatcher
 from federation.statement import SignedStatement, SolvencyStatement
 from pegnode import __version__
 from pegnode.audit.report import Audit
 from pegnode.chain.parameters import ChainRules
 from pegnode.mempool.pool import Mempool, PoolLimits
 from pegnode.net.transport import PeerId
+from pegnode.rpc.deposit_states import DepositInfo
 from pegnode.rpc.node_api import (
     ClaimReceipt,
-    DepositInfo,
     DroppedPeer,
     L1Status,
     MemberStatus,
@@ -27,9 +28,10 @@ from pegnode.rpc.node_api import (
 )
 from pegnode.service.auditor import Auditor
 from pegnode.service.catch_up import CatchUp
+from pegnode.service.claims import Claims
 from pegnode.service.consensus_driver import ConsensusDriver
 from pegnode.service.core import NodeCore
-from pegnode.service.deposit_report import report_deposits
+from pegnode.service.deposit_report import DepositReport
 from pegnode.service.evidence_maker import EvidenceMaker
 from pegnode.service.l1_monitor import L1Monitor
 from pegnode.service.payouts import Payouts
@@ -51,6 +53,7 @@ class LiveNode:
         payouts: Payouts,
         auditor: Auditor,
         l1: L1Monitor,
+        l1_mempool: MempoolWatcher,
         stop: Callable[[], None],
         l1_name: str,
         pool_limits: PoolLimits,
@@ -61,7 +64,8 @@ class LiveNode:
         self._peers = peers
         self._relay = relay
         self._catch_up = catch_up
-        self._evidence_maker = evidence_maker
+        self._claims = Claims(core, relay, evidence_maker)
+        self._deposit_report = DepositReport(core, l1_mempool, evidence_maker.failure)
         self._payouts = payouts
         self._auditor = auditor
         self._l1 = l1
@@ -197,26 +201,34 @@ class LiveNode:
         """Put a transaction into the mempool and relay it; one that waits already is accepted. Raises Rejected."""
         return self._relay.submit_transaction(transaction)
 
-    async def register_deposit(self, claim_script: Script) -> None:
-        """Remember a claim script, and tell the members. Raises RegistrationRefused."""
-        self._relay.register(claim_script)
+    async def register_deposits(self, claim_scripts: Sequence[Script]) -> int:
+        """Remember claim scripts, and tell the members; how many were new. Raises RegistrationRefused."""
+        return len(self._relay.register(*claim_scripts))
 
     async def deposits(self, claim_scripts: tuple[Script, ...]) -> tuple[DepositInfo, ...]:
         """The deposits to the addresses of `claim_scripts`, oldest first."""
-        return report_deposits(self._core, claim_scripts)
+        return await self._deposit_report.list(claim_scripts)
 
-    async def claim_deposit(self, outpoint: OutPoint, claim_script: Script) -> ClaimReceipt:
-        """Build the evidence for an L1 output and offer it to the leaders.
+    async def claim_deposits(
+        self, l1_txid: Txid, claim_script: Script, vout: int | None, l1_block: BlockHash | None
+    ) -> tuple[ClaimReceipt, ...]:
+        """Prove what an L1 transaction pays to the addresses of a claim script, and offer it to the leaders.
 
         Raises ClaimRefused, RegistrationRefused, Rejected or NodeUnavailable.
         """
         try:
-            value_sats = await self._evidence_maker.claim(outpoint, claim_script)
+            claimed = await self._claims.claim(l1_txid, claim_script, vout, l1_block)
         except L1Error as outage:
             raise NodeUnavailable(UnavailableReason.L1_UNREACHABLE, str(outage)) from outage
         params = self._core.rules.params
-        claim = claim_transaction(outpoint, value_sats, claim_script, params)
-        return ClaimReceipt(claim.txid, value_sats - params.claim_fee_sats)
+        return tuple(
+            ClaimReceipt(
+                item.outpoint,
+                claim_transaction(item.outpoint, item.value_sats, claim_script, params).txid,
+                item.value_sats - params.claim_fee_sats,
+            )
+            for item in claimed
+        )
 
     def payout_progress(self, txid: Txid) -> PayoutProgress | None:
         """How far a batch version has come on L1; None when no final block recorded it."""

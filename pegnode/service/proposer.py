@@ -1,6 +1,7 @@
 """A leader's block: what waits, put together on a parent, and judged by the leader's own prudence before it leaves."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -8,19 +9,20 @@ import trio
 
 from bridge.batch import any_batch_due, propose_batches
 from bridge.bitcoin.hashes import sha256d
-from bridge.bitcoin.identifiers import BlockHash, Txid, hash_to_hex
+from bridge.bitcoin.identifiers import BlockHash, OutPoint, Txid, hash_to_hex
 from bridge.bitcoin.transaction import Transaction
 from bridge.evidence import Evidence
 from bridge.l1.errors import L1Error, L1Reason, L1Unavailable
-from bridge.ledger import Ledger, advance_anchor
+from bridge.ledger import Ledger, LedgerView, advance_anchor
 from bridge.refunds import due_refunds
 from bridge.state import Anchor
 from pegnode.chain.builder import BuiltBlock, Candidates, Slot, build_block
-from pegnode.chain.conditions import VoteWithheld, check_vote_conditions, opened_outputs
+from pegnode.chain.conditions import VoteWithheld, check_vote_conditions, claimed_outputs
 from pegnode.chain.facts import NO_FACTS, AnchorStatus, L1Facts
 from pegnode.chain.state import ChainView
 from pegnode.service.anchors import choose_anchor
 from pegnode.service.core import NodeCore
+from pegnode.service.opening_budget import OpeningBudget
 from pegnode.service.unfinal import UnfinalBlock
 
 log = structlog.get_logger()
@@ -40,6 +42,7 @@ class Proposer:
         self._core = core
         self._reports = reports
         self._patience_s = patience_s
+        self._budget = OpeningBudget(core.rules.params.max_openings)
 
     async def build(self, view: int, parent_hash: BlockHash, *, include_l1: bool) -> UnfinalBlock | None:
         """The block for `view` on `parent_hash`, kept among the unfinal ones; None when the parent's state is gone.
@@ -51,8 +54,11 @@ class Proposer:
         if include_l1 and not core.halted:
             try:
                 built = await self._build_with_l1(parent_hash, view)
-            except (L1Error, VoteWithheld, trio.TooSlowError) as obstacle:
-                log.info("proposing without L1", view=view, detail=str(obstacle) or "the Bitcoin node is too slow")
+            except (L1Error, VoteWithheld) as obstacle:
+                log.info("proposing without L1", view=view, detail=str(obstacle))
+            except trio.TooSlowError:
+                self._budget.shrink()
+                log.info("proposing without L1", view=view, detail="the Bitcoin node is too slow")
         # The chain may have moved on meanwhile, and left the parent, or the block's state, behind.
         parent = core.unfinal.view(parent_hash)
         if parent is None:
@@ -113,8 +119,11 @@ class Proposer:
         header = parent.tip.header
         with trio.fail_after(self._patience_s):
             anchor = await self.best_anchor(header.anchor)
-            evidence = await self._evidence(parent_hash, anchor)
-            if anchor == header.anchor and not evidence and not any_batch_due(parent.ledger, params):
+            parent = core.unfinal.view(parent_hash)
+            evidence = self._select(parent.ledger, anchor) if parent else []
+            if parent is None or (
+                anchor == header.anchor and not evidence and not any_batch_due(parent.ledger, params)
+            ):
                 return None  # L1 has no news: the Bitcoin node need not be asked anything
             facts = await core.questions.facts_for_evidence(header.anchor, anchor, evidence)
             self._drop_left_behind(evidence, facts)
@@ -129,21 +138,23 @@ class Proposer:
             prudence = await core.questions.vote_facts(
                 header, built.block, parent.ledger, now_ms=core.now_ms(), halted=core.halted
             )
+        self._drop_spent(prudence.unspent)
         check_vote_conditions(built.block, header, built.state.ledger, prudence, core.rules)
+        if claimed_outputs(built.block):
+            self._budget.proposed(built.block.hash)
         return built
 
-    async def _evidence(self, parent_hash: BlockHash, anchor: Anchor) -> list[Evidence]:
-        """What the block has room for. Outputs that L1 has spent are forgotten: nobody would vote for the block."""
-        evidence, params = self._core.evidence, self._core.rules.params
-        parent = self._core.unfinal.view(parent_hash)
-        selected = evidence.select(parent.ledger, anchor.height, params) if parent else []
-        spent = await self._core.questions.spent(opened_outputs(selected))
-        if not spent:
-            return selected
-        log.warning("evidence dropped of outputs that are spent on L1", outpoints=[str(item) for item in spent])
-        evidence.drop_openings(spent)
-        parent = self._core.unfinal.view(parent_hash)
-        return evidence.select(parent.ledger, anchor.height, params) if parent else []
+    def _select(self, ledger: LedgerView, anchor: Anchor) -> list[Evidence]:
+        self._budget.judge(self._core.store)
+        params = replace(self._core.rules.params, max_openings=self._budget.openings)
+        return self._core.evidence.select(ledger, anchor.height, params)
+
+    def _drop_spent(self, unspent: Mapping[OutPoint, bool]) -> None:
+        """Forget what L1 has spent: nobody votes for a block that opens it, and the next would hold it again."""
+        spent = {outpoint for outpoint, is_unspent in unspent.items() if not is_unspent}
+        if spent:
+            log.warning("evidence dropped of outputs that are spent on L1", outpoints=[str(item) for item in spent])
+            self._core.evidence.refuse_openings(spent, self._core.now_ms())
 
     def _drop_left_behind(self, evidence: Iterable[Evidence], facts: L1Facts) -> None:
         """Forget evidence about blocks that L1 gave up; it is made anew if another block holds the transaction."""

@@ -12,7 +12,7 @@ from typing import Final
 
 from bridge.bitcoin.identifiers import Script
 from bridge.bitcoin.script import classify
-from bridge.custody import CoinKind, Custody, CustodyPolicy, ReserveScript, reserve_script
+from bridge.custody import CoinKind, Custody, reserve_script
 from bridge.deposits import ReserveTerms
 from bridge.errors import Reason
 from pegnode.errors import Refusal
@@ -37,18 +37,19 @@ class RegistrationRefused(Refusal):
 
 
 class DepositRegistry:
-    """Registered claim scripts, and every reserve script that members watch. policy: of the epoch of new addresses."""
+    """Registered claim scripts, and every reserve script, of every epoch, that members watch."""
 
-    def __init__(self, store: ChainStore, custody: Custody, epoch: int, now_ms: Callable[[], int]) -> None:
+    def __init__(self, store: ChainStore, custody: Custody, now_ms: Callable[[], int]) -> None:
         self._store = store
-        self.policy: CustodyPolicy = custody.policy(epoch)
+        self._policies = sorted(custody.policies, key=lambda policy: policy.epoch, reverse=True)
         self._now_ms = now_ms
         self._listeners: list[Callable[[], None]] = []
-        self._reserve_scripts: dict[Script, Script] = {}
+        self._watched: dict[Script, tuple[Script, ...]] = {}
         self._by_source: defaultdict[str, dict[Script, None]] = defaultdict(dict)
         self._source_of: dict[Script, str] = {}
         self._terms: dict[Script, ReserveTerms] = {
-            reserve_script(self.policy, kind, b"").script: ReserveTerms(kind, epoch, b"")
+            reserve_script(policy, kind).script: ReserveTerms(kind, policy.epoch, b"")
+            for policy in self._policies
             for kind in (CoinKind.CHANGE, CoinKind.DONATION)
         }
         stored = store.deposit_scripts()
@@ -56,23 +57,33 @@ class DepositRegistry:
             self._enter(claim_script, BEFORE_START)
 
     def __contains__(self, claim_script: Script) -> bool:
-        return claim_script in self._reserve_scripts
+        return claim_script in self._watched
 
     def __len__(self) -> int:
-        return len(self._reserve_scripts)
+        return len(self._watched)
 
     @property
     def terms(self) -> Mapping[Script, ReserveTerms]:
         """Every watched script with what it stands for: registered deposits', change's and donations'."""
         return MappingProxyType(self._terms)
 
-    def reserve(self, claim_script: Script) -> ReserveScript:
-        """What a deposit for `claim_script` pays."""
-        return reserve_script(self.policy, CoinKind.DEPOSIT, claim_script)
+    def is_deposit(self, script: Script) -> bool:
+        """Whether an output script is the deposit address of a registered claim script."""
+        terms = self._terms.get(script)
+        return terms is not None and terms.kind is CoinKind.DEPOSIT
 
-    def script_of(self, claim_script: Script) -> Script:
-        """The output script of that; at once for a registered one."""
-        return self._reserve_scripts.get(claim_script) or self.reserve(claim_script).script
+    def terms_of(self, claim_script: Script) -> dict[Script, ReserveTerms]:
+        """What a deposit for `claim_script`, registered or not, may pay: one script for each epoch, newest first."""
+        return {
+            reserve_script(policy, CoinKind.DEPOSIT, claim_script).script: ReserveTerms(
+                CoinKind.DEPOSIT, policy.epoch, claim_script
+            )
+            for policy in self._policies
+        }
+
+    def scripts_of(self, claim_script: Script) -> tuple[Script, ...]:
+        """These scripts; at once for a registered one."""
+        return self._watched.get(claim_script) or tuple(self.terms_of(claim_script))
 
     def on_new(self, listener: Callable[[], None]) -> None:
         """Call `listener` when claim scripts were registered."""
@@ -110,15 +121,16 @@ class DepositRegistry:
 
     def claim_scripts(self) -> tuple[Script, ...]:
         """All registered claim scripts, oldest first."""
-        return tuple(self._reserve_scripts)
+        return tuple(self._watched)
 
     def _enter(self, claim_script: Script, source: str) -> None:
-        script = self.reserve(claim_script).script
-        self._reserve_scripts[claim_script] = script
-        self._terms[script] = ReserveTerms(CoinKind.DEPOSIT, self.policy.epoch, claim_script)
+        terms = self.terms_of(claim_script)
+        self._watched[claim_script] = tuple(terms)
+        self._terms.update(terms)
         self._by_source[source][claim_script] = None
         self._source_of[claim_script] = source
 
     def _remove(self, claim_script: Script) -> None:
-        del self._terms[self._reserve_scripts.pop(claim_script)]
+        for script in self._watched.pop(claim_script):
+            del self._terms[script]
         del self._by_source[self._source_of.pop(claim_script)][claim_script]

@@ -13,7 +13,7 @@ from typing import Final
 import structlog
 import trio
 
-from bridge.bitcoin.hashes import sha256
+from bridge.bitcoin.hashes import sha256, sha256d
 from bridge.bitcoin.identifiers import Script, Txid, hash_to_hex
 from bridge.bitcoin.script import ScriptReason
 from bridge.bitcoin.transaction import Transaction, TransactionReason
@@ -57,6 +57,9 @@ GUESTS: Final = "guests"
 RELAY_AGAIN_S: Final = 3.0
 RELAY_AGAIN_BYTES: Final = 500_000
 """What still waits is sent again this often, oldest first and up to so much: a peer may have been away."""
+EVIDENCE_AGAIN_S: Final = 30.0
+EVIDENCE_AGAIN_PIECES: Final = 16
+"""Evidence that could have entered a block for so long is sent again, the first of it."""
 REST_AFTER_S: Final = 0.005
 """Work of less than this goes on without a rest."""
 MAX_REST_S: Final = 1.0
@@ -118,6 +121,7 @@ class Relay:
             nursery.start_soon(self._judge_transactions)
             nursery.start_soon(self._judge_evidence)
             nursery.start_soon(self._send_again)
+            nursery.start_soon(self._send_evidence_again)
 
     # Transactions
 
@@ -234,13 +238,28 @@ class Relay:
             # The Bitcoin node's time counts too: those who vote ask it as well.
             await trio.sleep(min(MAX_REST_S, trio.current_time() - started_s))
 
+    async def _send_evidence_again(self) -> None:
+        """Members make evidence of what they watch; of a claim by hand nobody may know but who was told of it once."""
+        core = self._core
+        while True:
+            await trio.sleep(EVIDENCE_AGAIN_S)
+            before_ms = core.now_ms() - int(EVIDENCE_AGAIN_S * 1000)
+            buried = core.watcher.buried(core.rules.params.confirmations)
+            chosen = core.evidence.select(core.store.ledger, buried.height, core.rules.params) if buried else []
+            waiting = [
+                item for item in chosen if (core.evidence.arrived_ms(Txid(sha256d(item.transaction))) or 0) <= before_ms
+            ]
+            for item in waiting[:EVIDENCE_AGAIN_PIECES]:
+                self._peers.to_members(EvidenceMessage((item.encode(),)))
+
     # Registrations
 
-    def register(self, claim_script: Script) -> None:
-        """Register a claim script with every member; raises RegistrationRefused."""
-        new = self._core.registry.add([claim_script])
-        if new:
-            self._peers.to_members(RegistrationsMessage(tuple(new)))
+    def register(self, *claim_scripts: Script) -> list[Script]:
+        """Register claim scripts with every member; those that were new here. Raises RegistrationRefused."""
+        new = self._core.registry.add(claim_scripts)
+        for first in range(0, len(new), MAX_ITEMS):
+            self._peers.to_members(RegistrationsMessage(tuple(new[first : first + MAX_ITEMS])))
+        return new
 
     def _receive_registrations(self, peer: PeerId, message: RegistrationsMessage) -> None:
         registry, member = self._core.registry, self._peers.member_of(peer)

@@ -198,15 +198,27 @@ class Wallet:
         """An address that was not shown before."""
         return encode_address(self._new_script(), self.chain.network)
 
-    def addresses(self) -> list[str]:
-        """Every address shown so far, oldest first: deposits to them are this wallet's."""
+    def addresses(self, ahead: int = 0) -> list[str]:
+        """Every address shown so far, oldest first: deposits to them are this wallet's. ahead: and so many to come."""
         external = bdk.KeychainKind.EXTERNAL
-        last = self._wallet.derivation_index(external)
         scripts = [
             self._wallet.peek_address(external, index).address.script_pubkey().to_bytes()
-            for index in range(0 if last is None else last + 1)
+            for index in range(self._shown + ahead)
         ]
         return [encode_address(bytes(script), self.chain.network) for script in scripts]
+
+    def show_addresses(self, count: int) -> bool:
+        """Count the first `count` addresses as shown; whether one of them was not before."""
+        if count <= self._shown:
+            return False
+        self._wallet.reveal_addresses_to(bdk.KeychainKind.EXTERNAL, count - 1)
+        self._persist()
+        return True
+
+    @property
+    def _shown(self) -> int:
+        last = self._wallet.derivation_index(bdk.KeychainKind.EXTERNAL)
+        return 0 if last is None else last + 1
 
     def sync(self, url: str, *, full: bool = False) -> None:
         """Learn what happened to the addresses shown; with `full`, or the first time, to all that could have been.

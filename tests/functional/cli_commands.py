@@ -166,11 +166,13 @@ def test_deposit_is_claimed_by_hand(peg: Peg) -> None:
     height = peg.json("l1", "mine", "6")["height"]
     eventually(lambda: peg.federation.status("alice").l1.height == height, "alice saw the blocks")
     [seen] = peg.federation.deposits([claim_address])
-    vout = seen.outpoint.partition(":")[2]
-    claim = peg.json("deposit", "claim", txid_hex, vout, claim_script.hex())
-    assert claim == {"claim_txid": seen.claim_txid, "credited_sats": 999_000}
+    [claim] = peg.json("deposit", "claim", txid_hex, "--claim-script", claim_script.hex())
+    assert claim == {"outpoint": seen.outpoint, "claim_txid": seen.claim_txid, "credited_sats": 999_000}
     peg.federation.await_claimed([claim_address], 1)
-    assert "claimed already" in peg.refused("deposit", "claim", txid_hex, vout, claim_address)
+    assert "claimed already" in peg.refused("deposit", "claim", txid_hex, "--claim-address", claim_address)
+    refused = peg.refused("deposit", "claim", txid_hex)
+    assert "none of its outputs pays the deposit address" in refused
+    assert "it pays the deposit address of another claim script" in refused
 
 
 def test_wallet_pays_another_and_keeps_a_history(peg: Peg) -> None:
@@ -192,6 +194,26 @@ def test_wallet_is_restored_from_its_words(peg: Peg) -> None:
     assert not any(word in shown.split() for word in peg.words[0].split())
     assert peg.json("wallet", "words", "-w", "restored")["words"] == peg.words[0]
     assert peg.json("wallet", "balance", "-w", "restored") == peg.json("wallet", "balance")
+
+
+def test_restored_wallet_finds_a_deposit_under_way(peg: Peg) -> None:
+    """At an address that the sidechain has never seen, behind others that nobody paid."""
+    peg.new_wallet("lost")
+    for _ in range(3):
+        peg.ok("wallet", "address", "-w", "lost")
+    paid = peg.json("deposit", "address", "-w", "lost")
+    peg.ok("l1", "fund", paid["address"], "0.003")
+    eventually(lambda: len(peg.json("deposit", "list", "-w", "lost")) == 1, "the mempool was read")
+    shown = peg.ok("wallet", "restore", "-w", "found", typed=peg.words[-1] + "\n")
+    assert shown.splitlines()[-1] == "deposits  1"
+    [deposit] = msgspec.convert(peg.json("deposit", "list", "-w", "found"), list[DepositReply])
+    assert (deposit.status, deposit.claim_address) == ("unconfirmed", paid["claim_address"])
+    listed = peg.ok("deposit", "list", "-w", "found").splitlines()
+    assert listed[0] == "0.00300000  unconfirmed"
+    assert [line.split()[0] for line in listed[1:]] == ["paid", "to", "will", "state", "next"]
+    peg.ok("l1", "mine", str(CONFIRMATIONS))
+    peg.federation.await_claimed([paid["claim_address"]], 1)
+    assert peg.json("wallet", "balance", "-w", "found") == {"confirmed_sats": 299_000, "pending_sats": 0}
 
 
 def test_wallet_with_a_passphrase_of_its_own_spends_with_nothing_else(peg: Peg, tmp_path: Path) -> None:
@@ -291,8 +313,10 @@ REFUSED = [
     ("nothing", ("wallet", "send", "SIDECHAIN", "0"), "0 sats"),
     ("too much", ("wallet", "send", "SIDECHAIN", "1000"), "can be spent now"),
     ("credit to L1", ("deposit", "address", "--to", L1_ADDRESS), "Bitcoin regtest"),
-    ("no txid", ("deposit", "claim", "zz", "0", "SIDECHAIN"), "txid"),
-    ("unknown deposit", ("deposit", "claim", UNKNOWN_TXID, "0", "SIDECHAIN"), "is in no known L1 block"),
+    ("no txid", ("deposit", "claim", "zz", "--claim-address", "SIDECHAIN"), "txid"),
+    ("unknown deposit", ("deposit", "claim", UNKNOWN_TXID, "--claim-address", "SIDECHAIN"), "is in no known L1 block"),
+    ("claim for L1", ("deposit", "claim", UNKNOWN_TXID, "--claim-address", L1_ADDRESS), "Bitcoin regtest"),
+    ("a gift", ("wallet", "send", "DONATION", "0.1"), "a script of the L1 reserve"),
     ("withdraw to the sidechain", ("withdraw", "SIDECHAIN", "0.01"), "sidechain"),
     ("withdraw too little", ("withdraw", L1_ADDRESS, "0.00000700"), "too little"),
     ("withdraw too much", ("withdraw", L1_ADDRESS, "5"), "can be spent now"),
@@ -307,6 +331,12 @@ REFUSED = [
 ]
 
 
+def donation_address(local: LocalFederation) -> str:
+    """The federation's donation script, written as an address of the sidechain."""
+    policy = Genesis.load(local.genesis_path).rules().custody.newest
+    return encode_address(reserve_script(policy, CoinKind.DONATION).script, SIDECHAIN)
+
+
 @pytest.mark.parametrize(("arguments", "words"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED])
 def test_bad_input_is_refused_in_one_line(peg: Peg, arguments: tuple[str, ...], words: str) -> None:
     local = peg.federation.local
@@ -314,6 +344,7 @@ def test_bad_input_is_refused_in_one_line(peg: Peg, arguments: tuple[str, ...], 
         "SIDECHAIN": fresh_address(),
         "GENESIS": str(local.genesis_path),
         "FUNCTIONARY": str(local.member_config_path("alice")),
+        "DONATION": donation_address(local),
     }
     assert words in peg.refused(*(known.get(argument, argument) for argument in arguments))
 
@@ -322,6 +353,8 @@ def test_bad_input_is_refused_in_one_line(peg: Peg, arguments: tuple[str, ...], 
     ("arguments", "words"),
     [
         (("wallet", "balance", "-w", "../other"), "letters, digits"),
+        (("deposit", "claim", UNKNOWN_TXID, "--claim-script", "zz"), "five types"),
+        (("deposit", "claim", UNKNOWN_TXID, "--claim-address", "a", "--claim-script", "b"), "one of --claim-address"),
         (("l1", "mine", "0"), "greater than or equal to 1"),
         (("up", "--members", "16"), "less than or equal to 15"),
         (("node", "run", "--config", "/nonexistent"), "does not exist"),
@@ -362,9 +395,9 @@ def secrets_of(peg: Peg) -> Iterator[str]:
 
 def test_secrets_are_the_owners_alone_and_nowhere_told(peg: Peg) -> None:
     secrets = list(secrets_of(peg))
-    assert len(secrets) == 1 + 4 * 3 + 3 + 4
+    assert len(secrets) == 1 + 4 * 3 + 3 + 5
     files = [*peg.directory.rglob("*.key"), *peg.directory.rglob("seed.json"), *peg.directory.rglob(".cookie")]
-    assert len(files) == 7 + 5 + 4 + 1
+    assert len(files) == 7 + 7 + 4 + 1
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {OWNER_ONLY}
     logs = [path for path in (peg.directory / "run").iterdir() if path.suffix == ".log"]
     assert len(logs) == 4

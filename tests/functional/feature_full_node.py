@@ -137,9 +137,8 @@ def test_unregistered_deposit_is_claimed_by_hand_through_the_node(user: User, no
     eventually(lambda: (status := node.status()) is not None and status.l1.height == height, "the node saw the blocks")
     with client_of(node.config) as client:
         [seen] = client.ask(list[DepositReply], "listdeposits", [claim_address])
-        assert seen.status == "claimable"
-        vout = int(seen.outpoint.partition(":")[2])
-        receipt = client.ask(ClaimReply, "claimdeposit", hash_to_hex(txid), vout, claim_address)
+        assert seen.status == "unwatched"
+        [receipt] = client.ask(list[ClaimReply], "claimdeposit", hash_to_hex(txid), claim_address)
     [claimed] = federation.await_claimed([claim_address], 1, "carol")
     assert (claimed.claim_txid, claimed.value_sats) == (receipt.claim_txid, 300_000)
 

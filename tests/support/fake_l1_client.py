@@ -50,6 +50,7 @@ class FakeL1Client:
     on_ask: called with each name before it is answered.  lie: makes another header of a true one.
     stale: blocks by hash that it knows off its active chain.
     unread: blocks that it knows by their headers alone.  headers_ahead: further headers that it knows of.
+    is_indexed: whether it finds transactions by their id.
     """
 
     world: L1World
@@ -70,6 +71,7 @@ class FakeL1Client:
     connections: int = 1
     first_block: BlockHash = REGTEST_GENESIS
     known_descriptors: dict[str, Script] = field(default_factory=dict)
+    is_indexed: bool = True
 
     async def tip(self) -> tuple[int, BlockHash]:
         await self._ask("tip")
@@ -112,7 +114,7 @@ class FakeL1Client:
 
     async def txouts(self, outpoints: Sequence[OutPoint], include_mempool: bool) -> list[L1TxOut | None]:
         await self._ask("txouts")
-        return [self._txout(outpoint, include_mempool) for outpoint in outpoints]
+        return self._txouts(outpoints, include_mempool)
 
     async def tx_out_proof(self, txids: Sequence[Txid], block_hash: BlockHash) -> bytes:
         await self._ask("tx_out_proof")
@@ -130,8 +132,23 @@ class FakeL1Client:
                     return transaction.serialize()
         return None
 
+    async def mempool_txids(self) -> frozenset[Txid]:
+        await self._ask("mempool_txids")
+        return frozenset(self.world.mempool)
+
+    async def raw_transactions(self, txids: Sequence[Txid]) -> list[bytes | None]:
+        await self._ask("raw_transactions")
+        found = [self.world.mempool.get(txid) for txid in txids]
+        return [None if transaction is None else transaction.serialize() for transaction in found]
+
+    async def has_transaction_index(self) -> bool:
+        await self._ask("has_transaction_index")
+        return self.is_indexed
+
     async def transaction_block(self, txid: Txid) -> BlockHash | None:
         await self._ask("transaction_block")
+        if not self.is_indexed:
+            return None
         return next((block.hash for block in self._blocks if txid in {tx.txid for tx in block.transactions}), None)
 
     async def send_raw_transaction(self, transaction: bytes) -> Txid:
@@ -139,7 +156,7 @@ class FakeL1Client:
         parsed = Transaction.parse(transaction)
         if self._header_of(parsed.txid) is not None:
             raise L1RpcError("sendrawtransaction", RpcCode.ALREADY_IN_CHAIN, "Transaction outputs already in utxo set")
-        found = [self._txout(txin.outpoint, include_mempool=False) for txin in parsed.inputs]
+        found = self._txouts([txin.outpoint for txin in parsed.inputs], include_mempool=False)
         prevouts = [TxOut(output.value_sats, output.script) for output in found if output is not None]
         if len(prevouts) != len(parsed.inputs):
             raise L1RpcError("sendrawtransaction", RpcCode.VERIFY_ERROR, "bad-txns-inputs-missingorspent")
@@ -167,7 +184,7 @@ class FakeL1Client:
             del self.world.mempool[other.txid]
 
     def _fee_sats(self, transaction: Transaction) -> int:
-        found = [self._txout(txin.outpoint, include_mempool=False) for txin in transaction.inputs]
+        found = self._txouts([txin.outpoint for txin in transaction.inputs], include_mempool=False)
         spent_sats = sum(output.value_sats for output in found if output is not None)
         return spent_sats - sum(output.value_sats for output in transaction.outputs)
 
@@ -190,7 +207,7 @@ class FakeL1Client:
             for transaction in block.transactions
             for vout, output in enumerate(transaction.outputs)
             if output.script in scripts
-            and self._txout(outpoint := transaction.outpoint(vout), include_mempool=False) is not None
+            and self._txouts([outpoint := transaction.outpoint(vout)], include_mempool=False) != [None]
         ]
         return TxOutSetScan(self._blocks[-1].height, self._blocks[-1].hash, tuple(outputs))
 
@@ -239,16 +256,18 @@ class FakeL1Client:
     def _header_of(self, txid: Txid) -> FakeBlock | None:
         return next((block for block in self._blocks if txid in {tx.txid for tx in block.transactions}), None)
 
-    def _txout(self, outpoint: OutPoint, include_mempool: bool) -> L1TxOut | None:
+    def _txouts(self, outpoints: Sequence[OutPoint], include_mempool: bool) -> list[L1TxOut | None]:
         mined = [(block.height, transaction) for block in self._blocks for transaction in block.transactions]
         if include_mempool:
             mined += [(len(self._blocks), transaction) for transaction in self.world.mempool.values()]
-        if any(txin.outpoint == outpoint for _, transaction in mined for txin in transaction.inputs):
+        spent = {txin.outpoint for _, transaction in mined for txin in transaction.inputs}
+        by_txid = {transaction.txid: (height, transaction) for height, transaction in reversed(mined)}
+        return [None if item in spent else self._output(item, by_txid.get(item.txid)) for item in outpoints]
+
+    def _output(self, outpoint: OutPoint, found: tuple[int, Transaction] | None) -> L1TxOut | None:
+        if found is None or outpoint.vout >= len(found[1].outputs):
             return None
-        for height, transaction in mined:
-            if transaction.txid == outpoint.txid and outpoint.vout < len(transaction.outputs):
-                output = transaction.outputs[outpoint.vout]
-                depth = len(self._blocks) - height
-                best = self._blocks[-1].hash
-                return L1TxOut(output.value_sats, output.script, depth, transaction.is_coinbase, best)
-        return None
+        height, transaction = found
+        output = transaction.outputs[outpoint.vout]
+        depth, best = len(self._blocks) - height, self._blocks[-1].hash
+        return L1TxOut(output.value_sats, output.script, depth, transaction.is_coinbase, best)

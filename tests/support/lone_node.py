@@ -91,7 +91,7 @@ def lone_core(chain: MemoryChain, store: ChainStore) -> NodeCore:
         unfinal=UnfinalBlocks(store),
         mempool=Mempool(PoolLimits()),
         evidence=EvidencePool(EvidencePoolLimits()),
-        registry=DepositRegistry(store, chain.rules.custody, 0, now_ms),
+        registry=DepositRegistry(store, chain.rules.custody, now_ms),
         watcher=watcher,
         questions=L1Questions(client, watcher, chain.rules.params),
         now_ms=now_ms,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import trio
 
 from bridge.l1.client import L1Client
+from bridge.l1.mempool_watcher import MempoolWatcher
 from bridge.l1.watcher import L1Watcher
 from federation.journal import Journal, JournalIdentity
 from federation.signer import Signer
@@ -75,7 +76,7 @@ class Member:
             unfinal=UnfinalBlocks(self.store),
             mempool=Mempool(PoolLimits()),
             evidence=EvidencePool(EvidencePoolLimits()),
-            registry=DepositRegistry(self.store, rules.custody, rules.membership.epoch, now_ms),
+            registry=DepositRegistry(self.store, rules.custody, now_ms),
             watcher=watcher,
             questions=L1Questions(client, watcher, rules.params),
             now_ms=now_ms,
@@ -90,13 +91,14 @@ class Member:
         self.payouts = Payouts(self.core, client, self.peers, signer, self.is_current)
         self.auditor = Auditor(self.core, client, self.is_current, signer)
         self.l1_monitor = L1Monitor(self.core, client, federation.genesis.anchor)
+        self.l1_mempool = MempoolWatcher(client, watcher, self.core.registry.is_deposit)
         self.driver: ConsensusDriver | None = None
         self.reports: L1Reports | None = None
         voting = () if index is None or signer is None else self._take_part(index, signer)
         self.live = self._live()
         parts = (self.peers.run, self.relay.run, self.catch_up.run, self.evidence_maker.run, self.payouts.run)
         watching = (partial(self.l1_monitor.run, self._l1_changed), partial(watcher.run, L1_POLL_S, self._l1_changed))
-        self.tasks: tuple[Task, ...] = (*parts, *watching, *voting)
+        self.tasks: tuple[Task, ...] = (*parts, self.l1_mempool.run, *watching, *voting)
 
     @property
     def height(self) -> int:
@@ -145,6 +147,7 @@ class Member:
             payouts=self.payouts,
             auditor=self.auditor,
             l1=self.l1_monitor,
+            l1_mempool=self.l1_mempool,
             stop=self.scope.cancel,
             l1_name="regtest",
             pool_limits=PoolLimits(),

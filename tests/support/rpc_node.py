@@ -1,5 +1,6 @@
 """A node for tests of its edges: real rules, store and mempool; a fake L1, and no peers."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import msgspec
 
 from bridge.bitcoin.addresses import Network, l1_network, sidechain_network
-from bridge.bitcoin.identifiers import OutPoint, Script, Txid
+from bridge.bitcoin.identifiers import BlockHash, OutPoint, Script, Txid
 from bridge.custody import reserve_script
 from bridge.evidence import Evidence
 from bridge.l1.answers import ScannedOutput
@@ -19,10 +20,10 @@ from pegnode.audit.report import Audit
 from pegnode.audit.reserve import Books, L1Sight, explain
 from pegnode.chain.parameters import ChainRules
 from pegnode.mempool.pool import Mempool, PoolLimits
+from pegnode.rpc.deposit_states import DepositInfo
 from pegnode.rpc.jsonrpc import handle
 from pegnode.rpc.node_api import (
     ClaimReceipt,
-    DepositInfo,
     DroppedPeer,
     L1Status,
     MemberStatus,
@@ -82,7 +83,7 @@ class FakeNode:
         )
         self.found_deposits: tuple[DepositInfo, ...] = ()
         self.asked_scripts: tuple[Script, ...] = ()
-        self.claimed: list[tuple[OutPoint, Script]] = []
+        self.claimed: list[tuple[Txid, Script, int | None, BlockHash | None]] = []
         self.progress: dict[Txid, PayoutProgress] = {}
         self.failure: Exception | None = None
         self.stopped = False
@@ -114,19 +115,23 @@ class FakeNode:
         self._fail()
         return self.mempool.add(transaction, self.store, self.rules, self.now_ms)
 
-    async def register_deposit(self, claim_script: Script) -> None:
+    async def register_deposits(self, claim_scripts: Sequence[Script]) -> int:
         self._fail()
-        self.store.keep_deposit_scripts([claim_script], self.now_ms)
+        new = [script for script in claim_scripts if script not in self.store.deposit_scripts()]
+        self.store.keep_deposit_scripts(new, self.now_ms)
+        return len(new)
 
     async def deposits(self, claim_scripts: tuple[Script, ...]) -> tuple[DepositInfo, ...]:
         self._fail()
         self.asked_scripts = claim_scripts
         return self.found_deposits
 
-    async def claim_deposit(self, outpoint: OutPoint, claim_script: Script) -> ClaimReceipt:
+    async def claim_deposits(
+        self, l1_txid: Txid, claim_script: Script, vout: int | None, l1_block: BlockHash | None
+    ) -> tuple[ClaimReceipt, ...]:
         self._fail()
-        self.claimed.append((outpoint, claim_script))
-        return ClaimReceipt(outpoint.txid, 1_000)
+        self.claimed.append((l1_txid, claim_script, vout, l1_block))
+        return (ClaimReceipt(OutPoint(l1_txid, vout or 0), l1_txid, 1_000),)
 
     def payout_progress(self, txid: Txid) -> PayoutProgress | None:
         return self.progress.get(txid)

@@ -289,13 +289,26 @@ def test_young_coinbase_keeps_nothing_else_waiting(world: World) -> None:
     assert world.chosen(mature, max_openings=1) == [young]
 
 
-def test_dropped_openings_leave_the_others(world: World) -> None:
+def test_refused_openings_leave_the_others(world: World) -> None:
     payment, evidence = world.two_deposits()
     world.add(evidence)
-    world.pool.drop_openings({payment.outpoint(0)})
+    world.pool.refuse_openings({payment.outpoint(0)}, NOW_MS)
     assert world.chosen() == [part(evidence, 1)]
-    world.pool.drop_openings({payment.outpoint(1)})
+    world.pool.refuse_openings({payment.outpoint(1)}, NOW_MS)
     assert (len(world.pool), world.pool.size_bytes) == (0, 0)
+
+
+def test_opening_of_a_spent_output_is_refused_for_a_while(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    payment, evidence = world.two_deposits()
+    world.pool.refuse_openings({payment.outpoint(0)}, NOW_MS)
+    assert world.refused(evidence) is EvidencePoolReason.SPENT
+    world.add(part(evidence, 1))
+    world.add(evidence, NOW_MS + evidence_pool.REFUSED_MS)
+    monkeypatch.setattr(evidence_pool, "MAX_REFUSED", 1)
+    world.pool.refuse_openings({payment.outpoint(0)}, NOW_MS)
+    world.pool.refuse_openings({payment.outpoint(1)}, NOW_MS)
+    world.add(part(evidence, 0))
+    assert world.refused(part(evidence, 1)) is EvidencePoolReason.SPENT
 
 
 def test_pieces_of_one_large_transaction_are_each_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:

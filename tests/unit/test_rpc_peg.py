@@ -12,8 +12,9 @@ from bridge.custody import CoinKind, reserve_script
 from bridge.errors import Rejected
 from bridge.evidence import EvidenceReason
 from bridge.state import LedgerReason, Totals
+from pegnode.rpc.deposit_states import DepositInfo, DepositStatus
 from pegnode.rpc.descriptors import with_checksum
-from pegnode.rpc.node_api import DepositInfo, DepositStatus, NodeUnavailable, UnavailableReason
+from pegnode.rpc.node_api import NodeUnavailable, UnavailableReason
 from pegnode.rpc.results import (
     DepositAddressReply,
     DepositReply,
@@ -109,18 +110,33 @@ async def test_listdeposits_shows_each_state(node: FakeNode) -> None:
             confirmations_needed=6,
             status=status,
             claim_txid=None if status is DepositStatus.BELOW_MINIMUM else outpoint(index + 50).txid,
+            claim_height=7,
+            anchor_height=105,
+            blocks_left=4,
+            openings_before=500,
+            openings_per_block=300,
+            detail="a reason",
         )
         for index, status in enumerate(DepositStatus)
     )
     address = encode_address(BOB, node.network)
     replies = msgspec.convert((await node.ask("listdeposits", [address])).result, list[DepositReply])
     assert node.asked_scripts == (BOB,)
-    assert [reply.status for reply in replies] == ["seen", "claimable", "claimed", "below-minimum"]
-    assert [reply.outpoint for reply in replies] == [str(outpoint(index)) for index in range(4)]
+    assert [reply.status for reply in replies] == list(DepositStatus)
+    assert [reply.outpoint for reply in replies] == [str(outpoint(index)) for index in range(len(DepositStatus))]
     assert (replies[0].l1_height, replies[0].confirmations, replies[0].confirmations_needed) == (None, 0, 6)
     assert replies[1].claim_txid == hash_to_hex(outpoint(51).txid)
-    assert replies[3].claim_txid is None
+    by_status = {reply.status: reply for reply in replies}
+    assert by_status["below-minimum"].claim_txid is None
     assert {reply.claim_address for reply in replies} == {address}
+    assert {(reply.claim_height, reply.anchor_height, reply.blocks_left) for reply in replies} == {(7, 105, 4)}
+    assert {reply.openings_before for reply in replies} == {500}
+    assert by_status["claimed"].next == "nothing: it was credited in block 7 of the sidechain"
+    assert by_status["confirming"].next == "with anchor 105, 4 blocks from now, it can be credited"
+    assert by_status["unprovable"].meaning == "no proof of it was taken here: a reason"
+    assert "500 outputs come first" in by_status["queued"].meaning
+    assert "at most 300 outputs each" in by_status["queued"].next
+    assert not any("{" in reply.meaning + reply.next for reply in replies)
 
 
 async def test_listdeposits_without_addresses_asks_for_all_registered(node: FakeNode) -> None:
@@ -139,20 +155,32 @@ async def test_listdeposits_refuses_bad_and_too_many_addresses(node: FakeNode) -
     assert (await node.ask("listdeposits", [address])).code == -9
 
 
-async def test_claimdeposit_hands_over_outpoint_and_claim_script(node: FakeNode) -> None:
+async def test_registerdeposits_tells_how_many_are_new(node: FakeNode) -> None:
+    addresses = [encode_address(script, node.network) for script in (ALICE, BOB)]
+    assert (await node.ask("registerdeposits", addresses[:1])).result == {"registered": 1, "new": 1}
+    assert (await node.ask("registerdeposits", addresses)).result == {"registered": 2, "new": 1}
+    assert set(node.store.deposit_scripts()) == {ALICE, BOB}
+    assert (await node.ask("registerdeposits", [addresses[0], "x"])).code == -5
+    assert (await node.ask("registerdeposits", addresses * 501)).code == -8
+
+
+async def test_claimdeposit_hands_over_what_is_known(node: FakeNode) -> None:
     address, deposit = encode_address(BOB, node.network), outpoint(5)
-    reply = (await node.ask("claimdeposit", hash_to_hex(deposit.txid), deposit.vout, address)).result
-    assert reply == {"claim_txid": hash_to_hex(deposit.txid), "credited_sats": 1_000}
-    assert node.claimed == [(deposit, BOB)]
+    txid_hex = hash_to_hex(deposit.txid)
+    reply = (await node.ask("claimdeposit", txid_hex, address)).result
+    assert reply == [{"outpoint": f"{txid_hex}:0", "claim_txid": txid_hex, "credited_sats": 1_000}]
+    await node.ask("claimdeposit", txid_hex, address, 7, "22" * 32)
+    assert node.claimed == [(deposit.txid, BOB, None, None), (deposit.txid, BOB, 7, bytes([0x22] * 32))]
 
 
 async def test_claimdeposit_refuses_bad_arguments(node: FakeNode) -> None:
     address, txid_hex = encode_address(BOB, node.network), "11" * 32
-    assert (await node.ask("claimdeposit", "11", 0, address)).code == -8
-    assert (await node.ask("claimdeposit", txid_hex, -1, address)).code == -8
-    assert (await node.ask("claimdeposit", txid_hex, 0, encode_address(BOB, node.l1_network))).code == -5
+    assert (await node.ask("claimdeposit", "11", address)).code == -8
+    assert (await node.ask("claimdeposit", txid_hex, address, -1)).code == -8
+    assert (await node.ask("claimdeposit", txid_hex, address, 0, "22")).code == -8
+    assert (await node.ask("claimdeposit", txid_hex, encode_address(BOB, node.l1_network))).code == -5
     node.failure = Rejected(EvidenceReason.ALREADY_ENTERED, "long ago")
-    answer = await node.ask("claimdeposit", txid_hex, 0, address)
+    answer = await node.ask("claimdeposit", txid_hex, address)
     assert (answer.code, answer.reason) == (-26, EvidenceReason.ALREADY_ENTERED.value)
     assert node.claimed == []
 

@@ -1,6 +1,6 @@
-"""Deposits from their L1 block to the sidechain: evidence that nobody asks for, claims by hand, and what users see."""
+"""Evidence that nobody asks for: of deposits whose addresses are watched, of donations, and of settled payouts."""
 
-from dataclasses import replace
+from collections.abc import Sequence
 
 import pytest
 import trio
@@ -8,193 +8,26 @@ import trio
 from bridge.bitcoin.identifiers import OutPoint, Script, Txid
 from bridge.bitcoin.transaction import Transaction, TxIn, TxOut
 from bridge.custody import CoinKind, reserve_script
+from bridge.evidence import Evidence, Opening
+from bridge.l1.answers import L1TxOut
 from bridge.l1.errors import L1RpcError
 from bridge.l1.watcher import L1Watcher
-from pegnode.rpc.node_api import DepositStatus, NodeUnavailable, UnavailableReason
-from pegnode.service.evidence_maker import ClaimReason, ClaimRefused
+from pegnode.chain.block import Block
 from pegnode.service.registry import RegistrationRefused, RegistryReason
+from tests.support.deposits import ALL, DEPOSIT_SATS, NEEDED, entered
+from tests.support.fake_l1_client import FakeL1Client
 from tests.support.members import Member, MemoryFederation, memory_federation
 from tests.support.mini_wallet import MiniWallet
 
-ALL = (0, 1, 2, 3)
 ALICE = MiniWallet("alice")
 BOB = MiniWallet("bob")
-DEPOSIT_SATS = 1_000_000
-NEEDED = 6
-
-
-def coinbase_deposit(federation: MemoryFederation, claim_script: Script, value_sats: int) -> OutPoint:
-    """An L1 block whose coinbase pays a deposit address."""
-    null = OutPoint(Txid(bytes(32)), 0xFFFFFFFF)
-    output = TxOut(value_sats, federation.deposit_script(claim_script))
-    coinbase = Transaction(1, (TxIn(null, b"\x04abcd"),), (output,))
-    federation.l1.chain.mine_exactly(coinbase)
-    return coinbase.outpoint(0)
-
-
-def entered(member: Member, *outpoints: OutPoint) -> bool:
-    return all(outpoint in member.store.ledger.entered for outpoint in outpoints)
-
-
-async def status(member: Member, claim_script: Script) -> list[tuple[DepositStatus, int]]:
-    """What the node reports of deposits: status and confirmations."""
-    return [(info.status, info.confirmations) for info in await member.live.deposits((claim_script,))]
-
-
-async def test_deposit_is_reported_from_its_first_block_until_it_is_claimed(autojump_clock: trio.abc.Clock) -> None:
-    async with memory_federation(*ALL) as federation:
-        member, script = federation.members[0], ALICE.script()
-        assert await status(member, script) == []
-        deposit = federation.pay_deposit(script, DEPOSIT_SATS)
-        await trio.sleep(1)
-        assert await status(member, script) == [(DepositStatus.SEEN, 1)]
-        federation.l1.mine(NEEDED - 2)
-        await trio.sleep(1)
-        assert await status(member, script) == [(DepositStatus.SEEN, NEEDED - 1)]
-        federation.l1.mine(1)
-        await trio.sleep(1)
-        assert await status(member, script) == [(DepositStatus.CLAIMABLE, NEEDED)], "nobody registered it"
-        [info] = await member.live.deposits((script,))
-        assert (info.outpoint, info.value_sats, info.confirmations_needed) == (deposit, DEPOSIT_SATS, NEEDED)
-        receipt = await member.live.claim_deposit(deposit, script)
-        assert receipt.claim_txid == info.claim_txid
-        assert receipt.credited_sats == DEPOSIT_SATS - federation.rules.params.claim_fee_sats
-        await federation.until(lambda: all(entered(member, deposit) for member in federation.members.values()))
-        assert await status(member, script) == [(DepositStatus.CLAIMED, NEEDED)]
-        [claimed] = await member.live.deposits((script,))
-        assert replace(claimed, status=info.status, confirmations=info.confirmations) == info
-
-
-async def test_deposit_below_the_minimum_is_reported_as_such_and_enters_as_a_donation(
-    autojump_clock: trio.abc.Clock,
-) -> None:
-    async with memory_federation(*ALL) as federation:
-        member, script = federation.members[0], ALICE.script()
-        member.relay.register(script)
-        small = federation.pay_deposit(script, federation.rules.params.min_deposit_sats - 1)
-        federation.bury()
-        await federation.until(lambda: entered(member, small))
-        assert await status(member, script) == [(DepositStatus.BELOW_MINIMUM, NEEDED + 1)]
-        assert (await member.live.deposits((script,)))[0].claim_txid is None
-        assert member.store.ledger.totals.supply_sats == 0
-
-
-async def test_deposits_are_reported_oldest_first_and_after_their_coins_are_gone(
-    autojump_clock: trio.abc.Clock,
-) -> None:
-    async with memory_federation(*ALL, peg={"batch_min_payouts": 1}) as federation:
-        member = federation.members[0]
-        coin = await federation.fund(ALICE, DEPOSIT_SATS)
-        burn = federation.burn_output(DEPOSIT_SATS - 10_000, BOB.script(), ALICE.script())
-        member.relay.submit_transaction(ALICE.spend([coin], [burn]).serialize())
-        await federation.until(lambda: len(federation.l1.mempool) == 1)
-        federation.bury()
-        await federation.until(lambda: not list(member.store.ledger.open_lineages.items()))
-        newer = federation.pay_deposit(ALICE.script(), 2 * DEPOSIT_SATS)
-        await trio.sleep(1)
-        infos = await member.live.deposits((ALICE.script(), BOB.script()))
-        assert [(info.status, info.l1_height is None) for info in infos] == [
-            (DepositStatus.CLAIMED, True),
-            (DepositStatus.SEEN, False),
-        ]
-        assert infos[1].outpoint == newer
-
-
-# Claims by hand
-
-
-async def claim_refusal(member: Member, outpoint: OutPoint, claim_script: Script) -> ClaimRefused:
-    with pytest.raises(ClaimRefused) as caught:
-        await member.live.claim_deposit(outpoint, claim_script)
-    return caught.value
-
-
-async def test_claim_is_refused_for_its_reason(autojump_clock: trio.abc.Clock) -> None:
-    async with memory_federation(*ALL) as federation:
-        member, script = federation.members[0], ALICE.script()
-        deposit = federation.pay_deposit(script, DEPOSIT_SATS)
-        small = federation.pay_deposit(script, federation.rules.params.min_deposit_sats - 1)
-        federation.l1.mine(NEEDED - 2)
-        await trio.sleep(1)
-        expected = {
-            ClaimReason.TRANSACTION_UNKNOWN: (OutPoint(Txid(bytes(32)), 0), script),
-            ClaimReason.NO_SUCH_OUTPUT: (OutPoint(deposit.txid, 1), script),
-            ClaimReason.WRONG_SCRIPT: (deposit, BOB.script()),
-            ClaimReason.BELOW_MINIMUM: (small, script),
-        }
-        for reason, (outpoint, claim_script) in expected.items():
-            assert (await claim_refusal(member, outpoint, claim_script)).reason is reason
-        federation.l1.chain.blocks.pop()  # as if the newest block were not there yet
-        federation.nodes[0].world = federation.l1
-        await trio.sleep(1)
-        refused = await claim_refusal(member, deposit, script)
-        assert (refused.reason, refused.detail) == (ClaimReason.TOO_FEW_CONFIRMATIONS, f"5 of {NEEDED} confirmations")
-        federation.l1.mine(3)
-        await trio.sleep(1)
-        await member.live.claim_deposit(deposit, script)
-        await federation.until(lambda: entered(member, deposit))
-        assert (await claim_refusal(member, deposit, script)).reason is ClaimReason.ALREADY_ENTERED
-        covered = {*expected, ClaimReason.TOO_FEW_CONFIRMATIONS, ClaimReason.ALREADY_ENTERED}
-        assert covered == set(ClaimReason)
-
-
-async def test_claim_of_a_coinbase_waits_for_its_maturity(autojump_clock: trio.abc.Clock) -> None:
-    async with memory_federation(*ALL) as federation:
-        member, script = federation.members[0], ALICE.script()
-        member.relay.register(script)
-        deposit = coinbase_deposit(federation, script, DEPOSIT_SATS)
-        federation.l1.mine(20)
-        await trio.sleep(2)
-        refused = await claim_refusal(member, deposit, script)
-        assert (refused.reason, refused.detail) == (ClaimReason.TOO_FEW_CONFIRMATIONS, "21 of 100 confirmations")
-        assert len(member.core.evidence) == 0
-        federation.l1.mine(79)
-        await federation.until(lambda: entered(member, deposit))
-
-
-async def test_claim_that_waits_already_is_no_error(autojump_clock: trio.abc.Clock) -> None:
-    async with memory_federation(0) as federation:
-        member, script = federation.members[0], ALICE.script()
-        deposit = federation.pay_deposit(script, DEPOSIT_SATS)
-        federation.bury()
-        await trio.sleep(1)
-        first = await member.live.claim_deposit(deposit, script)
-        assert await member.live.claim_deposit(deposit, script) == first
-        assert len(member.core.evidence) == 1
-
-
-async def test_claim_of_a_second_output_joins_the_evidence_that_waits(autojump_clock: trio.abc.Clock) -> None:
-    async with memory_federation(0) as federation:
-        member = federation.members[0]
-        scripts = [federation.deposit_script(wallet.script()) for wallet in (ALICE, BOB)]
-        payment = federation.l1.chain.payment(*(TxOut(DEPOSIT_SATS, script) for script in scripts))
-        federation.l1.chain.mine(payment)
-        federation.bury()
-        await trio.sleep(1)
-        for vout, wallet in enumerate((ALICE, BOB)):
-            await member.live.claim_deposit(payment.outpoint(vout), wallet.script())
-        evidence = member.core.evidence.get(payment.txid)
-        assert evidence is not None
-        assert [opening.vout for opening in evidence.openings] == [0, 1]
-
-
-async def test_claim_waits_for_nothing_while_the_bitcoin_node_is_away(autojump_clock: trio.abc.Clock) -> None:
-    async with memory_federation(0) as federation:
-        deposit = federation.pay_deposit(ALICE.script(), DEPOSIT_SATS)
-        federation.nodes[0].outage = True
-        with pytest.raises(NodeUnavailable) as caught:
-            await federation.members[0].live.claim_deposit(deposit, ALICE.script())
-        assert caught.value.reason is UnavailableReason.L1_UNREACHABLE
 
 
 async def test_registration_for_a_script_that_no_claim_can_pay_is_refused(autojump_clock: trio.abc.Clock) -> None:
     async with memory_federation(0) as federation:
         with pytest.raises(RegistrationRefused) as caught:
-            await federation.members[0].live.register_deposit(Script(b"\x6a"))
+            await federation.members[0].live.register_deposits([Script(b"\x6a")])
         assert caught.value.reason is RegistryReason.CLAIM_SCRIPT_TYPE
-
-
-# Evidence that nobody asks for
 
 
 async def test_evidence_is_made_once_a_deposit_is_deep_enough(autojump_clock: trio.abc.Clock) -> None:
@@ -304,3 +137,137 @@ async def test_payout_that_settled_before_the_watchers_window_is_found(
         await federation.until(lambda: not any(list(ledger.open_lineages.items()) for ledger in ledgers))
         audit = await federation.members[0].live.audit(scan=False)
         assert audit.findings == ()
+
+
+# Many at a time
+
+
+def registered(federation: MemoryFederation, *scripts: Script) -> None:
+    for member in federation.members.values():
+        member.relay.register(*scripts)
+
+
+def proven(member: Member) -> list[tuple[Evidence, ...]]:
+    """The evidence in each final block."""
+    blocks = [member.store.block_at(height) for height in range(1, member.height + 1)]
+    return [Block.decode(data).body.evidence for data in blocks if data is not None]
+
+
+async def test_transaction_with_more_deposits_than_a_block_may_open_enters_in_parts(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    """2,000 deposits in one L1 transaction of 86 kB, and none is lost."""
+    async with memory_federation(0, 1, 2, peg={"max_openings": 500}) as federation:
+        member = federation.members[0]
+        registered(federation, ALICE.script())
+        output = TxOut(federation.rules.params.min_deposit_sats, federation.deposit_script(ALICE.script()))
+        payment = federation.l1.chain.payment(*[output] * 2_000)
+        federation.l1.chain.mine(payment)
+        federation.bury()
+        deposits = [payment.outpoint(vout) for vout in range(2_000)]
+        await federation.until(lambda: all(entered(member, *deposits) for member in federation.members.values()))
+        openings = [len(item.openings) for items in proven(member) for item in items]
+        assert (sum(openings), max(openings)) == (2_000, 400)
+        assert len(list(member.store.ledger.coins.items())) == 2_000
+        assert len(member.core.evidence) == 0
+
+
+async def test_many_deposits_in_one_l1_block_enter_within_the_caps(autojump_clock: trio.abc.Clock) -> None:
+    """60 transactions in one L1 block, of which a block may open 20."""
+    async with memory_federation(*ALL, peg={"max_openings": 20}) as federation:
+        member = federation.members[0]
+        scripts = [MiniWallet(f"user {number}").script() for number in range(20)]
+        registered(federation, *scripts)
+        payments = [
+            federation.l1.chain.payment(TxOut(DEPOSIT_SATS, federation.deposit_script(scripts[number % 20])))
+            for number in range(60)
+        ]
+        federation.l1.chain.mine(*payments)
+        federation.bury()
+        deposits = [payment.outpoint(0) for payment in payments]
+        await federation.until(lambda: all(entered(member, *deposits) for member in federation.members.values()))
+        txids = [Transaction.parse(item.transaction).txid for items in proven(member) for item in items]
+        assert sorted(txids) == sorted(payment.txid for payment in payments)
+        assert max(len(items) for items in proven(member)) <= 20
+
+
+# What L1 takes back
+
+
+async def test_deposit_that_another_l1_block_holds_now_is_proven_anew(autojump_clock: trio.abc.Clock) -> None:
+    """Somebody hands in a proof early; its block is given up, and the transaction confirmed by another one."""
+    async with memory_federation(*ALL) as federation:
+        chain, script = federation.l1.chain, ALICE.script()
+        registered(federation, script)
+        payment = chain.payment(TxOut(DEPOSIT_SATS, federation.deposit_script(script)))
+        chain.mine(payment)
+        await trio.sleep(1)
+        early = chain.evidence(payment, Opening(0, CoinKind.DEPOSIT, 0, script))
+        for member in federation.members.values():
+            await member.relay.submit_evidence(early)
+        chain.blocks.pop()
+        chain.mine()
+        chain.mine(payment)
+        federation.bury()
+        member = federation.members[0]
+        await federation.until(lambda: entered(member, payment.outpoint(0)), seconds=30)
+
+
+async def test_proof_of_a_block_that_l1_gave_up_is_forgotten(autojump_clock: trio.abc.Clock) -> None:
+    """A double spend after an early proof: it keeps no room that others need."""
+    async with memory_federation(*ALL, peg={"max_openings": 1}) as federation:
+        chain, script = federation.l1.chain, ALICE.script()
+        registered(federation, script)
+        lost = chain.payment(TxOut(DEPOSIT_SATS, federation.deposit_script(script)))
+        chain.mine(lost)
+        await trio.sleep(1)
+        early = chain.evidence(lost, Opening(0, CoinKind.DEPOSIT, 0, script))
+        for member in federation.members.values():
+            await member.relay.submit_evidence(early)
+        chain.blocks.pop()
+        chain.mine()
+        good = federation.pay_deposit(script, DEPOSIT_SATS)
+        federation.bury()
+        await federation.until(lambda: entered(federation.members[0], good), seconds=30)
+        assert not entered(federation.members[0], lost.outpoint(0))
+
+
+async def test_output_that_is_spent_on_l1_holds_up_no_other(autojump_clock: trio.abc.Clock) -> None:
+    """The recovery keys may spend an old deposit; a proof of it, by whomever, must not have leaders leave out L1."""
+    async with memory_federation(*ALL) as federation:
+        chain, member = federation.l1.chain, federation.members[0]
+        lost = chain.payment(TxOut(DEPOSIT_SATS, federation.deposit_script(ALICE.script())))
+        chain.mine(lost)
+        proof = chain.evidence(lost, Opening(0, CoinKind.DEPOSIT, 0, ALICE.script()))
+        chain.mine(Transaction(2, (TxIn(lost.outpoint(0)),), (TxOut(DEPOSIT_SATS, BOB.script()),)))
+        registered(federation, ALICE.script(), BOB.script())
+        good = federation.pay_deposit(BOB.script(), DEPOSIT_SATS)
+        federation.bury()
+        for each in federation.members.values():
+            await each.relay.submit_evidence(proof)
+        await federation.until(lambda: entered(member, good), seconds=30)
+        assert not entered(member, lost.outpoint(0))
+
+
+async def test_deposits_enter_a_few_at_a_time_when_bitcoin_nodes_are_slow(
+    autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asking for 64 outputs takes longer than a leader waits; asking for few does not."""
+    async with memory_federation(*ALL) as federation:
+        registered(federation, ALICE.script())
+        answer = FakeL1Client.txouts
+
+        async def slow(
+            self: FakeL1Client, outpoints: Sequence[OutPoint], include_mempool: bool
+        ) -> list[L1TxOut | None]:
+            await trio.sleep(len(outpoints) / 50)
+            return await answer(self, outpoints, include_mempool)
+
+        monkeypatch.setattr(FakeL1Client, "txouts", slow)
+        output = TxOut(DEPOSIT_SATS, federation.deposit_script(ALICE.script()))
+        payment = federation.l1.chain.payment(*[output] * 64)
+        federation.l1.chain.mine(payment)
+        federation.bury()
+        member = federation.members[0]
+        await federation.until(lambda: entered(member, payment.outpoint(0)), seconds=120)
+        assert not entered(member, payment.outpoint(63)), "not all at once"

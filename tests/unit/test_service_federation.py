@@ -179,7 +179,7 @@ async def test_full_node_follows_serves_and_passes_on(autojump_clock: trio.abc.C
         await node.live.submit_transaction(payment.serialize())
         await federation.settled(payment)
         claim_script = Script(BOB.script())
-        await node.live.register_deposit(claim_script)
+        await node.live.register_deposits([claim_script])
         await federation.until(
             lambda: all(claim_script in member.core.registry for member in federation.members.values())
         )

@@ -3,16 +3,17 @@
 from dataclasses import asdict
 
 from bridge.bitcoin.addresses import encode_address
-from bridge.bitcoin.identifiers import OutPoint, Script, hash_to_hex
+from bridge.bitcoin.identifiers import Script, hash_to_hex
 from bridge.custody import CoinKind, ReserveScript, reserve_script
 from bridge.errors import Rejected
 from bridge.lineages import free_fund_sats
 from bridge.state import Totals, WithdrawalStatus
-from pegnode.rpc.arguments import address_argument, index_argument, txid_argument
+from pegnode.rpc.arguments import address_argument, block_hash_argument, index_argument, txid_argument
+from pegnode.rpc.deposit_states import MAX_LISTED_ADDRESSES, DepositInfo
 from pegnode.rpc.descriptors import with_checksum
 from pegnode.rpc.errors import RpcCode, RpcError
 from pegnode.rpc.methods.table import Handler
-from pegnode.rpc.node_api import DepositInfo, NodeApi
+from pegnode.rpc.node_api import NodeApi
 from pegnode.rpc.render import address_text
 from pegnode.rpc.results import (
     AnchorReply,
@@ -22,10 +23,9 @@ from pegnode.rpc.results import (
     FederationMemberReply,
     FederationReply,
     PegInfoReply,
+    RegistrationReply,
     ReserveReply,
 )
-
-MAX_LISTED_ADDRESSES = 1_000
 
 
 async def getpeginfo(node: NodeApi) -> PegInfoReply:
@@ -108,7 +108,7 @@ async def getdepositaddress(node: NodeApi, claim_address: str) -> DepositAddress
     claim_script = address_argument("claim_address", claim_address, node.network)
     policy, params = node.rules.custody.newest, node.rules.params
     reserve = reserve_script(policy, CoinKind.DEPOSIT, claim_script)
-    await node.register_deposit(claim_script)
+    await node.register_deposits((claim_script,))
     return DepositAddressReply(
         address=encode_address(reserve.script, node.l1_network),
         descriptor=with_checksum(reserve.descriptor),
@@ -121,26 +121,52 @@ async def getdepositaddress(node: NodeApi, claim_address: str) -> DepositAddress
     )
 
 
+async def registerdeposits(node: NodeApi, claim_addresses: list[str]) -> RegistrationReply:
+    """Have the members look for deposits to these claim addresses, as getdepositaddress does for one.
+
+    For a wallet that was restored, or whose addresses the members may have forgotten: what they look for is a hint.
+    """
+    claim_scripts = _claim_scripts(node, claim_addresses)
+    return RegistrationReply(registered=len(claim_scripts), new=await node.register_deposits(claim_scripts))
+
+
 async def listdeposits(node: NodeApi, claim_addresses: list[str] | None = None) -> list[DepositReply]:
-    """The L1 deposits for some claim addresses, or for all that this node knows of, oldest first."""
+    """The L1 deposits for some claim addresses, or for all that this node knows of: the oldest first, unconfirmed last.
+
+    Each has its state, what that means, and what happens next and when.
+    """
     if claim_addresses is None:
         claim_scripts = tuple(node.store.deposit_scripts())
-    elif len(claim_addresses) > MAX_LISTED_ADDRESSES:
-        raise RpcError(RpcCode.INVALID_PARAMETER, f"claim_addresses: at most {MAX_LISTED_ADDRESSES}")
     else:
-        claim_scripts = tuple(address_argument("claim_addresses", text, node.network) for text in claim_addresses)
+        claim_scripts = _claim_scripts(node, claim_addresses)
     return [_deposit_reply(node, deposit) for deposit in await node.deposits(claim_scripts)]
 
 
-async def claimdeposit(node: NodeApi, l1_txid: str, vout: int, claim_address: str) -> ClaimReply:
-    """Prove an L1 deposit to the sidechain by hand, for an address that the members don't watch.
+async def claimdeposit(
+    node: NodeApi, l1_txid: str, claim_address: str, vout: int | None = None, l1_block_hash: str | None = None
+) -> list[ClaimReply]:
+    """Prove by hand what an L1 transaction pays to the deposit addresses, of any epoch, of a claim address.
 
-    Needs the confirmations that getpeginfo tells. Returns once the proof is offered for the next blocks.
+    For an address that the members don't watch, or a deposit older than what they look through. vout names one output;
+    without it all that pay are claimed. Needs the confirmations that getpeginfo tells, and a Bitcoin node that finds
+    the transaction: by its index (txindex), or in the block l1_block_hash. Returns once the proof is offered for the
+    next blocks.
     """
-    outpoint = OutPoint(txid_argument("l1_txid", l1_txid), index_argument("vout", vout))
-    claim_script = address_argument("claim_address", claim_address, node.network)
-    receipt = await node.claim_deposit(outpoint, claim_script)
-    return ClaimReply(claim_txid=hash_to_hex(receipt.claim_txid), credited_sats=receipt.credited_sats)
+    txid, claim_script = (
+        txid_argument("l1_txid", l1_txid),
+        address_argument("claim_address", claim_address, node.network),
+    )
+    output = None if vout is None else index_argument("vout", vout)
+    block = None if l1_block_hash is None else block_hash_argument("l1_block_hash", l1_block_hash)
+    receipts = await node.claim_deposits(txid, claim_script, output, block)
+    return [
+        ClaimReply(
+            outpoint=str(receipt.outpoint),
+            claim_txid=hash_to_hex(receipt.claim_txid),
+            credited_sats=receipt.credited_sats,
+        )
+        for receipt in receipts
+    ]
 
 
 def _equality_holds(totals: Totals) -> bool:
@@ -160,6 +186,12 @@ def _reserve_reply(node: NodeApi, kind: CoinKind, reserve: ReserveScript) -> Res
     )
 
 
+def _claim_scripts(node: NodeApi, claim_addresses: list[str]) -> tuple[Script, ...]:
+    if len(claim_addresses) > MAX_LISTED_ADDRESSES:
+        raise RpcError(RpcCode.INVALID_PARAMETER, f"claim_addresses: at most {MAX_LISTED_ADDRESSES}")
+    return tuple(address_argument("claim_addresses", text, node.network) for text in claim_addresses)
+
+
 def _deposit_reply(node: NodeApi, deposit: DepositInfo) -> DepositReply:
     return DepositReply(
         outpoint=str(deposit.outpoint),
@@ -169,10 +201,16 @@ def _deposit_reply(node: NodeApi, deposit: DepositInfo) -> DepositReply:
         confirmations=deposit.confirmations,
         confirmations_needed=deposit.confirmations_needed,
         status=deposit.status.value,
+        meaning=deposit.meaning,
+        next=deposit.next_step,
+        blocks_left=deposit.blocks_left,
+        anchor_height=deposit.anchor_height,
+        openings_before=deposit.openings_before,
         claim_txid=None if deposit.claim_txid is None else hash_to_hex(deposit.claim_txid),
+        claim_height=deposit.claim_height,
     )
 
 
 PEG_METHODS: tuple[Handler, ...] = (
-    getpeginfo, getfederationinfo, getdepositaddress, listdeposits, claimdeposit,
+    getpeginfo, getfederationinfo, getdepositaddress, registerdeposits, listdeposits, claimdeposit,
 )  # fmt: skip
