@@ -29,8 +29,8 @@ def print_audit(reply: AuditReply) -> None:
     if reply.replay is not None:
         done = reply.replay
         out.print(
-            f"replayed {done.blocks} blocks, {done.transactions} transactions and {done.certificates} certificates"
-            " from the genesis",
+            f"replayed from the genesis: {_count(done.blocks, 'block')}, {_count(done.transactions, 'transaction')},"
+            f" {_count(done.certificates, 'certificate')}",
             markup=False,
         )
     if reply.ok:
@@ -46,12 +46,18 @@ def _looked_for(reply: AuditReply) -> str:
 def _print_equality(reply: AuditReply) -> None:
     left = reply.reserves_sats + reply.deficit_sats
     right = reply.supply_sats + reply.unsettled_sats + reply.fund_sats
+    owed = _count(reply.open_withdrawals, "withdrawal")
     lines: list[Line] = [
-        ("  reserves", reply.reserves_sats, reply.counted_reserves_sats, f"{reply.coins} coins"),
+        ("  reserves", reply.reserves_sats, reply.counted_reserves_sats, _count(reply.coins, "coin")),
         ("+ deficit", reply.deficit_sats, None, "admitted losses"),
         ("=", left, None, ""),
-        ("  supply", reply.supply_sats, reply.counted_supply_sats, f"{reply.utxos} unspent outputs"),
-        ("+ unsettled", reply.unsettled_sats, reply.counted_unsettled_sats, f"{reply.open_withdrawals} withdrawals"),
+        ("  supply", reply.supply_sats, reply.counted_supply_sats, _count(reply.utxos, "unspent output")),
+        (
+            "+ unsettled",
+            reply.unsettled_sats,
+            reply.counted_unsettled_sats,
+            owed,
+        ),
         ("+ fund", reply.fund_sats, None, "fees and donations"),
         ("=", right, None, "the equality holds" if left == right else "THE EQUALITY DOES NOT HOLD"),
     ]
@@ -85,7 +91,7 @@ def _print_rows(rows: list[AuditRowReply]) -> None:
     out.print("\n" + (", ".join(f"{count} {status}" for status, count in counts.items()) or "no coins"), markup=False)
     if rows:
         print_table(
-            ("status", "because", "kind", "sats ", "conf. ", "recovery at ", "output"),
+            ("status", "cause", "kind", "sats ", "conf. ", "recovery from ", "output"),
             [
                 (
                     row.status,
@@ -101,6 +107,10 @@ def _print_rows(rows: list[AuditRowReply]) -> None:
             "",
         )
     out.print("", markup=False)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def _short(outpoint: str) -> str:
