@@ -52,12 +52,7 @@ def _print_equality(reply: AuditReply) -> None:
         ("+ deficit", reply.deficit_sats, None, "admitted losses"),
         ("=", left, None, ""),
         ("  supply", reply.supply_sats, reply.counted_supply_sats, _count(reply.utxos, "unspent output")),
-        (
-            "+ unsettled",
-            reply.unsettled_sats,
-            reply.counted_unsettled_sats,
-            owed,
-        ),
+        ("+ unsettled", reply.unsettled_sats, reply.counted_unsettled_sats, owed),
         ("+ fund", reply.fund_sats, None, "fees and donations"),
         ("=", right, None, "the equality holds" if left == right else "THE EQUALITY DOES NOT HOLD"),
     ]
