@@ -12,7 +12,7 @@ from pegnode.cli.audit_view import print_audit
 from pegnode.cli.home import DirectoryOption, Home, NodeOption
 from pegnode.cli.progress import shown_progress
 from pegnode.cli.statements import combine, patient_client, sign, verify
-from pegnode.cli.terminal import JsonOption, errors_as_one_line, print_json
+from pegnode.cli.terminal import JsonOption, errors_as_one_line, fail, print_json
 from pegnode.rpc.client import RpcClient
 from pegnode.rpc.results import AuditReply
 
@@ -48,6 +48,7 @@ def audit(
 ) -> None:
     """Recount every term of the equality, and explain the reserve on L1 row by row. Exit status 1 for any finding."""
     if context.invoked_subcommand is not None:
+        _refuse_options(context, context.invoked_subcommand)
         return
     with errors_as_one_line():
         home = Home(directory, node)
@@ -61,6 +62,14 @@ def audit(
         print_audit(reply)
     if not reply.ok:
         raise typer.Exit(1)
+
+
+def _refuse_options(context: typer.Context, command: str) -> None:
+    """Options before a subcommand would be dropped unsaid."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            fail(f"options of `{command}` stand after it: peg audit {command} ...")
 
 
 def _replayed(reply: AuditReply, home: Home, client: RpcClient) -> AuditReply:

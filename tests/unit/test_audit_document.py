@@ -138,3 +138,11 @@ def test_combine_takes_nothing_that_does_not_belong(folder: Folder) -> None:
         assert not output.exists()
     nowhere = str(folder.path / "absent" / "whole.json")
     assert DocumentReason.UNWRITABLE in folder.run("combine", first, "--out", nowhere, status=1)
+
+
+def test_option_before_a_subcommand_is_refused(folder: Folder) -> None:
+    file = folder.write("whole.json", stated(0, 1, 3))
+    for option in (("--json",), ("--node", "bob"), ("--dir", str(folder.path))):
+        result = RUN.invoke(app, ["audit", *option, "verify", file, "--genesis", str(folder.genesis)])
+        assert result.exit_code == 1
+        assert "options of `verify` stand after it" in result.output
