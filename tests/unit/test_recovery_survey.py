@@ -1,6 +1,7 @@
 """What there is to recover, by a ledger that may be wrong and a Bitcoin node that is asked about everything."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +20,7 @@ from federation.keystore import SecretKind, write_member_secrets, write_secret
 from federation.keystore_errors import KeystoreReason, KeystoreRefused
 from federation.passphrase import Passphrase
 from federation.sealed_box import LEAST_LOG_N
+from pegnode.folders import CHAIN_FOLDER
 from pegnode.genesis import Genesis
 from pegnode.recovery.keys import open_recovery_key, recovery_key_of
 from pegnode.recovery.known import KnownCoin, KnownReserve, known_on_disk, known_to_node
@@ -28,6 +30,7 @@ from pegnode.rpc.client import RpcClient
 from pegnode.setup.errors import SetupReason, SetupRefused
 from pegnode.setup.template import Agreed, completed
 from pegnode.storage.errors import StorageError, StorageReason
+from pegnode.storage.store import ChainStore
 from tests.support.cards import PARAMETERS, agreed, member_cards, member_secrets, template
 from tests.support.fake_l1_client import REGTEST_GENESIS
 from tests.support.final_chains import grown_chain
@@ -191,10 +194,11 @@ async def test_plan_leaves_what_is_not_worth_its_fee() -> None:
     assert rejection.value.reason is RecoveryReason.NOTHING
 
 
-async def test_plan_refuses_a_feerate_above_the_ceiling_of_the_genesis() -> None:
+@pytest.mark.parametrize("feerate_sat_kvb", [999, GENESIS.peg.feerate_ceiling_sat_kvb + 1])
+async def test_plan_refuses_a_feerate_that_is_not_relayed_or_above_the_ceiling(feerate_sat_kvb: int) -> None:
     found = await look(BitcoinNode([unspent(1, CHANGE, 1)]))
     with pytest.raises(Rejected) as rejection:
-        plan_recovery(found, terms_of(GENESIS), [BOB], GENESIS.peg.feerate_ceiling_sat_kvb + 1, TIP + 1)
+        plan_recovery(found, terms_of(GENESIS), [BOB], feerate_sat_kvb, TIP + 1)
     assert rejection.value.reason is RecoveryReason.FEERATE
 
 
@@ -237,9 +241,12 @@ async def test_transaction_that_the_node_takes_is_sent() -> None:
 
 def test_ledger_is_read_from_a_data_directory_and_left_as_it_is(tmp_path: Path) -> None:
     data = grown_chain(tmp_path)
+    with closing(ChainStore.open(tmp_path / CHAIN_FOLDER, data.rules)) as store:
+        store.keep_deposit_scripts([BOB], created_ms=1)
     before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
     reserve = known_on_disk(tmp_path, data.rules)
     assert reserve is not None
+    assert reserve.claim_scripts == {BOB}
     coins = {item.outpoint: item for _, item in data.chain.state.ledger.coins.items()}
     assert {item.outpoint: item.value_sats for item in reserve.coins} == {
         place: item.value_sats for place, item in coins.items()
