@@ -35,7 +35,8 @@ class RegtestMiner:
     @classmethod
     async def create(cls, client: L1Client, wallet: str = "miner") -> Self:
         """Create a wallet, which the node then loads at each of its starts."""
-        await client.connection.call(Call("createwallet", (wallet, False, False, "", False, True, True)))
+        call = Call("createwallet", (wallet, False, False, "", False, True, True))
+        await client.connection.call(call, timeout_s=MINING_TIMEOUT_S)
         return await cls.open(client, wallet)
 
     @classmethod
