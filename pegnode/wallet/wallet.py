@@ -5,11 +5,8 @@ wallet that was loaded watches; to spend, it is unlocked with its passphrase. BD
 addresses, evidence or burns: scripts go in and out of it as bytes.
 """
 
-import fcntl
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -28,13 +25,13 @@ from federation.passphrase import Passphrase
 from federation.sealed_box import STRONG_LOG_N
 from pegnode.chain.transactions import is_spendable
 from pegnode.wallet.errors import WalletError, WalletReason
+from pegnode.wallet.lock import lock_directory, unlocking_on_error
 from pegnode.wallet.node import NodeConnection
 from pegnode.wallet.seed import WatchedSeed, open_seed, read_seed, write_seed
 from pegnode.wallet.signer import LOOKAHEAD, WalletSigner, bdk_network, creation, fresh_mnemonic, network_kind
 
 SEED_FILE = "seed.json"
 DATABASE_FILE = "wallet.sqlite"
-LOCK_FILE = "lock"
 DEFAULT_FEERATE_SAT_VB = 1
 
 
@@ -112,8 +109,8 @@ class Wallet:
         """
         words = fresh_mnemonic() if mnemonic is None else " ".join(mnemonic.split())
         signer = WalletSigner(words, chain.network, chain.genesis_hash)
-        lock = _lock(directory, create=True)
-        with _unlocking_on_error(lock):
+        lock = lock_directory(directory, create=True)
+        with unlocking_on_error(lock):
             watched = WatchedSeed(hash_to_hex(chain.genesis_hash), signer.receive, signer.change)
             write_seed(directory / SEED_FILE, watched, words, passphrase, scrypt_log_n=scrypt_log_n)
             wallet = cls._open(directory, chain, watched, lock)
@@ -128,8 +125,8 @@ class Wallet:
         """
         if not (directory / SEED_FILE).exists():
             raise WalletError(WalletReason.NOT_FOUND, f"there is no wallet in {directory}")
-        lock = _lock(directory, create=False)
-        with _unlocking_on_error(lock):
+        lock = lock_directory(directory, create=False)
+        with unlocking_on_error(lock):
             watched = read_seed(directory / SEED_FILE)
             if watched.genesis_hash != hash_to_hex(chain.genesis_hash):
                 detail = f"the wallet in {directory} is of another chain, whose first block is {watched.genesis_hash}"
@@ -378,28 +375,3 @@ def _script(address: str, network: Network) -> Script:
         return decode_address(address, network)
     except Rejected as error:
         raise WalletError(WalletReason.BAD_ADDRESS, error.detail or error.reason.value) from error
-
-
-def _lock(directory: Path, *, create: bool) -> int:
-    """The descriptor that holds the directory's lock."""
-    try:
-        if create:
-            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise WalletError(WalletReason.UNUSABLE, f"can't use {directory}: {error.strerror}") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        raise WalletError(WalletReason.IN_USE, f"another process uses the wallet in {directory}") from error
-    return descriptor
-
-
-@contextmanager
-def _unlocking_on_error(lock: int) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        os.close(lock)
-        raise
