@@ -4,7 +4,7 @@ from functools import cache
 from typing import Any
 
 from bridge.batch import Batch
-from bridge.bitcoin.block import parse_block
+from bridge.bitcoin.block import parse_block, parse_block_transaction
 from bridge.bitcoin.identifiers import BlockHash, OutPoint, Script, Txid
 from bridge.bitcoin.script import parse_pushes, push
 from bridge.bitcoin.transaction import Transaction, TxOut, compact_size
@@ -81,6 +81,12 @@ def _bitcoin() -> tuple[Decoder, ...]:
         ),
         Decoder("pegnode.chain.transactions:parse_transaction", parse_transaction, (Rejected,), raw, _serialized),
         Decoder("bridge.bitcoin.block:parse_block", parse_block, MALFORMED, tuple(map(_l1_block, _mined()))),
+        Decoder(
+            "bridge.bitcoin.block:parse_block_transaction",
+            parse_block_transaction,
+            MALFORMED,
+            tuple(map(_serialized, payments)),
+        ),
     )
 
 
