@@ -115,14 +115,19 @@ class LocalFederation:
         datadir = directory / "bitcoind"
         runs = (datadir / "bitcoin.conf").exists() and RegtestBitcoind.attach(datadir).pid is not None
         node = RegtestBitcoind.attach(datadir) if runs else start_regtest(datadir, find_bitcoind(), detached=True)
-        create_local_federation(
-            directory / "federation",
-            template,
-            l1=L1Config(url=node.url, cookie_file=node.cookie_path),
-            anchor=Anchor(0, BlockHash(hash_from_hex(L1_GENESIS_HASHES_HEX["regtest"]))),
-            time_ms=now_ms(),
-            random_bytes=secrets.token_bytes,
-        )
+        try:
+            create_local_federation(
+                directory / "federation",
+                template,
+                l1=L1Config(url=node.url, cookie_file=node.cookie_path),
+                anchor=Anchor(0, BlockHash(hash_from_hex(L1_GENESIS_HASHES_HEX["regtest"]))),
+                time_ms=now_ms(),
+                random_bytes=secrets.token_bytes,
+            )
+        except BaseException:
+            if not runs:
+                node.stop()  # there is no federation to stop it with
+            raise
         return cls.open(directory)
 
     @classmethod

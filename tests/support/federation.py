@@ -146,9 +146,26 @@ class FederationUnderTest:
         return info
 
     def audit(self, name: str = "alice") -> AuditReply:
-        """A recount by a member; it must find nothing."""
-        with self.client(name) as client:
-            reply = client.ask(AuditReply, "audit")
+        """A recount by a member, as soon as it has read what that takes; it must find nothing."""
+        found: list[AuditReply] = []
+
+        def recounted() -> bool:
+            reply = self._recount(name)
+            found.extend([] if reply is None else [reply])
+            return reply is not None
+
+        eventually(recounted, f"{name} can recount")
+        return found[0]
+
+    def _recount(self, name: str) -> AuditReply | None:
+        """A recount that finds nothing; None while the member has yet to read blocks, here or on L1."""
+        try:
+            with self.client(name) as client:
+                reply = client.ask(AuditReply, "audit")
+        except RpcRefused as refused:
+            if refused.refusal not in set(UnavailableReason):
+                raise
+            return None
         assert reply.findings == [], reply.findings
         return reply
 
@@ -196,20 +213,17 @@ class FederationUnderTest:
     def agreement(self, names: Iterable[str] | None = None) -> AuditReply:
         """Wait until these members, by default all, have one tip and one ledger; a clean recount by one of them."""
         chosen = list(self.local.member_names if names is None else names)
-        replies: list[AuditReply] = []
+        agreed: list[AuditReply] = []
 
         def agree() -> bool:
-            try:
-                with ThreadPoolExecutor() as pool:  # all at once: one after the other, blocks come in between
-                    replies[:] = pool.map(self.audit, chosen)
-            except RpcRefused as refused:
-                if refused.refusal not in set(UnavailableReason):  # it has yet to read blocks, here or on L1
-                    raise
-                return False
-            return len({(reply.height, reply.block_hash, reply.ledger_root) for reply in replies}) == 1
+            with ThreadPoolExecutor() as pool:  # all at once: one after the other, blocks come in between
+                replies = list(pool.map(self._recount, chosen))
+            agreed[:] = [reply for reply in replies if reply is not None]
+            tips = {(reply.height, reply.block_hash, reply.ledger_root) for reply in agreed}
+            return len(agreed) == len(chosen) and len(tips) == 1
 
         eventually(agree, f"{', '.join(chosen)} agree")
-        return replies[0]
+        return agreed[0]
 
     def block_hash(self, height: int, name: str) -> str:
         """The hash of a member's final block at a height."""

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 from typing import cast
+from unittest.mock import Mock
 
 import msgspec
 import psutil
@@ -11,6 +12,7 @@ import pytest
 from bridge.bitcoin.identifiers import BlockHash
 from bridge.state import Anchor
 from pegnode import local_federation
+from pegnode.bitcoind import RegtestBitcoind
 from pegnode.config import L1Config
 from pegnode.local_federation import (
     LocalFederation,
@@ -81,6 +83,24 @@ def test_number_of_members_without_names_is_refused(tmp_path: Path, members: int
         LocalFederation.create(tmp_path, members)
     assert caught.value.reason is LocalReason.MEMBER_COUNT
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("ran_before", [False, True])
+def test_bitcoin_node_that_was_started_in_vain_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ran_before: bool
+) -> None:
+    node = Mock(url="http://127.0.0.1:1", cookie_path=Path("/nowhere/.cookie"), pid=7)
+    (tmp_path / "bitcoind").mkdir()
+    if ran_before:
+        (tmp_path / "bitcoind" / "bitcoin.conf").touch()
+        monkeypatch.setattr(RegtestBitcoind, "attach", lambda _: node)
+    else:
+        monkeypatch.setattr(local_federation, "start_regtest", lambda *_, **__: node)
+        monkeypatch.setattr(local_federation, "find_bitcoind", Mock())
+    monkeypatch.setattr(local_federation, "create_local_federation", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        LocalFederation.create(tmp_path, 4)
+    assert node.stop.called is not ran_before
 
 
 def test_running_member_is_not_started_again(federation: LocalFederation) -> None:
