@@ -4,12 +4,8 @@ import json
 import os
 import shutil
 import stat
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -23,78 +19,17 @@ from pegnode.genesis import Genesis
 from pegnode.local_federation import LocalFederation
 from pegnode.passphrase import read_passphrase_file, write_random_passphrase
 from pegnode.rpc.results import AuditReply, DepositReply, PegInfoReply, StatusReply, WithdrawalReply
+from tests.support.command_line import Peg
 from tests.support.federation import (
     CONFIRMATIONS,
     SIDECHAIN,
-    FederationUnderTest,
     eventually,
     fresh_address,
 )
 
-COMMAND_DEADLINE_S = 120.0
 L1_ADDRESS = encode_address(Script(b"\x00\x14" + bytes(19) + b"\x01"), l1_network("regtest"))
 UNKNOWN_TXID = "11" * 32
 OWNER_ONLY = stat.S_IRUSR | stat.S_IWUSR
-
-
-@dataclass(frozen=True)
-class Peg:
-    """The command line on one directory. said: everything it ever printed, but for the words of new wallets."""
-
-    directory: Path
-    said: list[str] = field(default_factory=list)
-    words: list[str] = field(default_factory=list)
-
-    @property
-    def federation(self) -> FederationUnderTest:
-        """What runs in the directory."""
-        return FederationUnderTest(LocalFederation.open(self.directory))
-
-    def run(self, *arguments: str, typed: str = "") -> "subprocess.CompletedProcess[str]":
-        """One command, whatever comes of it."""
-        done = subprocess.run(
-            [sys.executable, "-m", "pegnode.cli.main", *arguments],
-            input=typed,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_DEADLINE_S,
-            check=False,
-            start_new_session=True,
-            env={**os.environ, "PEGNODE_DIR": str(self.directory), "COLUMNS": "200"},
-        )
-        assert "Traceback" not in done.stderr + done.stdout, done.stderr
-        if arguments[:2] not in (("wallet", "create"), ("wallet", "words")):
-            self.said.append(done.stdout)
-        self.said.append(done.stderr)
-        return done
-
-    def ok(self, *arguments: str, typed: str = "") -> str:
-        """What a command prints that must succeed, without a word on standard error."""
-        done = self.run(*arguments, typed=typed)
-        assert (done.returncode, done.stderr) == (0, ""), arguments
-        return done.stdout
-
-    def json(self, *arguments: str) -> Any:
-        """What it prints with --json."""
-        return json.loads(self.ok(*arguments, "--json"))
-
-    def refused(self, *arguments: str) -> str:
-        """The one line that it says when it can't, with exit status 1."""
-        done = self.run(*arguments)
-        assert (done.returncode, done.stdout) == (1, ""), arguments
-        [line] = done.stderr.splitlines()
-        assert line.startswith("error: ")
-        return line
-
-    def misused(self, *arguments: str) -> str:
-        """What it says when the command itself is wrong, with exit status 2."""
-        done = self.run(*arguments)
-        assert (done.returncode, done.stdout) == (2, ""), arguments
-        return done.stderr
-
-    def new_wallet(self, name: str) -> None:
-        """Make a wallet."""
-        self.words.append(self.json("wallet", "create", "-w", name)["words"])
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from typing import Any
 
 from bridge.batch import Batch
 from bridge.bitcoin.block import parse_block, parse_block_transaction
-from bridge.bitcoin.identifiers import BlockHash, OutPoint, Script, Txid
+from bridge.bitcoin.identifiers import OutPoint, Script, Txid
 from bridge.bitcoin.script import parse_pushes, push
 from bridge.bitcoin.transaction import Transaction, TxOut, compact_size
 from bridge.codec import decode_whole
@@ -22,11 +22,6 @@ from pegnode.chain.block import Block, Body
 from pegnode.chain.header import Header
 from pegnode.chain.state import TransactionKind, Utxo
 from pegnode.chain.transactions import parse_transaction
-from pegnode.net import messages
-from pegnode.net.framing import FrameDecoder, FrameKind, encode_frame
-from pegnode.net.handshake import Hello, decode_goodbye, decode_hello, encode_goodbye, encode_hello
-from pegnode.net.messages import decode_message, encode_message
-from pegnode.net.transport import DropReason, PeerRole, RemoteFault
 from pegnode.storage import tables
 from pegnode.storage.indexes import FinalTransaction
 from pegnode.storage.keys import (
@@ -39,15 +34,15 @@ from pegnode.storage.keys import (
     txid_from_key,
 )
 from tests.fuzz.chooser import Chooser
-from tests.fuzz.decoders import Decoder, Finding
+from tests.fuzz.decoders import Decoder
 from tests.fuzz.recovery import recovery_decoders
 from tests.fuzz.scene import certificate, scene, settled_lineage, signed_statement, vote
+from tests.fuzz.wire import wire_decoders
 from tests.support.fake_l1 import FakeBlock
 
 MALFORMED = (MalformedError,)
 IDENTITY = JournalIdentity(bytes(range(32)), 0, 1)
 PLACE = Place(7, 1)
-MAX_FRAME = 4_000
 
 
 @cache
@@ -61,7 +56,7 @@ def binary_decoders() -> tuple[Decoder, ...]:
         *_votes(),
         *_chain(),
         *_stored(),
-        *_wire(),
+        *wire_decoders(),
         *recovery_decoders(),
     )
 
@@ -340,76 +335,6 @@ def _tables() -> tuple[Decoder, ...]:
         )
         for codec, items in samples.items()
     )
-
-
-def _wire() -> tuple[Decoder, ...]:
-    hello = Hello(bytes(range(32)), PeerRole.MEMBER, "pegnode/1")
-    frames = encode_frame(FrameKind.HELLO, encode_hello(hello)) + encode_frame(FrameKind.PING, bytes(8))
-    return (
-        Decoder(
-            "pegnode.net.messages:decode_message",
-            _read_message,
-            MALFORMED,
-            tuple(map(encode_message, _messages())),
-        ),
-        Decoder(
-            "pegnode.net.handshake:decode_hello", decode_hello, (RemoteFault,), (encode_hello(hello),), encode_hello
-        ),
-        Decoder(
-            "pegnode.net.handshake:decode_goodbye",
-            decode_goodbye,
-            (RemoteFault,),
-            (encode_goodbye(DropReason.SLOW_CONSUMER), b"a reason of later versions"),
-        ),
-        Decoder("pegnode.net.framing:FrameDecoder.feed", _read_frames, (RemoteFault,), (frames, frames[:60])),
-    )
-
-
-def _read_message(data: bytes) -> object:
-    """MessagePack has several encodings of a value, so what is asked is that reading ours gives the value back."""
-    message = decode_message(data)
-    again = decode_message(encode_message(message))
-    if message != again:
-        raise Finding(f"{message} is read back as {again}")
-    return message
-
-
-def _read_frames(data: bytes) -> object:
-    """The frames, however the stream is cut."""
-    whole = FrameDecoder(MAX_FRAME)
-    frames = list(whole.feed(data))
-    bytewise = FrameDecoder(MAX_FRAME)
-    if frames != [frame for place in range(len(data)) for frame in bytewise.feed(data[place : place + 1])]:
-        raise Finding(f"{data.hex()}: other frames when it comes byte by byte")
-    if not data.startswith(b"".join(encode_frame(*frame) for frame in frames)):
-        raise Finding(f"{data.hex()}: frames that are not in it")
-    return frames
-
-
-def _messages() -> list[messages.Message]:
-    """One of each type."""
-    block, data = scene().block, scene().block.encode()
-    cast = vote(VoteKind.NOTARIZE, 5, block.hash, 1).encode()
-    nullified = certificate(VoteKind.NULLIFY, 6, b"").encode()
-    final = certificate(VoteKind.FINALIZE, 5, block.hash).encode()
-    payment = scene().payments[0].serialize()
-    known = BlockHash(block.hash)
-    return [
-        messages.ProposalMessage(data[:400], cast, (nullified,)),
-        messages.VotesMessage((cast,)),
-        messages.CertificatesMessage((nullified, final)),
-        messages.BlockRequest(known),
-        messages.BlockAnswer(known, b""),
-        messages.FinalBlocksRequest(7),
-        messages.FinalBlocksAnswer(7, (messages.FinalBlock(data[:300], final),), (block.header.encode(),), final),
-        messages.TipMessage(7, known),
-        messages.TransactionsMessage((payment,)),
-        messages.EvidenceMessage((scene().evidence[0].encode(),)),
-        messages.RegistrationsMessage((b"\x00\x14" + bytes(20),)),
-        messages.L1Report(11, known),
-        messages.SharesMessage((CosignShare(Txid(bytes(32)), 2, (bytes(64),)).encode(),)),
-        messages.SignedPayoutMessage(payment),
-    ]
 
 
 def _mined() -> list[FakeBlock]:
