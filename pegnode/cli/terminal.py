@@ -1,5 +1,11 @@
-"""What every command prints by: tables and JSON on standard output, one line of error on standard error."""
+"""What every command prints by: tables and JSON on standard output, one line of error on standard error.
 
+What is printed may be another's words: a file's, a node's, the Bitcoin node's. On a terminal a control character among
+them could erase or forge lines, and one that turns the direction of writing show a text in another order; so each is
+shown as its escape, and brackets are never markup.
+"""
+
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,6 +15,7 @@ import msgspec
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from bridge.bitcoin.amounts import format_btc
 from bridge.errors import BridgeError
@@ -20,10 +27,27 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machine
 PIPED_WIDTH: Final = 1_000
 """Columns of what is no terminal: a program reads it, or an editor that folds by itself."""
 
-out = Console(highlight=False, soft_wrap=True)
+_UNSAFE: Final = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""Control characters but for the end of a line, and what turns the direction of writing. Source: Unicode, UAX #9."""
+
+
+class _Terminal(Console):
+    """A console on which text is what it looks like."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """The same, with every unsafe character of plain text shown as its escape."""
+        super().print(*(visible(item) if isinstance(item, str) else item for item in objects), **options)
+
+
+def visible(text: str) -> str:
+    """`text` with its unsafe characters as escapes, such as \\x1b."""
+    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+out = _Terminal(highlight=False, soft_wrap=True)
 if not out.is_terminal:
     out.width = PIPED_WIDTH
-_err = Console(stderr=True, highlight=False, soft_wrap=True)
+_err = _Terminal(stderr=True, highlight=False, soft_wrap=True)
 
 
 def fail(message: str) -> NoReturn:
@@ -61,7 +85,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], empty: st
     for column in columns:
         table.add_column(column.rstrip(), justify="right" if column.endswith(" ") else "left", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(visible(cell)) for cell in row))
     out.print(table)
 
 
