@@ -14,6 +14,7 @@ from bridge.errors import MalformedError, Rejected
 from bridge.evidence import Opening
 from bridge.l1.client import L1Client
 from bridge.l1.errors import L1Error, L1RpcError
+from bridge.l1.watcher import Payment
 from bridge.state import Anchor
 from pegnode.mempool.evidence_pool import EvidencePoolReason
 from pegnode.service.core import NodeCore
@@ -86,18 +87,13 @@ class EvidenceMaker:
             txid: failure for txid, failure in self._failures.items() if failure.l1_tip == l1_tip and txid in watched
         }
         for txid, block in watched.items():
-            if self._waits(txid, block) or txid in self._failures:
+            if txid in self._failures or (block is None and txid in self._core.evidence):
                 continue
             try:
                 await self._make(txid, block)
             except (L1RpcError, MalformedError, Rejected) as error:
                 self._failures[txid] = _Failure(l1_tip, str(error))
                 log.warning("no evidence made of a transaction", l1_txid=hash_to_hex(txid), detail=str(error))
-
-    def _waits(self, txid: Txid, block: Anchor | None) -> bool:
-        """Whether evidence of a transaction waits, of the block that holds it now."""
-        waiting = self._core.evidence.get(txid)
-        return waiting is not None and (block is None or waiting.l1_block_hash == block.hash)
 
     async def _make(self, txid: Txid, block: Anchor | None) -> None:
         """Make evidence of one transaction. block: where it is, if that is known."""
@@ -148,14 +144,22 @@ class EvidenceMaker:
                 yield version.txid
 
     def _watched_payments(self) -> Iterator[tuple[Txid, Anchor]]:
-        """Transactions, deep enough, that pay a watched script and have not entered, lowest first."""
+        """Transactions, deep enough, that pay a watched script what neither has entered nor waits, lowest first."""
+        waiting = self._core.evidence.positions()
         found = {
             payment.outpoint.txid: payment.l1_block
             for script in self._core.registry.terms
             for payment in self._core.watcher.payments_to(script)
-            if self._is_buried(payment.l1_block) and self._may_enter(payment.outpoint, payment.value_sats)
+            if self._is_buried(payment.l1_block)
+            and self._may_enter(payment.outpoint, payment.value_sats)
+            and not (payment.outpoint in waiting and self._is_proven_in(payment))
         }
         yield from sorted(found.items(), key=lambda item: (item[1].height, item[0]))
+
+    def _is_proven_in(self, payment: Payment) -> bool:
+        """Whether the evidence that waits about a payment's transaction is of the block that holds it now."""
+        evidence = self._core.evidence.get(payment.outpoint.txid)
+        return evidence is not None and evidence.l1_block_hash == payment.l1_block.hash
 
     def _is_buried(self, block: Anchor) -> bool:
         return self._core.watcher.confirmations(block.height) >= self._core.rules.params.confirmations

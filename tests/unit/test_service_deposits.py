@@ -172,6 +172,28 @@ async def test_transaction_with_more_deposits_than_a_block_may_open_enters_in_pa
         assert len(member.core.evidence) == 0
 
 
+async def test_deposit_enters_beside_one_of_the_same_transaction_that_can_not(autojump_clock: trio.abc.Clock) -> None:
+    """Evidence of one output alone waits for ever, for the peg has no room for it; it must not keep the other out."""
+    cap_sats = 10 * DEPOSIT_SATS
+    caps = {"max_withdrawal_sats": cap_sats, "max_window_withdrawals_sats": cap_sats, "max_peg_sats": cap_sats}
+    async with memory_federation(*ALL, peg=caps) as federation:
+        chain, member = federation.l1.chain, federation.members[0]
+        outputs = [
+            TxOut(value_sats, federation.deposit_script(wallet.script()))
+            for wallet, value_sats in ((ALICE, 11 * DEPOSIT_SATS), (BOB, DEPOSIT_SATS))
+        ]
+        payment = chain.payment(*outputs)
+        chain.mine(payment)
+        federation.bury()
+        await trio.sleep(1)
+        alone = chain.evidence(payment, Opening(0, CoinKind.DEPOSIT, 0, ALICE.script()))
+        for each in federation.members.values():
+            await each.relay.submit_evidence(alone)
+        registered(federation, ALICE.script(), BOB.script())
+        await federation.until(lambda: entered(member, payment.outpoint(1)), seconds=30)
+        assert not entered(member, payment.outpoint(0))
+
+
 async def test_many_deposits_in_one_l1_block_enter_within_the_caps(autojump_clock: trio.abc.Clock) -> None:
     """60 transactions in one L1 block, of which a block may open 20."""
     async with memory_federation(*ALL, peg={"max_openings": 20}) as federation:
