@@ -39,7 +39,7 @@ AgreedOption = Annotated[
 ]
 PsbtsArgument = Annotated[list[Path], typer.Argument(metavar="PSBT...", help="PSBT files, as bytes or in base 64.")]
 PsbtArgument = Annotated[Path, typer.Argument(metavar="PSBT", help="A PSBT file, as bytes or in base 64.")]
-YesOption = Annotated[bool, typer.Option("--yes", help="Sign without asking.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Sign without asking; takes --to.")]
 
 recovery_app = typer.Typer(
     no_args_is_help=True,
@@ -123,6 +123,10 @@ def sign(
 ) -> None:
     """Show what PSBTs pay to whom, ask, and sign with a recovery key, into new files beside them. Needs no network."""
     with errors_as_one_line():
+        if yes and not to:
+            fail("with --yes nobody looks at whom the PSBTs pay; name the agreed addresses with --to")
+        if json and not yes:
+            fail("with --json nothing is shown to be agreed to; add --yes, and the agreed addresses with --to")
         forbid_memory_dumps()
         run_self_test()
         agreed = Genesis.load(genesis)
@@ -135,7 +139,7 @@ def sign(
         for path, request in zip(psbts, requests, strict=True) if not json else ():
             print_request(path, request, agreed)
             out.print()
-        if not yes and not typer.confirm(f"sign with the recovery key {public.hex()}?", err=json):
+        if not yes and not typer.confirm(f"sign with the recovery key {public.hex()}?"):
             fail("nothing was signed")
         secret = open_recovery_key(key, find_passphrase(passphrase_file, what=f"{key}"))
         signed = [request.signed(secret, secrets.token_bytes) for request in requests]

@@ -98,6 +98,17 @@ def test_holder_who_agrees_has_signed_into_a_file_of_his_own(peg: Peg, tmp_path:
     assert "sign with the recovery key" not in again.stdout, "refused before anybody is asked"
 
 
+def test_nothing_is_signed_unseen(peg: Peg, tmp_path: Path) -> None:
+    """Either a person is shown whom a PSBT pays, or the caller has named them."""
+    for options in (("--json",), ("--json", "--to", PAYEE), ("--yes",), ("--yes", "--json")):
+        done = sign(peg, *options, answer="y\n")
+        assert done.exit_code == 1, options
+        assert "--to" in done.stderr
+    assert files(tmp_path) == ["plan.psbt"]
+    done = sign(peg, "--yes", "--json", "--to", PAYEE)
+    assert [entry["payments"][0][0] for entry in json.loads(done.stdout)] == [PAYEE]
+
+
 def test_two_holders_files_become_a_transaction(peg: Peg, tmp_path: Path) -> None:
     for key in ("vault-1", "vault-2"):
         assert sign(peg, "--yes", "--to", PAYEE, key=key).exit_code == 0
