@@ -11,7 +11,7 @@ from typing import Final
 import trio
 
 from bridge.bitcoin.identifiers import BlockHash, OutPoint, Txid
-from bridge.bitcoin.transaction import TxOut
+from bridge.bitcoin.transaction import Transaction, TxOut
 from bridge.evidence import Evidence, L1BlockFact
 from bridge.l1.answers import ChainInfo, L1Header, L1TxOut
 from bridge.l1.client import L1Client
@@ -19,7 +19,7 @@ from bridge.l1.errors import L1Reason, L1Unavailable
 from bridge.l1.watcher import L1Watcher
 from bridge.ledger import LedgerView
 from bridge.params import PegParams
-from bridge.state import Anchor, Coin
+from bridge.state import Anchor, BatchVersion, Coin
 from federation.approval import ReserveFacts
 from pegnode.chain.block import Block
 from pegnode.chain.conditions import VoteFacts, claimed_outputs
@@ -174,7 +174,7 @@ class L1Questions:
         for coin, output in zip(versions, outputs, strict=True):
             if output is not None:
                 held_sats += output.value_sats
-            elif await self._confirmed(versions[coin]):
+            elif await self._confirmed(_spenders(coin, versions[coin])):
                 paid_out_sats += coin.value_sats
             else:
                 missing.append(coin.outpoint)
@@ -188,7 +188,8 @@ class L1Questions:
             coin.outpoint: None if found is None else TxOut(found.value_sats, found.script)
             for coin, found in zip(versions, outputs, strict=True)
         }
-        confirmed = await self._confirmed(chain.from_iterable(versions.values()))
+        recorded = dict.fromkeys(chain.from_iterable(versions.values()))  # coins of one batch share its versions
+        confirmed = await self._confirmed(version.txid for version in recorded)
         return ReserveFacts(tip_height, halted, unspent, confirmed)
 
     async def _coin_outputs(self, coins: Iterable[Coin]) -> tuple[int, list[L1TxOut | None]]:
@@ -224,12 +225,19 @@ class L1Questions:
         return None if header is None or header.confirmations < 1 else Anchor(header.height, header.block_hash)
 
 
-def _versions_by_coin(ledger: LedgerView) -> dict[Coin, tuple[Txid, ...]]:
+def _versions_by_coin(ledger: LedgerView) -> dict[Coin, tuple[BatchVersion, ...]]:
     """Every coin with the versions of the open batch that locks it."""
-    by_lineage = {
-        number: tuple(version.txid for version in lineage.versions) for number, lineage in ledger.open_lineages.items()
-    }
+    by_lineage = {number: lineage.versions for number, lineage in ledger.open_lineages.items()}
     return {coin: () if coin.lineage is None else by_lineage.get(coin.lineage, ()) for _, coin in ledger.coins.items()}
+
+
+def _spenders(coin: Coin, versions: Iterable[BatchVersion]) -> list[Txid]:
+    """Those of the versions that spend the coin: a replacement may spend coins that the ones before do not."""
+    return [
+        version.txid
+        for version in versions
+        if any(txin.outpoint == coin.outpoint for txin in Transaction.parse_stripped(version.transaction).inputs)
+    ]
 
 
 def _fact(header: L1Header | None) -> L1BlockFact | None:

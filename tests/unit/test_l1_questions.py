@@ -16,8 +16,9 @@ from bridge.lineages import settle
 from bridge.state import Anchor
 from pegnode.chain.facts import AnchorStatus
 from pegnode.service.l1_questions import L1Questions
-from tests.support.ledgers import batched_ledger, only_lineage
+from tests.support.ledgers import batched_ledger, ledger_of, only_lineage
 from tests.support.peg import ALICE, PARAMS, START_HEIGHT, anchor, deposit_script
+from tests.support.replacements import FEERATE, bump, open_payout, record
 
 
 class FakeNode:
@@ -30,6 +31,7 @@ class FakeNode:
         self.node_tip = anchor(START_HEIGHT)
         self.tip = anchor(START_HEIGHT)
         self.indexed: set[Txid] = set()
+        self.looked_for: list[Txid] = []
         self.blocks = {anchor(START_HEIGHT): 1, anchor(START_HEIGHT + 1): 1}
         self.other_blocks: set[Anchor] = set()
         self.extra_blocks, self.headers_ahead, self.downloading = 0, 0, False
@@ -67,6 +69,7 @@ class FakeNode:
     async def transaction_block(self, txid: Txid) -> BlockHash | None:
         """The Bitcoin node's index."""
         await trio.lowlevel.checkpoint()
+        self.looked_for.append(txid)
         return self.node_tip.hash if txid in self.indexed else None
 
     async def block_header(self, block_hash: BlockHash) -> L1Header | None:
@@ -153,6 +156,28 @@ async def test_coin_is_missing_when_no_recorded_version_spent_it() -> None:
     node.mine()
     node.watch()
     assert (await questions(node).reserve(ledger)).missing == only_lineage(ledger).inputs
+
+
+async def test_coin_that_the_confirmed_version_leaves_alone_is_missing_when_it_is_gone() -> None:
+    """A replacement added a coin, L1 confirmed the version before, and somebody took that coin."""
+    ledger = open_payout([500_000, 90_000], [(500_000, 2_000)], donated_sats=60_000)
+    first = only_lineage(ledger)
+    added = set(bump(ledger).inputs) - set(first.inputs)
+    assert added
+    node = FakeNode(ledger)
+    node.payouts = {first.versions[0].txid}
+    node.mine()
+    node.watch()
+    assert set((await questions(node).reserve(ledger)).missing) == added
+
+
+async def test_each_version_is_looked_for_once_however_many_coins_its_batch_locks() -> None:
+    ledger = ledger_of([500_000] * 20, [(9_000_000, 500_000)])
+    record(ledger, None, FEERATE)
+    node = FakeNode(ledger)
+    await questions(node).reserve_facts(ledger, halted=False)
+    assert len(only_lineage(ledger).inputs) > 10
+    assert node.looked_for == [version.txid for version in only_lineage(ledger).versions]
 
 
 async def test_coin_is_not_missing_when_its_batch_settles_while_the_node_is_asked() -> None:
