@@ -15,6 +15,7 @@ from bridge.errors import Reason
 from bridge.state import Anchor
 from federation.membership import Membership
 from federation.statement import (
+    CLOCK_TOLERANCE_MS,
     BlockTerms,
     SolvencyStatement,
     StatementRefused,
@@ -25,6 +26,8 @@ from federation.statement import (
 
 MAX_STATEMENT_AGE_MS = 86_400_000
 """A member signs no statement that was drawn up more than a day ago."""
+MAX_RECOUNT_MS = 3_600_000
+"""A statement is dated when its recount ends; so long ago another block may have come."""
 
 
 class StatementLaw(Reason):
@@ -35,6 +38,8 @@ class StatementLaw(Reason):
     """The block is not final here yet, or too long ago for this process to know the terms after it."""
     OTHER_BLOCK = "statement-law-other-block"  # Another block is final here at that height.
     TERMS_DIFFER = "statement-law-terms-differ"  # A term, the anchor or the ledger root is not what this member had.
+    TIME_DIFFERS = "statement-law-time-differs"
+    """It is dated before its block was made, or more than an hour after the next one: old terms as if they were new."""
     FINDINGS = "statement-law-findings"  # This member's own audit found something.
     NOT_AUDITED = "statement-law-not-audited"  # This member's own recount is of a block below.
     L1_NOT_SEEN = "statement-law-l1-not-seen"  # The own Bitcoin node has not come as far as the statement says.
@@ -46,6 +51,7 @@ class OwnAudit:
     """What this member found out itself.
 
     terms: after the statement's height on its own final chain, None if it doesn't know them (any more).
+    made_ms, next_made_ms: the time of that block and of the one above it, None while there is none above.
     audited_height: the block of its own recount.  findings: of its own audit.  l1_height: of its own Bitcoin node's tip
     when it looked at the reserve.  l1_block: that node's active block at the height that the statement names.
     now_ms: its clock, Unix time.
@@ -53,6 +59,8 @@ class OwnAudit:
 
     halted: bool
     terms: BlockTerms | None
+    made_ms: int | None
+    next_made_ms: int | None
     audited_height: int
     findings: tuple[str, ...]
     l1_height: int
@@ -89,6 +97,7 @@ def approve_statement(
     check_statement(statement, membership, chain_id, own.now_ms)
     check_age(statement, own.now_ms, MAX_STATEMENT_AGE_MS)
     _check_terms(statement.terms, own.terms)
+    _check_time(statement.time_ms, own)
     if own.findings:
         raise StatementRefused(StatementLaw.FINDINGS, "; ".join(own.findings))
     if own.audited_height < statement.terms.height:
@@ -108,6 +117,15 @@ def _check_terms(stated: BlockTerms, own: BlockTerms | None) -> None:
         if stated_value != own_value:
             detail = f"{name}: {_shown(stated_value)} stated, {_shown(own_value)} here"
             raise StatementRefused(StatementLaw.TERMS_DIFFER, detail)
+
+
+def _check_time(stated_ms: int, own: OwnAudit) -> None:
+    """The block was there at the stated time, and the newest when its recount began."""
+    if own.made_ms is None or stated_ms < own.made_ms - CLOCK_TOLERANCE_MS:
+        raise StatementRefused(StatementLaw.TIME_DIFFERS, "it is dated before its block was made")
+    if own.next_made_ms is not None and stated_ms > own.next_made_ms + MAX_RECOUNT_MS:
+        late_s = (stated_ms - own.next_made_ms) // 1000
+        raise StatementRefused(StatementLaw.TIME_DIFFERS, f"it is dated {late_s} s after the next block")
 
 
 def _check_l1(stated: Anchor, own: OwnAudit) -> None:

@@ -104,9 +104,13 @@ class Auditor:
             l1_block = await self._client.block_hash(statement.l1_tip.height)
         except L1Error as outage:
             raise NodeUnavailable(UnavailableReason.L1_UNREACHABLE, str(outage)) from outage
+        height = statement.terms.height
+        block, above = self._core.store.header_at(height), self._core.store.header_at(height + 1)
         own = OwnAudit(
             halted=self._core.halted,
-            terms=self._own_terms(statement.terms.height),
+            terms=self._own_terms(height),
+            made_ms=block.time_ms if block else None,
+            next_made_ms=above.time_ms if above else None,
             audited_height=header.height,
             findings=audit.findings,
             l1_height=audit.l1_tip.height,

@@ -284,6 +284,8 @@ async def test_member_does_not_sign_what_its_chain_never_said(autojump_clock: tr
         ):
             claimed = replace(statement, l1_tip=other)
             assert await refused(partial(live.sign_statement, claimed)) is law
+        early = replace(statement, time_ms=statement.time_ms - 3_600_000)
+        assert await refused(partial(live.sign_statement, early)) is StatementLaw.TIME_DIFFERS
 
 
 async def test_member_signs_nothing_while_a_coin_is_missing_or_it_has_halted(autojump_clock: trio.abc.Clock) -> None:

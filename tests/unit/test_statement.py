@@ -26,6 +26,7 @@ from federation.statement import (
     verify_statement,
 )
 from federation.statement_law import (
+    MAX_RECOUNT_MS,
     MAX_STATEMENT_AGE_MS,
     ApprovedStatement,
     OwnAudit,
@@ -53,7 +54,15 @@ TERMS = BlockTerms(
 )
 STATEMENT = SolvencyStatement(TERMS, Anchor(106, L1_BLOCK), NOW_MS)
 OWN = OwnAudit(
-    halted=False, terms=TERMS, audited_height=7, findings=(), l1_height=106, l1_block=L1_BLOCK, now_ms=NOW_MS
+    halted=False,
+    terms=TERMS,
+    made_ms=NOW_MS - 5_000,
+    next_made_ms=None,
+    audited_height=7,
+    findings=(),
+    l1_height=106,
+    l1_block=L1_BLOCK,
+    now_ms=NOW_MS,
 )
 Change = Callable[[SolvencyStatement], SolvencyStatement]
 
@@ -191,7 +200,7 @@ def approved() -> ApprovedStatement:
 
 
 def test_recount_of_a_later_block_vouches_for_an_earlier_one() -> None:
-    later = replace(OWN, audited_height=9, l1_height=110)
+    later = replace(OWN, audited_height=9, l1_height=110, next_made_ms=NOW_MS - MAX_RECOUNT_MS)
     assert approve_statement(STATEMENT, later, MEMBERS, CHAIN_ID).statement == STATEMENT
 
 
@@ -205,6 +214,9 @@ def test_recount_of_a_later_block_vouches_for_an_earlier_one() -> None:
         ({"terms": replace(TERMS, supply_sats=899, unsettled_sats=76)}, StatementLaw.TERMS_DIFFER),
         ({"terms": replace(TERMS, ledger_root=bytes(32))}, StatementLaw.TERMS_DIFFER),
         ({"terms": replace(TERMS, anchor=Anchor(99, TERMS.anchor.hash))}, StatementLaw.TERMS_DIFFER),
+        ({"made_ms": None}, StatementLaw.TIME_DIFFERS),
+        ({"made_ms": NOW_MS + CLOCK_TOLERANCE_MS + 1}, StatementLaw.TIME_DIFFERS),
+        ({"next_made_ms": NOW_MS - MAX_RECOUNT_MS - 1}, StatementLaw.TIME_DIFFERS),
         ({"findings": ("missing: a coin",)}, StatementLaw.FINDINGS),
         ({"audited_height": 6}, StatementLaw.NOT_AUDITED),
         ({"l1_height": 105}, StatementLaw.L1_NOT_SEEN),
