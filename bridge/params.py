@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 from bridge.bitcoin.amounts import MAX_MONEY_SATS, fee_sats
+from bridge.bitcoin.script import dust_limit_sats
+from bridge.bitcoin.taproot import output_script
 from bridge.custody import MAX_KEYS, MAX_RELATIVE_BLOCKS
 from bridge.errors import Reason, Rejected
 from bridge.evidence import EVIDENCE_FRAME_SIZE, MAX_OPENINGS, MAX_PROOF_SIZE, MAX_TRANSACTION_SIZE, OPENING_SIZE
@@ -19,6 +21,8 @@ MAX_ANCHORS = 1_000_000
 
 _OUTPUT_WEIGHT = 4 * (8 + 1 + 34)
 """Weight units of the largest output that a batch may have."""
+_CHANGE_DUST_SATS = dust_limit_sats(output_script(bytes(32)))
+"""Below this L1's nodes relay no output to a reserve script, which is P2TR."""
 _BATCH_OVERHEAD_WEIGHT = 4 * (4 + 1 + 3 + 4) + 2
 """Version, counts and lock time, and the two bytes that announce a witness."""
 
@@ -29,7 +33,8 @@ class ParamsReason(Reason):
     OUT_OF_RANGE = "params-out-of-range"  # A value is out of its own range.
     EVIDENCE_BYTES = "params-evidence-bytes"  # The largest piece of evidence exceeds `max_evidence_bytes`.
     FEERATES_CROSSED = "params-feerates-crossed"  # The feerate floor is above the ceiling.
-    COIN_FLOOR = "params-coin-floor"  # `coin_floor_sats` would not pay for spending the coin at the highest feerate.
+    COIN_FLOOR = "params-coin-floor"
+    """`coin_floor_sats` would not pay for spending the coin at the highest feerate, or L1's nodes call it dust."""
     CLAIM_FEE = "params-claim-fee"  # `claim_fee_sats` would not pay for spending the coin at the highest feerate.
     MIN_DEPOSIT = "params-min-deposit"  # `min_deposit_sats` is below claim fee and coin floor together.
     WITHDRAWAL_CAPS = "params-withdrawal-caps"
@@ -97,6 +102,8 @@ class PegParams:
         largest_bytes = self.max_evidence_transaction_bytes + MAX_PROOF_SIZE + self.max_openings * OPENING_SIZE
         if self.max_evidence_bytes < largest_bytes + EVIDENCE_FRAME_SIZE:
             raise Rejected(ParamsReason.EVIDENCE_BYTES, "the largest piece of evidence does not fit a block's share")
+        if self.coin_floor_sats < _CHANGE_DUST_SATS:
+            raise Rejected(ParamsReason.COIN_FLOOR, f"below {_CHANGE_DUST_SATS} sats, change would not be relayed")
         if self.coin_floor_sats < spend_fee_sats:
             raise Rejected(ParamsReason.COIN_FLOOR, f"spending a coin may cost {spend_fee_sats} sats")
         if self.claim_fee_sats < spend_fee_sats:

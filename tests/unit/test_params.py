@@ -75,6 +75,13 @@ def test_coin_floor_is_refused_below_the_cost_of_spending() -> None:
     assert _reason(coin_floor_sats=SPEND_FEE_SATS - 1) is ParamsReason.COIN_FLOOR
 
 
+def test_coin_floor_is_refused_where_change_would_be_dust() -> None:
+    """However low the highest feerate: a batch with such change would never reach a miner, nor any later version."""
+    low = PARAMS.feerate_floor_sat_kvb
+    assert _reason(feerate_ceiling_sat_kvb=low, coin_floor_sats=330) is None
+    assert _reason(feerate_ceiling_sat_kvb=low, coin_floor_sats=329) is ParamsReason.COIN_FLOOR
+
+
 def test_claim_fee_is_refused_below_the_cost_of_spending() -> None:
     assert _reason(claim_fee_sats=SPEND_FEE_SATS) is None
     assert _reason(claim_fee_sats=SPEND_FEE_SATS - 1) is ParamsReason.CLAIM_FEE
