@@ -56,14 +56,14 @@ def plan_payout(view: LedgerView, feerate_sat_kvb: int, custody: Custody, params
     pending = _pending(view)
     if not _is_due(pending, view, params):
         return None
-    selection = _Funding(view, custody, params, feerate_sat_kvb).select(pending)
+    selection = Funding(view, custody, params, feerate_sat_kvb).select(pending)
     if selection is None or not _is_due(selection.payees, view, params):
         return None
     return _planned(selection, feerate_sat_kvb, view, custody)
 
 
 @dataclass(frozen=True, slots=True)
-class _Selection:
+class Selection:
     """Who is paid from which coins. change_sats: of each part; fund_part_sats: what the fee has beyond the shares."""
 
     payees: tuple[Withdrawal, ...]
@@ -73,7 +73,7 @@ class _Selection:
     fund_part_sats: int
 
 
-class _Funding:
+class Funding:
     """What a payout may spend, and the rule by which payees and coins are chosen from it."""
 
     def __init__(self, view: LedgerView, custody: Custody, params: PegParams, feerate_sat_kvb: int) -> None:
@@ -87,7 +87,7 @@ class _Funding:
         self._params = params
         self._feerate_sat_kvb = feerate_sat_kvb
 
-    def select(self, pending: Sequence[Withdrawal]) -> _Selection | None:
+    def select(self, pending: Sequence[Withdrawal]) -> Selection | None:
         """The stable selection from `pending`, which is in order of age; None if nobody can be paid."""
         least_sats = least_share_sats(self._params, self._feerate_sat_kvb)
         waiting = {withdrawal.number: withdrawal for withdrawal in pending if withdrawal.max_fee_sats >= least_sats}
@@ -101,7 +101,7 @@ class _Funding:
             share_sats = self._share_sats(payees, coin_count, len(change))
             low = [payee for payee in payees if payee.max_fee_sats < share_sats]
             if not low:
-                return _Selection(tuple(payees), tuple(self._coins[:coin_count]), change, share_sats, fund_part_sats)
+                return Selection(tuple(payees), tuple(self._coins[:coin_count]), change, share_sats, fund_part_sats)
             del waiting[max(low, key=lambda payee: (payee.value_sats, payee.number)).number]
 
     def _payees(self, waiting: Iterable[Withdrawal]) -> tuple[list[Withdrawal], tuple[int, int, int] | None]:
@@ -154,7 +154,7 @@ def _is_due(payees: Sequence[Withdrawal], view: LedgerView, params: PegParams) -
     return len(payees) >= params.batch_min_payouts or waited_anchors >= params.batch_max_wait_anchors
 
 
-def _planned(selection: _Selection, feerate_sat_kvb: int, view: LedgerView, custody: Custody) -> PlannedBatch:
+def _planned(selection: Selection, feerate_sat_kvb: int, view: LedgerView, custody: Custody) -> PlannedBatch:
     share_sats = selection.share_sats
     paid = tuple(TxOut(payee.value_sats - share_sats, payee.l1_script) for payee in selection.payees)
     transaction = unsigned_transaction(selection.coins, paid + change_outputs(selection.change_sats, custody))

@@ -10,13 +10,12 @@ from functools import cached_property
 from bridge.batch_form import free_coins, least_share_sats
 from bridge.custody import Custody
 from bridge.errors import Reason
-from bridge.ledger import Ledger, LedgerView
+from bridge.ledger import LedgerView
 from bridge.lineages import PlannedBatch, open_lineage
 from bridge.params import PegParams
-from bridge.payout import plan_payout
+from bridge.payout import Funding, plan_payout
 from bridge.refunds import expires_at
 from bridge.state import BatchKind, Withdrawal
-from bridge.tables import MemoryTable, OverlayTable
 
 
 class WaitReason(Reason):
@@ -72,11 +71,16 @@ class Outlook:
 
     @cached_property
     def _next(self) -> PlannedBatch | None:
-        return None if self._is_open else self._plan(self._view)
-
-    def _plan(self, view: LedgerView) -> PlannedBatch | None:
         """The payout, as if one burn were enough to make it due."""
-        return plan_payout(view, self._feerate_sat_kvb, self._custody, replace(self._params, batch_min_payouts=1))
+        if self._is_open:
+            return None
+        one = replace(self._params, batch_min_payouts=1)
+        return plan_payout(self._view, self._feerate_sat_kvb, self._custody, one)
+
+    @cached_property
+    def _funding(self) -> Funding:
+        """What a payout may spend: worked out once, for a listing may ask for a thousand withdrawals."""
+        return Funding(self._view, self._custody, self._params, self._feerate_sat_kvb)
 
     def _present_share_sats(self) -> int:
         """What each payee of the next payout bears; of the cheapest there can be, when there is no next."""
@@ -100,20 +104,12 @@ class Outlook:
             return Waiting(WaitReason.MAX_FEE, share_sats=self._present_share_sats())
         if self._next is not None and len(self._next.payees) == self._params.batch_max_payees:
             return Waiting(WaitReason.BATCH_FULL)
-        alone = self._plan(_alone(self._view, replace(withdrawal, max_fee_sats=withdrawal.value_sats)))
-        if alone is not None and withdrawal.max_fee_sats < _share_sats(alone):
-            return Waiting(WaitReason.MAX_FEE, share_sats=_share_sats(alone))
+        alone = self._funding.select([replace(withdrawal, max_fee_sats=withdrawal.value_sats)])
+        if alone is not None and withdrawal.max_fee_sats < alone.share_sats:
+            return Waiting(WaitReason.MAX_FEE, share_sats=alone.share_sats)
         return Waiting(WaitReason.NOT_COVERED)
 
 
 def _share_sats(planned: PlannedBatch) -> int:
     """What each payee of a first version bears."""
     return (planned.version.fee_sats - planned.version.fund_part_sats) // len(planned.payees)
-
-
-def _alone(view: LedgerView, withdrawal: Withdrawal) -> Ledger:
-    """The ledger if this were the only withdrawal."""
-    ledger = Ledger(view)
-    ledger.open_withdrawals = OverlayTable(MemoryTable())
-    ledger.open_withdrawals.put(withdrawal.burn, withdrawal)
-    return ledger

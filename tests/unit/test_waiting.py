@@ -1,15 +1,18 @@
 """Why a withdrawal waits: each reason for a ledger in which it is the one, and none that is refuted by a batch."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.batch_form import least_share_sats
+from bridge.bitcoin.identifiers import OutPoint
 from bridge.ledger import Ledger, advance_anchor
 from bridge.lineages import record_batch
 from bridge.payout import plan_payout
-from bridge.state import Withdrawal
+from bridge.state import Coin, Withdrawal
+from bridge.tables import OverlayTable
 from bridge.waiting import Outlook, Waiting, WaitReason
 from tests.support.ledgers import batched_ledger, burn, ledger_of, pending
 from tests.support.peg import CUSTODY, PARAMS, START_HEIGHT, anchor
@@ -92,6 +95,28 @@ def test_expired_burn_waits_for_its_refund() -> None:
     advance_anchor(ledger, anchor(START_HEIGHT + 9), PARAMS)
     assert waits(ledger, withdrawal_expiry_anchors=9) == Waiting(WaitReason.EXPIRED)
     assert waits(ledger, withdrawal_expiry_anchors=10).reason is WaitReason.MAX_FEE
+
+
+class _ReadCoins(OverlayTable[OutPoint, Coin]):
+    """Coins, and how often all of them were read."""
+
+    readings = 0
+
+    def items(self) -> Iterator[tuple[OutPoint, Coin]]:
+        self.readings += 1
+        return super().items()
+
+
+def test_coins_are_read_as_often_for_many_burns_as_for_one() -> None:
+    """Whoever burns dust, and asks for all of it, must not keep a member from its blocks."""
+    ledger = ledger_of([1_000_000] * 3, [(100_000, least_share_sats(PARAMS, FEERATE))] * 12)
+    readings = set()
+    for count in (1, 12):
+        ledger.coins = coins = _ReadCoins(ledger.coins)
+        outlook = Outlook(ledger, FEERATE, CUSTODY, PARAMS)
+        assert {outlook.waiting(burned).reason for burned in pending(ledger)[:count]} == {WaitReason.MAX_FEE}
+        readings.add(coins.readings)
+    assert len(readings) == 1
 
 
 @given(
