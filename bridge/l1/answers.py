@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from bridge.bitcoin.identifiers import BlockHash, OutPoint, Script
+from bridge.l1.errors import L1Reason, L1Unavailable
 from bridge.l1.reply import Reply
 
 MAX_VOUT = 0xFFFFFFFF
@@ -203,7 +204,9 @@ class TxOutSetScan:
 
     @classmethod
     def parse(cls, reply: Reply) -> Self:
-        """Read a completed `scantxoutset start`."""
+        """Read `scantxoutset start`. One that was ended early tells what it had found by then: that is no answer."""
+        if not reply["success"].flag():
+            raise L1Unavailable(L1Reason.BAD_RESPONSE, f"{reply.where}: somebody ended it before it was complete")
         return cls(
             height=reply["height"].integer(),
             best_block_hash=reply["bestblock"].block_hash(),

@@ -30,6 +30,9 @@ from bridge.l1.reply import Reply
 DEFAULT_TIMEOUT_S: Final = 15.0
 SCAN_TIMEOUT_S: Final = 1800.0
 """A scan reads the whole set of unspent outputs: minutes on the main chain."""
+SCAN_MAX_BYTES: Final = 512_000_000
+"""Some 450 for each output found. Dust at a reserve script must not make a scan fail, for a recovery begins with one:
+a million outputs cost a hundred times as much in fees and dust as the 70,000 that an ordinary answer has room for."""
 MAX_HEIGHT: Final = 2**31 - 1
 """The node keeps heights in signed 32 bits."""
 _BATCH_CALLS: Final = 500
@@ -127,7 +130,8 @@ class L1Client:
         """
         parameters = ("start", list(descriptors))
         try:
-            result = await self.connection.call(Call("scantxoutset", parameters), timeout_s=timeout_s)
+            call = Call("scantxoutset", parameters)
+            result = await self.connection.call(call, timeout_s=timeout_s, max_response_bytes=SCAN_MAX_BYTES)
         except L1Unavailable as outage:
             if outage.reason is L1Reason.TIMEOUT:
                 with suppress(L1Unavailable):

@@ -65,12 +65,14 @@ class L1Connection:
     ) -> None:
         await self.aclose()
 
-    async def call(self, call: Call, *, timeout_s: float | None = None, path: str = "/") -> JsonValue:
+    async def call(
+        self, call: Call, *, timeout_s: float | None = None, path: str = "/", max_response_bytes: int | None = None
+    ) -> JsonValue:
         """Return the result of one call; raises L1RpcError and L1Unavailable.
 
-        path: "/", or "/wallet/<name>" for a wallet's own methods.
+        path: "/", or "/wallet/<name>" for a wallet's own methods.  max_response_bytes: of this call alone.
         """
-        status, body = await self._post(encode_call(call), timeout_s, path)
+        status, body = await self._post(encode_call(call), timeout_s, path, max_response_bytes)
         return decode_result(call, status, body)
 
     async def batch(self, calls: Sequence[Call], *, timeout_s: float | None = None) -> list[JsonValue | L1RpcError]:
@@ -80,15 +82,17 @@ class L1Connection:
         status, body = await self._post(encode_batch(calls), timeout_s, "/")
         return decode_batch(calls, status, body)
 
-    async def _post(self, body: bytes, timeout_s: float | None, path: str) -> tuple[int, bytes]:
+    async def _post(
+        self, body: bytes, timeout_s: float | None, path: str, max_bytes: int | None = None
+    ) -> tuple[int, bytes]:
         """Return HTTP status and body. A cookie that the node refuses is read again once: it may have restarted."""
         try:
             with trio.fail_after(self._timeout_s if timeout_s is None else timeout_s):
                 secret = self._secret or await self._credentials()
-                status, response = await self._post_once(body, secret, path)
+                status, response = await self._post_once(body, secret, path, max_bytes)
                 if status == _UNAUTHORIZED and (fresh := self._auth.read()) != secret:
                     secret = fresh
-                    status, response = await self._post_once(body, secret, path)
+                    status, response = await self._post_once(body, secret, path, max_bytes)
         except trio.TooSlowError as error:
             raise L1Unavailable(L1Reason.TIMEOUT, "no complete answer in time") from error
         except httpx.RemoteProtocolError as error:
@@ -110,15 +114,18 @@ class L1Connection:
             await self._post_once(b"", None, "/")  # fails in its own way if nobody listens
             raise
 
-    async def _post_once(self, body: bytes, secret: tuple[str, str] | None, path: str) -> tuple[int, bytes]:
+    async def _post_once(
+        self, body: bytes, secret: tuple[str, str] | None, path: str, max_bytes: int | None = None
+    ) -> tuple[int, bytes]:
         url = self._url.join(path)
+        most = max_bytes or self._max_response_bytes
         auth = None if secret is None else httpx.BasicAuth(*secret)
         async with self._http.stream("POST", url, content=body, auth=auth) as response:
             received = bytearray()
             async for chunk in response.aiter_raw():
                 received += chunk
-                if len(received) > self._max_response_bytes:
-                    detail = f"more than {self._max_response_bytes} bytes"
+                if len(received) > most:
+                    detail = f"more than {most} bytes"
                     raise L1Unavailable(L1Reason.BAD_RESPONSE, detail)
             return response.status_code, bytes(received)
 

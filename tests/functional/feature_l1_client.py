@@ -359,6 +359,17 @@ async def test_small_limit_refuses_a_larger_answer() -> None:
     assert caught.value.reason == L1Reason.BAD_RESPONSE
 
 
+async def test_scan_may_find_more_than_fits_other_answers() -> None:
+    """Whoever sends dust to a reserve script must not make recoveries and audits impossible."""
+    scan = {"success": True, "height": 7, "bestblock": "00" * 32, "unspents": []}
+    answer = http_response(200, json.dumps({"result": scan, "error": None, "id": 0}).encode())
+    async with canned_server(lambda _: answer) as server, _client(server.url) as client:
+        client.connection = L1Connection(server.url, PasswordAuth("user", PASSWORD), 5, max_response_bytes=50)
+        assert (await client.scan_txoutset(["raw(51)"])).height == 7
+        with pytest.raises(L1Unavailable):
+            await client.tip()
+
+
 async def test_password_that_is_refused_is_sent_once() -> None:
     async with canned_server(lambda _: http_response(401, b"")) as server:
         assert await _unavailable(_client(server.url)) == L1Reason.UNAUTHORIZED

@@ -73,7 +73,7 @@ class CannedConnection:
     def __init__(self) -> None:
         self.status, self.body = 200, b""
 
-    async def call(self, call: Call, *, timeout_s: float | None = None) -> JsonValue:
+    async def call(self, call: Call, **_: object) -> JsonValue:
         """As L1Connection."""
         return decode_result(call, self.status, self.body)
 
@@ -209,7 +209,7 @@ def _about_coins(client: L1Client) -> Questions:
         "height": 5,
         "coinbase": True,
     }
-    scan = {"height": 7, "bestblock": HASH_HEX, "unspents": [unspent]}
+    scan = {"success": True, "height": 7, "bestblock": HASH_HEX, "unspents": [unspent]}
     return {
         "txouts": (lambda: client.txouts([OUTPOINT, OUTPOINT], True), (_batch(output, None),)),
         "tx_out_proof": (lambda: client.tx_out_proof([TXID]), (_body("00ff"),)),

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.bitcoin.amounts import MAX_MONEY_SATS, format_btc
-from bridge.l1.answers import MAX_VOUT, ChainInfo, L1Header, L1TxOut, MempoolVerdict, ScannedOutput
+from bridge.l1.answers import MAX_VOUT, ChainInfo, L1Header, L1TxOut, MempoolVerdict, ScannedOutput, TxOutSetScan
 from bridge.l1.errors import L1Reason, L1Unavailable
 from bridge.l1.reply import Reply
 
@@ -126,3 +126,12 @@ def test_refused_transaction_has_a_reason_and_no_size() -> None:
 @given(value=st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.dictionaries(st.text(), inner)))
 def test_arbitrary_json_is_refused_by_every_answer(parse: Callable[[Reply], object], value: object) -> None:
     _refused(lambda: parse(Reply(value, "x")))
+
+
+def test_scan_that_was_ended_early_is_no_answer() -> None:
+    """The node then tells what it had found by that time, as if there were nothing more."""
+    scan: dict[str, object] = {"success": True, "height": 7, "bestblock": HASH_HEX, "unspents": []}
+    assert TxOutSetScan.parse(Reply(scan, "scantxoutset")).height == 7
+    assert "before it was complete" in _refused(lambda: TxOutSetScan.parse(Reply(scan | {"success": False}, "x")))
+    del scan["success"]
+    assert _refused(lambda: TxOutSetScan.parse(Reply(scan, "x"))) == "x.success: absent"
