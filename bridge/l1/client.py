@@ -32,11 +32,13 @@ SCAN_TIMEOUT_S: Final = 1800.0
 """A scan reads the whole set of unspent outputs: minutes on the main chain."""
 SCAN_MAX_BYTES: Final = 512_000_000
 """Some 450 for each output found. Dust at a reserve script must not make a scan fail, for a recovery begins with one:
-a million outputs cost a hundred times as much in fees and dust as the 70,000 that an ordinary answer has room for."""
+a million outputs cost some 4 BTC in dust and fees, the 70,000 that an ordinary answer has room for cost 0.3."""
 MAX_HEIGHT: Final = 2**31 - 1
 """The node keeps heights in signed 32 bits."""
 _BATCH_CALLS: Final = 500
 """Calls in one request: of outputs and headers, some 400 bytes each in the answer."""
+_SPENT_AT_ONCE: Final = 100_000
+"""Outputs in one question, some 100 bytes each: the node takes 32 MB."""
 
 
 class L1Client:
@@ -200,16 +202,15 @@ class L1Client:
         return spender
 
     async def mempool_spenders(self, outpoints: Sequence[OutPoint]) -> list[Txid | None]:
-        """Return what `mempool_spender` does, for many outputs, all at one moment."""
-        if not outpoints:
-            return []
-        asked = [{"txid": hash_to_hex(outpoint.txid), "vout": outpoint.vout} for outpoint in outpoints]
-        replies = (await self._ask("gettxspendingprevout", asked)).items()
-        found = {
-            OutPoint(reply["txid"].txid(), reply["vout"].integer()): reply["spendingtxid"].txid()
-            for reply in replies
-            if "spendingtxid" in reply
-        }
+        """Return what `mempool_spender` does, for many outputs, up to 100,000 of them at one moment."""
+        found: dict[OutPoint, Txid] = {}
+        for start in range(0, len(outpoints), _SPENT_AT_ONCE):
+            some = outpoints[start : start + _SPENT_AT_ONCE]
+            asked = [{"txid": hash_to_hex(outpoint.txid), "vout": outpoint.vout} for outpoint in some]
+            for reply in (await self._ask("gettxspendingprevout", asked)).items():
+                if "spendingtxid" in reply:
+                    outpoint = OutPoint(reply["txid"].txid(), reply["vout"].integer())
+                    found[outpoint] = reply["spendingtxid"].txid()
         return [found.get(outpoint) for outpoint in outpoints]
 
     # Descriptors
