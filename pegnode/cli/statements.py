@@ -1,6 +1,7 @@
 """`peg audit sign`, `combine`, `verify`: statements of solvency in files, which go from member to member."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -134,11 +135,13 @@ def _read(path: Path, rules: ChainRules) -> SignedStatement:
 
 def _write(path: Path, signed: SignedStatement) -> None:
     """Put the statement into the file in one step. Raises DocumentRefused(UNWRITABLE)."""
-    new = path.with_name(f".{path.name}.{os.getpid()}")
+    new = path.parent / f".{path.name}.{os.getpid()}"
     try:
         new.write_bytes(render_document(signed))
         new.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            new.unlink()
         raise DocumentRefused(DocumentReason.UNWRITABLE, f"{path}: {error.strerror}") from error
 
 

@@ -21,6 +21,7 @@ from bridge.bitcoin.amounts import format_btc
 from bridge.errors import BridgeError
 from federation.errors import FederationError
 from pegnode.errors import PegnodeError
+from pegnode.input_file import FileReason, FileRefused
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines: amounts in satoshis.")]
 
@@ -58,9 +59,16 @@ def fail(message: str) -> NoReturn:
 
 @contextmanager
 def errors_as_one_line() -> Iterator[None]:
-    """Turn what this program refuses with into `fail`; anything else is a defect and keeps its traceback."""
+    """Turn what this program refuses with into `fail`, and what the system refuses about a path: one that is too long,
+    or that this user may not look at. Anything else is a defect and keeps its traceback.
+    """
     try:
-        yield
+        try:
+            yield
+        except OSError as refused:
+            if refused.filename is None:
+                raise
+            raise FileRefused(FileReason.UNREADABLE, f"{refused.filename}: {refused.strerror}") from refused
     except* (BridgeError, FederationError, PegnodeError) as group:
         error: BaseException = group
         while isinstance(error, BaseExceptionGroup):

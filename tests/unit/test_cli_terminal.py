@@ -1,9 +1,11 @@
 """What is printed shows another's words as they are, whatever is in them."""
 
+from pathlib import Path
+
 import pytest
 import typer
 
-from pegnode.cli.terminal import fail, out, print_fields, print_items, print_table
+from pegnode.cli.terminal import errors_as_one_line, fail, out, print_fields, print_items, print_table
 
 CLEAR = "\x1b[2J\x1b[H"
 HIDDEN = ("\x1b", "\x9b", "\r", "\u202e")
@@ -30,3 +32,14 @@ def test_control_characters_of_an_error_are_shown_on_its_one_line(capsys: pytest
 def test_brackets_in_a_table_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
     print_table(("members",), [("[alice] [bold]bob[/bold]",)], "")
     assert "[alice] [bold]bob[/bold]" in capsys.readouterr().out
+
+
+def test_path_that_the_system_refuses_is_an_error_of_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit), errors_as_one_line():
+        Path("x" * 300).stat()
+    assert capsys.readouterr().err == f"error: file-unreadable: {'x' * 300}: File name too long\n"
+
+
+def test_failure_of_the_system_that_is_about_no_path_keeps_its_traceback() -> None:
+    with pytest.raises(OSError, match="disk"), errors_as_one_line():
+        raise OSError("disk on fire")

@@ -1,0 +1,33 @@
+"""Statements in files: what only the commands decide."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from bridge.bitcoin.identifiers import BlockHash
+from bridge.state import Anchor
+from federation.statement import BlockTerms, SignedStatement, SolvencyStatement
+from pegnode.audit.document import DocumentReason, DocumentRefused, parse_document
+from pegnode.cli.statements import _write
+
+BLOCK = Anchor(7, BlockHash(bytes(32)))
+TERMS = BlockTerms(bytes(32), 0, 1, BLOCK.hash, BLOCK, bytes(32), 5, 0, 5, 0, 0)
+SIGNED = SignedStatement(SolvencyStatement(TERMS, BLOCK, 1), ())
+
+
+def test_statement_is_written_in_one_step(tmp_path: Path) -> None:
+    _write(tmp_path / "statement.json", SIGNED)
+    assert parse_document((tmp_path / "statement.json").read_bytes()) == SIGNED
+    assert os.listdir(tmp_path) == ["statement.json"]
+
+
+@pytest.mark.parametrize("path", [".", "/", "absent/statement.json", "x" * 300])
+def test_statement_that_can_not_be_written_leaves_nothing(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DocumentRefused) as caught:
+        _write(Path(path), SIGNED)
+    assert caught.value.reason is DocumentReason.UNWRITABLE
+    assert os.listdir(tmp_path) == []
