@@ -85,9 +85,12 @@ def propose_replacement(
     wanted_sat_kvb = max(least_sat_kvb, estimate_sat_kvb) if material else least_sat_kvb
     for feerate_sat_kvb in (wanted_sat_kvb, least_sat_kvb):
         try:
-            return plan_replacement(view, kind, newest.txid, feerate_sat_kvb, custody, params)
+            planned = plan_replacement(view, kind, newest.txid, feerate_sat_kvb, custody, params)
         except Rejected:  # coins or fund don't allow as much
             continue
+        # A step that was raised for lesser change, and then takes a further coin, may be more than others vote for.
+        if feerate_sat_kvb == estimate_sat_kvb or _steps_least(view, newest, planned.version, custody):
+            return planned
     return None
 
 
@@ -97,8 +100,7 @@ def is_least_step(view: LedgerView, kind: BatchKind, custody: Custody) -> bool:
     if lineage is None or len(lineage.versions) < 2:
         return False
     old, new = lineage.versions[-2:]
-    sizes_vbytes = (_signed_vsize_vbytes(view, version, custody) for version in (old, new))
-    return new.feerate_sat_kvb <= max(_step_sat_kvb(old.fee_sats, size_vbytes) for size_vbytes in sizes_vbytes)
+    return _steps_least(view, old, new, custody)
 
 
 def _age(view: LedgerView, lineage: Lineage) -> int:
@@ -187,6 +189,12 @@ def _least_feerate_sat_kvb(view: LedgerView, lineage: Lineage, custody: Custody,
             return feerate_sat_kvb
         feerate_sat_kvb = max(feerate_sat_kvb + 1, _step_sat_kvb(old.fee_sats, draft.size_vbytes))
     return None
+
+
+def _steps_least(view: LedgerView, old: BatchVersion, new: BatchVersion, custody: Custody) -> bool:
+    """Whether `new` takes at most the least step from `old`, to the size of either."""
+    sizes_vbytes = (_signed_vsize_vbytes(view, version, custody) for version in (old, new))
+    return new.feerate_sat_kvb <= max(_step_sat_kvb(old.fee_sats, size_vbytes) for size_vbytes in sizes_vbytes)
 
 
 def _step_sat_kvb(old_fee_sats: int, size_vbytes: int) -> int:

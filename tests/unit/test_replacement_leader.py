@@ -21,7 +21,7 @@ from tests.support.ledgers import (
     signed,
     wait,
 )
-from tests.support.peg import CUSTODY, START_HEIGHT, coin
+from tests.support.peg import CUSTODY, START_HEIGHT, coin, outpoint
 from tests.support.replacements import (
     FEERATE,
     INTERVAL,
@@ -89,6 +89,22 @@ def test_leader_replaces_nothing_that_can_not_be_replaced() -> None:
     assert _proposed(ledger, 50_000, low) is None
     poor = open_payout(burns=[(500_000, 2_400)])
     assert _proposed(poor, 50_000, ONE) is None
+
+
+def test_leader_proposes_no_step_that_it_would_not_vote_for_itself() -> None:
+    """The step leaves one part of change where two were, so it must be higher; then a coin is added for it, and the
+    size is above what the step was for. Such a block would be held back with all else that it says about L1.
+    """
+    params = replace(ONE, coin_floor_sats=1_000, min_deposit_sats=2_000, change_target_coins=50)
+    burned_sats, first_fee_sats = 21 * 100_000 - 4_020, 4_649
+    ledger = ledger_of([100_000] * 21 + [20_000], [(burned_sats, first_fee_sats)])
+    enter_donation(ledger, coin(50, 400_000, CoinKind.DONATION))
+    ledger.coins.put(outpoint(50), replace(coin(50, 400_000, CoinKind.DONATION), lineage=7))
+    first = record(ledger, None, 1_500, params)
+    assert (first.version.fee_sats, len(transactions_of(only_lineage(ledger))[0].outputs)) == (first_fee_sats, 3)
+    wait(ledger, STALE_INTERVALS * INTERVAL)
+    assert _proposed(ledger, 1_000, params) is None
+    assert _proposed(ledger, 3_000, params) == 3_000
 
 
 def test_least_step_is_no_more_than_that() -> None:
