@@ -50,7 +50,7 @@ class RecoveryReason(Reason):
     FOREIGN_GENESIS = "recovery-foreign-genesis"  # Made for another chain than that of the genesis at hand.
     NOT_RESERVE = "recovery-not-reserve"  # An input that does not spend a reserve script of this genesis.
     NOT_AS_PLANNED = "recovery-not-as-planned"
-    """Another version, lock or signature hash than a plan has, values that don't add up, or final already."""
+    """Another version, lock or signature hash than a plan's, a coin twice, wrong sums, or final already."""
     OTHER_PAYEES = "recovery-other-payees"  # It does not pay equal shares to the addresses that were agreed on.
     UNKNOWN_KEY = "recovery-unknown-key"  # The key is none of those that may recover the coins.
     BAD_SIGNATURE = "recovery-bad-signature"  # A signature that is not its key's, or by a key that may not recover.

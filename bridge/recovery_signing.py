@@ -71,6 +71,8 @@ class RecoveryRequest:
         transaction = psbt.transaction
         if transaction.version != TRANSACTION_VERSION or transaction.locktime:
             raise Rejected(RecoveryReason.NOT_AS_PLANNED, "a plan has version 2 and no lock time")
+        if len({txin.outpoint for txin in transaction.inputs}) != len(transaction.inputs):
+            raise Rejected(RecoveryReason.NOT_AS_PLANNED, "it spends a coin twice, as no transaction may")
         coins = tuple(_coin(psbt, index, terms.custody) for index in range(len(psbt.inputs)))
         request = cls(psbt, coins)
         request._require_fee(terms.feerate_ceiling_sat_kvb)

@@ -183,6 +183,13 @@ def test_input_with_other_fields_than_its_script_has_is_refused(missing: bytes) 
         assert reason(changed(PSBT, 0, dict.fromkeys(keys, value))) is RecoveryReason.NOT_AS_PLANNED
 
 
+def test_coin_that_is_spent_twice_is_refused() -> None:
+    """Its value would be shown twice."""
+    transaction = replace(PSBT.transaction, inputs=(PSBT.transaction.inputs[0],) * len(PSBT.inputs))
+    twice = replace(PSBT, transaction=transaction, inputs=(PSBT.inputs[0],) * len(PSBT.inputs))
+    assert reason(twice) is RecoveryReason.NOT_AS_PLANNED
+
+
 def test_input_that_asks_for_another_kind_of_signature_is_refused() -> None:
     assert reason(changed(PSBT, 0, {SIGHASH_TYPE: (0x82).to_bytes(4, "little")})) is RecoveryReason.NOT_AS_PLANNED
     assert RecoveryRequest.read(changed(PSBT, 0, {SIGHASH_TYPE: bytes(4)}), TERMS).signers() == []
