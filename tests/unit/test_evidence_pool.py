@@ -150,6 +150,17 @@ def test_evidence_is_refused_when_the_bytes_are_full() -> None:
             world.add(second)
 
 
+def test_full_pool_still_takes_what_settles_a_payout() -> None:
+    """Deposits that wait until coins leave must not keep coins from leaving."""
+    world = World(EvidencePoolLimits(max_count=1))
+    settlement = world.settlement()
+    deposit = world.chain.pay_reserve(ALICE.script(), 50_000)[1]
+    world.add(deposit)
+    world.add(settlement)
+    assert settlement in world.chosen()
+    assert world.refused(world.chain.pay_reserve(ALICE.script(), 50_000)[1]) is EvidencePoolReason.FULL
+
+
 def test_full_pool_still_merges_what_fits() -> None:
     world = World(EvidencePoolLimits(max_count=1))
     _, evidence = world.two_deposits()
