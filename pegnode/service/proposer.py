@@ -27,6 +27,12 @@ from pegnode.service.unfinal import UnfinalBlock
 
 log = structlog.get_logger()
 
+ANCHORS_BEHIND: Final = 2
+"""By so many anchors the chain has fallen behind: what is about L1 did not enter for a while.
+
+Batches may be the reason, for members may not agree on a feerate. So such a block has none, and brings anchor, deposits
+and settlements up to date; the next one has the batch again.
+"""
 REFUND_WORK: Final = b"refund"
 """Stands for refunds that the next anchor makes due."""
 
@@ -129,7 +135,8 @@ class Proposer:
             self._drop_left_behind(evidence, facts)
             feerate = await core.questions.feerate_sat_kvb() or params.feerate_floor_sat_kvb
             confirmed = await core.questions.confirmed_versions(core.store.ledger)
-        slot = Slot(view, core.now_ms(), anchor, feerate, include_l1=True, confirmed=confirmed)
+        behind = anchor.height - header.anchor.height >= ANCHORS_BEHIND
+        slot = Slot(view, core.now_ms(), anchor, None if behind else feerate, include_l1=True, confirmed=confirmed)
         parent = core.unfinal.view(parent_hash)
         if parent is None:
             return None
