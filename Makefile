@@ -8,7 +8,6 @@ STAMP := $(VENV)/.installed-$(LOCKED)
 UV := uv==0.13.8
 
 SOURCES := $(wildcard bridge federation pegnode tests bench)
-TESTS := $(wildcard tests/unit tests/vectors tests/fuzz tests/sim tests/attacks tests/functional)
 
 .PHONY: help setup venv bitcoind demo test soak check fuzz bench lock clean
 .DEFAULT_GOAL := help
@@ -33,7 +32,7 @@ demo: venv bitcoind ## A local federation: deposit, transfer, withdrawal, from o
 	@$(VENV)/bin/peg demo
 
 test: venv bitcoind ## Run the unit, vector, simulation, attack and functional tests
-	@$(VENV)/bin/python -m pytest $(TESTS)
+	@sh scripts/run-tests.sh $(VENV)
 
 soak: venv bitcoind ## Kill members under load, KILLS times (200) at moments drawn from SEED, and look for losses
 	@$(VENV)/bin/python -m tests.soak --kills $(or $(KILLS),200) $(if $(SEED),--seed $(SEED))
