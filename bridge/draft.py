@@ -90,6 +90,7 @@ class Drafting:
     def draft(self, coins: Sequence[Coin], *, split: bool = True) -> Draft | None:
         """The batch that spends these coins, or None when they don't hold payees, cost, and change or none at all.
 
+        Without payees there must be change, for a transaction has an output.
         split: whether the change may be cut.
         """
         left_sats = self._left_sats(coins)
@@ -102,14 +103,18 @@ class Drafting:
             least_sats = self._params.coin_floor_sats if parts == 1 else parts * self._params.min_deposit_sats
             if change_sats >= least_sats:
                 return self._draft(coins, shares_sats, cost_sats, cut(change_sats, parts), size_vbytes)
+        if not self._payees:
+            return None
         shares_sats, cost_sats, size_vbytes = self._fee(coins, 0)
         return self._draft(coins, shares_sats, cost_sats, (), size_vbytes) if cost_sats == left_sats else None
 
     def draft_without_change(self, coins: Sequence[Coin]) -> Draft | None:
         """The batch that spends these coins and gives to the fee what would be too little for change.
 
-        None when they don't hold payees and cost.
+        None when they don't hold payees and cost, or when there are no payees.
         """
+        if not self._payees:
+            return None
         shares_sats, cost_sats, size_vbytes = self._fee(coins, 0)
         left_sats = self._left_sats(coins)
         return self._draft(coins, shares_sats, left_sats, (), size_vbytes) if cost_sats <= left_sats else None

@@ -8,13 +8,15 @@ Theory of operation
     1. *Refresh*: the oldest of the free coins that are past T/2, together at most half of the free value, so that
        payouts go on. A coin past 3T/4 is taken whatever it holds. If the fund can't bear the fee, the youngest are left
        out; for coins past 3T/4 what the fund lacks is booked as deficit, up to `maintenance_deficit_cap_sats`: custody
-       comes before bookkeeping. Coins too small to pay for themselves take the largest other free coin with them.
+       comes before bookkeeping. Coins too small to pay for themselves take the least other free coin with them that is
+       enough: the largest may be what a payout waits for, and who gives such coins away would decide how long.
     2. *Merging*: if a burn is above what the `batch_max_first_inputs` largest coins hold, locked ones included, no
        payout can ever have inputs enough for it. The least of those coins and the free ones after it become one.
 
     The change is split as that of payouts, but for merged coins, which are one.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 
 from bridge.batch_form import by_value, free_coins
@@ -91,12 +93,16 @@ def _within_half(view: LedgerView, old: Sequence[Coin], free_sats: int, params: 
 
 
 def _carried(drafting: Drafting, coins: list[Coin], free: Iterable[Coin], params: PegParams) -> Draft | None:
-    """These coins alone if they leave change, or else with the largest other free one; None if neither does."""
+    """These coins alone if they leave change, or else with the least other free one that makes them; None if none does.
+
+    Of equal ones, with the lesser outpoint.
+    """
     draft = drafting.draft(coins)
-    if draft is None and len(coins) < params.batch_max_first_inputs:
-        largest = next((coin for coin in free if coin not in coins), None)
-        draft = None if largest is None else drafting.draft([*coins, largest])
-    return draft if draft is not None and draft.change_sats else None
+    if draft is not None or len(coins) == params.batch_max_first_inputs:
+        return draft
+    others = sorted(set(free).difference(coins), key=lambda coin: (coin.value_sats, coin.outpoint.encode()))
+    least = bisect_left(others, True, key=lambda coin: drafting.draft([*coins, coin]) is not None)
+    return drafting.draft([*coins, *others[least : least + 1]])
 
 
 def _mergeable(view: LedgerView, params: PegParams) -> list[Coin]:

@@ -136,11 +136,28 @@ def test_refresh_splits_its_change_while_coins_are_few_and_names_the_newest_epoc
     assert output.script == reserve_script(policy(3), CoinKind.CHANGE).script
 
 
-def test_coin_too_small_to_pay_for_itself_takes_the_largest_free_one_along() -> None:
-    ledger = _ledger([(30_000, T // 2), (100_000, 0), (900_000, 0)])
-    assert _inputs(_planned(ledger)) == [0, 2]
+def test_coin_too_small_to_pay_for_itself_takes_the_least_along_that_is_enough() -> None:
+    """Not the largest: whoever gives such coins away, one after the other, would keep it from payouts for ever."""
+    ledger = _ledger([(30_000, T // 2), (900_000, 0), (40_000, 0), (30_000, 0)])
+    assert _inputs(_planned(ledger)) == [0, 3]
+    assert _inputs(_planned(ledger, feerate_sat_kvb=100_000)) == [0, 2]
+    assert _inputs(_planned(ledger, feerate_sat_kvb=200_000)) == [0, 1]
     alone = _ledger([(30_000, 3 * T // 4)])
     assert _build(alone) is None, "nothing can be done for it"
+
+
+def test_replacement_of_maintenance_is_refused_when_it_would_leave_nothing() -> None:
+    """A transaction has an output. One without could not be signed, settled, or replaced in turn."""
+    ledger = _ledger([(60_000, 3 * T // 4)])
+    first = _planned(ledger)
+    record_batch(ledger, first)
+    wait(ledger, SMALL.replacement_interval_anchors)
+    for feerate in (160_000, 200_000):
+        with pytest.raises(Rejected) as caught:
+            build_batch(ledger, BatchKind.MAINTENANCE, first.version.txid, feerate, CUSTODY, SMALL)
+        assert caught.value.reason is BatchReason.NOT_COVERED
+    [proposed] = propose_batches(ledger, 200_000, (), CUSTODY, SMALL)
+    assert Transaction.parse(proposed.version.transaction).outputs
 
 
 def test_refresh_leaves_out_the_youngest_that_the_fund_can_not_bear() -> None:
