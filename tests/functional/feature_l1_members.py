@@ -91,13 +91,14 @@ class Nodes:
         self.federation.await_final(self.user.send(fresh_address(), 10_000), names)
 
     def settle(self) -> None:
-        """Transfers until the anchor is as high as it can be, at every member."""
-        names = self.federation.local.member_names
+        """Transfers until every member has read all of L1, and the anchor is as high as it can be."""
+        federation, names = self.federation, self.federation.local.member_names
 
         def is_settled() -> bool:
             self.pay(*names)
-            heights = {self.status(name).anchor.height for name in names}
-            return heights == {(self.status("alice").l1.height or 0) - CONFIRMATIONS + 1}
+            statuses = [self.status(name) for name in names]
+            height = federation.on_l1(lambda client, _: client.tip())[0]
+            return {(item.l1.height, item.anchor.height) for item in statuses} == {(height, height - CONFIRMATIONS + 1)}
 
         eventually(is_settled, "the anchor is as high as it can be")
 
