@@ -28,6 +28,7 @@ from bridge.bitcoin.curve import KEY_SIZE
 from bridge.bitcoin.identifiers import HASH_SIZE, Script
 from bridge.bitcoin.taproot import TAPSCRIPT_LEAF_VERSION
 from bridge.bitcoin.transaction import Transaction, TxOut, compact_size
+from bridge.codec import Reader
 from bridge.errors import MalformedError, Reason, Rejected
 
 MAGIC = b"psbt\xff"
@@ -145,7 +146,7 @@ def spent_output(entries: Entries) -> TxOut:
         raise Rejected(PsbtReason.OUTPUT, "an input does not tell the output that it spends")
     try:
         source = _Source(data)
-        output = TxOut(int.from_bytes(source.take(8), "little"), Script(source.take(source.size())))
+        output = TxOut(source.u64(), Script(source.take(source.size())))
         source.finish()
     except MalformedError as error:
         raise Rejected(PsbtReason.OUTPUT, str(error)) from error
@@ -185,22 +186,10 @@ def _encode_map(entries: Entries) -> bytes:
     return b"".join(parts) + b"\x00"
 
 
-class _Source:
-    """Takes bytes off the front; raises MalformedError."""
+class _Source(Reader):
+    """Takes what Bitcoin and BIP174 write; raises MalformedError."""
 
-    __slots__ = ("_data", "_position")
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._position = 0
-
-    def take(self, size: int) -> bytes:
-        end = self._position + size
-        if end > len(self._data):
-            raise MalformedError(f"{size} bytes wanted, {len(self._data) - self._position} left")
-        value = self._data[self._position : end]
-        self._position = end
-        return value
+    __slots__ = ()
 
     def size(self) -> int:
         """A compact size, which has one form."""
@@ -212,10 +201,6 @@ class _Source:
 
     def map(self) -> dict[bytes, bytes]:
         return dict(self._entries())
-
-    def finish(self) -> None:
-        if self._position != len(self._data):
-            raise MalformedError(f"{len(self._data) - self._position} trailing bytes")
 
     def _entries(self) -> Iterator[tuple[bytes, bytes]]:
         seen: set[bytes] = set()
