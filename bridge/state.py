@@ -95,20 +95,20 @@ class Coin(Encoded):
 
     def write(self, writer: Writer) -> None:
         """Append outpoint, value u64, kind u8, epoch u32, claim script, L1 height u32, lineage (flag u8, u64)."""
-        _write_outpoint(writer, self.outpoint).u64(self.value_sats).u8(self.kind)
+        write_outpoint(writer, self.outpoint).u64(self.value_sats).u8(self.kind)
         writer.u32(self.epoch).variable(self.claim_script).u32(self.l1_height)
-        _write_optional(writer, self.lineage, Writer.u64)
+        write_optional(writer, self.lineage, Writer.u64)
 
     @classmethod
     def read(cls, reader: Reader) -> Self:
         return cls(
-            outpoint=_read_outpoint(reader),
+            outpoint=read_outpoint(reader),
             value_sats=reader.u64(),
             kind=reader.enumeration(CoinKind),
             epoch=reader.u32(),
             claim_script=reader.variable(MAX_SCRIPT_BYTES),
             l1_height=reader.u32(),
-            lineage=_read_optional(reader, Reader.u64),
+            lineage=read_optional(reader, Reader.u64),
         )
 
 
@@ -144,16 +144,16 @@ class Withdrawal(Encoded):
 
     def write(self, writer: Writer) -> None:
         """Append burn, number, value and max fee u64, both scripts, anchor height u32, status u8, lineage, payout."""
-        _write_outpoint(writer, self.burn).u64(self.number).u64(self.value_sats)
+        write_outpoint(writer, self.burn).u64(self.number).u64(self.value_sats)
         writer.u64(self.max_fee_sats).variable(self.l1_script).variable(self.refund_script)
         writer.u32(self.burned_at_anchor).u8(self.status)
-        _write_optional(writer, self.lineage, Writer.u64)
-        _write_optional(writer, self.payout, _write_outpoint)
+        write_optional(writer, self.lineage, Writer.u64)
+        write_optional(writer, self.payout, write_outpoint)
 
     @classmethod
     def read(cls, reader: Reader) -> Self:
         return cls(
-            burn=_read_outpoint(reader),
+            burn=read_outpoint(reader),
             number=reader.u64(),
             value_sats=reader.u64(),
             max_fee_sats=reader.u64(),
@@ -161,8 +161,8 @@ class Withdrawal(Encoded):
             refund_script=Script(reader.variable(MAX_SCRIPT_BYTES)),
             burned_at_anchor=reader.u32(),
             status=reader.enumeration(WithdrawalStatus),
-            lineage=_read_optional(reader, Reader.u64),
-            payout=_read_optional(reader, _read_outpoint),
+            lineage=read_optional(reader, Reader.u64),
+            payout=read_optional(reader, read_outpoint),
         )
 
 
@@ -228,22 +228,22 @@ class Lineage(Encoded):
     def write(self, writer: Writer) -> None:
         """Append number u64, kind u8, inputs, payees, versions, reserved fund u64, settling txid, its L1 height u32."""
         writer.u64(self.number).u8(self.kind)
-        writer.sequence(self.inputs, _write_outpoint).sequence(self.payees, _write_outpoint)
+        writer.sequence(self.inputs, write_outpoint).sequence(self.payees, write_outpoint)
         writer.sequence(self.versions, lambda to, version: version.write(to)).u64(self.reserved_fund_sats)
-        _write_optional(writer, self.settled_by, lambda to, txid: to.fixed(txid, HASH_SIZE))
-        _write_optional(writer, self.settled_l1_height, Writer.u32)
+        write_optional(writer, self.settled_by, lambda to, txid: to.fixed(txid, HASH_SIZE))
+        write_optional(writer, self.settled_l1_height, Writer.u32)
 
     @classmethod
     def read(cls, reader: Reader) -> Self:
         return cls(
             number=reader.u64(),
             kind=reader.enumeration(BatchKind),
-            inputs=reader.sequence(MAX_LIST_ITEMS, _read_outpoint),
-            payees=reader.sequence(MAX_LIST_ITEMS, _read_outpoint),
+            inputs=reader.sequence(MAX_LIST_ITEMS, read_outpoint),
+            payees=reader.sequence(MAX_LIST_ITEMS, read_outpoint),
             versions=reader.sequence(MAX_LIST_ITEMS, BatchVersion.read),
             reserved_fund_sats=reader.u64(),
-            settled_by=_read_optional(reader, lambda source: Txid(source.take(HASH_SIZE))),
-            settled_l1_height=_read_optional(reader, Reader.u32),
+            settled_by=read_optional(reader, lambda source: Txid(source.take(HASH_SIZE))),
+            settled_l1_height=read_optional(reader, Reader.u32),
         )
 
 
@@ -342,22 +342,25 @@ class Totals(Encoded):
         )
 
 
-def _write_outpoint(writer: Writer, outpoint: OutPoint) -> Writer:
+def write_outpoint(writer: Writer, outpoint: OutPoint) -> Writer:
+    """Append 36 bytes."""
     return writer.fixed(outpoint.encode(), OUTPOINT_SIZE)
 
 
-def _read_outpoint(reader: Reader) -> OutPoint:
+def read_outpoint(reader: Reader) -> OutPoint:
+    """Take 36 bytes."""
     return OutPoint.decode(reader.take(OUTPOINT_SIZE))
 
 
-def _write_optional(writer: Writer, value: V | None, write: Callable[[Writer, V], object]) -> None:
-    """A flag byte, then the value if there is one."""
+def write_optional(writer: Writer, value: V | None, write: Callable[[Writer, V], object]) -> None:
+    """Append a flag byte, then the value if there is one."""
     writer.u8(value is not None)
     if value is not None:
         write(writer, value)
 
 
-def _read_optional(reader: Reader, read: Callable[[Reader], V]) -> V | None:
+def read_optional(reader: Reader, read: Callable[[Reader], V]) -> V | None:
+    """Take a flag byte of 0 or 1, then the value if there is one."""
     flag = reader.u8()
     if flag > 1:
         raise MalformedError(f"a flag of {flag}")

@@ -57,6 +57,7 @@ TAG_PLACES = {
     "pegnode/closed-lineage": "chain so far, encoded lineage",
     "pegnode/utxo-delta": "chain so far, outputs spent and created",
     "pegnode/vote/{}": "chain id, epoch u32, view u64, block hash (variable)",
+    "pegnode/record": "encoded record",
     "pegnode/solvency-statement": "encoded statement of solvency, 228 bytes",
     "pegnode/custody/{}": "NUMS, chain id, epoch u32, claim script (variable)",
     "pegnode/member-card": "version u32, name (variable), vote key, custody key, peer id, address (both variable)",
