@@ -72,12 +72,16 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True)
 class BuiltBlock:
-    """A valid block, its state, and the candidates that no later block could hold either, with the reason of each."""
+    """A valid block, its state, and the candidates that no later block could hold either, with the reason of each.
+
+    batch_obstacle: why batches that are due could not be worked out, and the block has none.
+    """
 
     block: Block
     state: ChainState
     rejected_evidence: list[tuple[Evidence, Rejected]]
     rejected_transactions: list[tuple[Txid, Rejected]]
+    batch_obstacle: Rejected | None = None
 
 
 def build_block(parent: ChainView, slot: Slot, candidates: Candidates, facts: L1Facts, rules: ChainRules) -> BuiltBlock:
@@ -137,6 +141,7 @@ class _Assembly:
     body_bytes: int = EMPTY_BODY.size_bytes
     rejected_evidence: list[tuple[Evidence, Rejected]] = field(default_factory=list)
     rejected_transactions: list[tuple[Txid, Rejected]] = field(default_factory=list)
+    batch_obstacle: Rejected | None = None
 
     def add_evidence(self, candidates: Sequence[Evidence], facts: L1Facts) -> None:
         """What fits of the evidence, in the order that a body has it in."""
@@ -164,16 +169,22 @@ class _Assembly:
             self._take(len(refund))
 
     def add_batches(self, feerate_sat_kvb: int, confirmed: frozenset[Txid]) -> None:
-        """What a leader with this estimate proposes: first versions, and replacements of what has not confirmed."""
+        """What a leader with this estimate proposes: first versions, and replacements of what has not confirmed.
+
+        A ledger from which none can be worked out must not stop all that needs no batch: the block goes without.
+        """
         custody, params = self.rules.custody, self.rules.params
-        for planned in propose_batches(self.state.ledger, feerate_sat_kvb, confirmed, custody, params):
-            batch = Batch.of(planned)
-            size = len(batch.encode())
-            if not self._fits(size):
-                return
-            enter_batch(self.state, batch, self.rules)
-            self._take(size)
-            self.batches.append(batch)
+        try:
+            for planned in propose_batches(self.state.ledger, feerate_sat_kvb, confirmed, custody, params):
+                batch = Batch.of(planned)
+                size = len(batch.encode())
+                if not self._fits(size):
+                    return
+                enter_batch(self.state, batch, self.rules)
+                self._take(size)
+                self.batches.append(batch)
+        except Rejected as obstacle:
+            self.batch_obstacle = obstacle
 
     def add_transactions(self, candidates: Sequence[Transaction]) -> None:
         """What fits of the transactions; what spends from one that was left out is left out too."""
@@ -204,7 +215,9 @@ class _Assembly:
         )
         header = replace(self.state.tip.header, body_root=body.root, ledger_root=ledger_root(self.state.ledger))
         self.state.tip = Tip(header)
-        return BuiltBlock(Block(header, body), self.state, self.rejected_evidence, self.rejected_transactions)
+        return BuiltBlock(
+            Block(header, body), self.state, self.rejected_evidence, self.rejected_transactions, self.batch_obstacle
+        )
 
     def _fits(self, size: int) -> bool:
         return self.body_bytes + ITEM_OVERHEAD_BYTES + size <= self.rules.chain.max_body_bytes

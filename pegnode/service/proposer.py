@@ -1,6 +1,7 @@
 """A leader's block: what waits, put together on a parent, and judged by the leader's own prudence before it leaves."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
@@ -11,6 +12,7 @@ from bridge.batch import any_batch_due, propose_batches
 from bridge.bitcoin.hashes import sha256d
 from bridge.bitcoin.identifiers import BlockHash, OutPoint, Txid, hash_to_hex
 from bridge.bitcoin.transaction import Transaction
+from bridge.errors import Rejected
 from bridge.evidence import Evidence
 from bridge.l1.errors import L1Error, L1Reason, L1Unavailable
 from bridge.ledger import Ledger, LedgerView, advance_anchor
@@ -100,8 +102,9 @@ class Proposer:
             feerate = await core.questions.feerate_sat_kvb() or params.feerate_floor_sat_kvb
             confirmed = await core.questions.confirmed_versions(core.store.ledger)
             ledger = self._next_ledger(anchor)  # anew: the chain may have moved on meanwhile
-            batches = propose_batches(ledger, feerate, confirmed, core.rules.custody, params)
-            work |= {bytes([planned.kind]) + (planned.replaces or b"") for planned in batches}
+            with suppress(Rejected):  # who builds a block says so
+                batches = propose_batches(ledger, feerate, confirmed, core.rules.custody, params)
+                work |= {bytes([planned.kind]) + (planned.replaces or b"") for planned in batches}
         if due_refunds(self._next_ledger(anchor), params):
             work.add(REFUND_WORK)
         return frozenset(work)
@@ -145,6 +148,8 @@ class Proposer:
             prudence = await core.questions.vote_facts(
                 header, built.block, parent.ledger, now_ms=core.now_ms(), halted=core.halted
             )
+        if built.batch_obstacle is not None:
+            log.error("no batch can be worked out", detail=str(built.batch_obstacle))
         self._drop_spent(prudence.unspent)
         check_vote_conditions(built.block, header, built.state.ledger, prudence, core.rules)
         if claimed_outputs(built.block):

@@ -8,9 +8,11 @@ from bridge.bitcoin.identifiers import Script
 from bridge.bitcoin.script import ScriptReason
 from bridge.bitcoin.transaction import Transaction, TxOut
 from bridge.custody import CoinKind
+from bridge.errors import Rejected
 from bridge.evidence import Evidence, EvidenceReason, Opening
 from bridge.ledger import ledger_root
 from bridge.state import LedgerReason
+from pegnode.chain import builder
 from pegnode.chain.block import EMPTY_BODY
 from pegnode.chain.builder import BuiltBlock, Candidates, build_block
 from pegnode.chain.facts import AnchorStatus, L1Facts
@@ -140,6 +142,21 @@ def test_payout_pays_the_estimate_within_the_peg_limits(chain: MemoryChain, esti
     due_payout(chain)
     built = checked(chain, chain.build(slot=replace(chain.slot(), feerate_sat_kvb=estimate)))
     assert [batch.feerate_sat_kvb for batch in built.block.body.batches] == [used]
+
+
+def test_ledger_from_which_no_batch_can_be_worked_out_does_not_stop_a_leader(
+    chain: MemoryChain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evidence = due_payout(chain)
+    assert chain.build().block.body.batches
+
+    def fail(*_: object) -> None:
+        raise Rejected(LedgerReason.INCONSISTENT, "a lineage names a coin that is gone")
+
+    monkeypatch.setattr(builder, "propose_batches", fail)
+    built = checked(chain, chain.build(evidence=[evidence]))
+    assert built.batch_obstacle is not None and built.batch_obstacle.reason is LedgerReason.INCONSISTENT
+    assert (built.block.body.batches, built.block.body.evidence) == ((), (evidence,))
 
 
 # Evidence

@@ -1,7 +1,12 @@
 """What a leader still proposes when others don't vote for a part of it."""
 
+import pytest
 import trio
 
+from bridge.errors import Rejected
+from bridge.state import LedgerReason
+from pegnode.chain import builder
+from pegnode.service import proposer
 from tests.support.members import memory_federation
 from tests.support.mini_wallet import MiniWallet
 from tests.support.peg import p2tr
@@ -25,4 +30,27 @@ async def test_deposits_enter_while_members_do_not_agree_on_the_feerate_of_a_pay
         assert not federation.l1.mempool
         for node in federation.nodes.values():
             node.feerate_sat_kvb = 4_000
+        await federation.until(lambda: len(federation.l1.mempool) == 1)
+
+
+async def test_deposits_enter_while_no_batch_can_be_worked_out(
+    autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ledger from which planning a batch fails is nothing that the leaders could mend: they go on without."""
+
+    def fail(*_: object) -> None:
+        raise Rejected(LedgerReason.INCONSISTENT, "a lineage names a coin that is gone")
+
+    async with memory_federation(0, 1, 2, 3, peg={"batch_min_payouts": 1}) as federation:
+        coin = await federation.fund(ALICE)
+        with monkeypatch.context() as broken:
+            broken.setattr(builder, "propose_batches", fail)
+            broken.setattr(proposer, "propose_batches", fail)
+            value_sats = coin[1].value_sats - 1_000
+            burn = ALICE.spend([coin], [federation.burn_output(value_sats, p2tr("payee"), ALICE.script())])
+            await federation.members[0].live.submit_transaction(burn.serialize())
+            await federation.settled(burn)
+            await federation.fund(BOB)
+            assert not federation.l1.mempool
+        federation.l1.mine()
         await federation.until(lambda: len(federation.l1.mempool) == 1)
