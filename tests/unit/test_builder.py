@@ -155,7 +155,8 @@ def test_ledger_from_which_no_batch_can_be_worked_out_does_not_stop_a_leader(
 
     monkeypatch.setattr(builder, "propose_batches", fail)
     built = checked(chain, chain.build(evidence=[evidence]))
-    assert built.batch_obstacle is not None and built.batch_obstacle.reason is LedgerReason.INCONSISTENT
+    assert built.batch_obstacle is not None
+    assert built.batch_obstacle.reason is LedgerReason.INCONSISTENT
     assert (built.block.body.batches, built.block.body.evidence) == ((), (evidence,))
 
 
