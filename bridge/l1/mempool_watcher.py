@@ -8,10 +8,11 @@ evicted, or spent twice. It is remembered as such for a while, and is waiting ag
 Nothing that concerns money follows from any of this; it is shown to whom it concerns.
 """
 
-from collections import OrderedDict
+from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from heapq import heapify, heapreplace
 from itertools import islice
 from typing import Final, Protocol
 
@@ -31,8 +32,9 @@ REST_FACTOR: Final = 19
 READ_AT_ONCE: Final = 20
 """Transactions asked for in one request. One that is relayed has 800,000 hexadecimal digits at most."""
 READ_EACH_POLL: Final = 400
-MAX_REMEMBERED: Final = 10_000
-"""Payments, about 400 bytes each. The oldest are forgotten first."""
+MAX_REMEMBERED: Final = 20_000
+"""Payments, about 400 bytes each. Of whichever script has the most, the oldest are forgotten first: whoever pays an
+address a great many times hides no payment to another. It is as many as addresses are watched, so that each has one."""
 
 
 class MempoolSource(Protocol):
@@ -73,7 +75,7 @@ class MempoolWatcher:
         self._blocks = blocks
         self._is_watched = is_watched
         self._read: set[Txid] = set()
-        self._loose: OrderedDict[OutPoint, LoosePayment] = OrderedDict()
+        self._loose: dict[OutPoint, LoosePayment] = {}
         self._tip: Anchor | None = None
         blocks.on_left(self._note_left)
 
@@ -110,18 +112,33 @@ class MempoolWatcher:
             for vout, output in enumerate(outputs):
                 if self._is_watched(output.script):
                     self._remember(OutPoint(txid, vout), output.script, output.value_sats)
+        self._make_room()
 
     def _note_left(self, payments: Iterable[Payment]) -> None:
         """Remember what was in a block that left the active chain; the next poll finds out what became of it."""
         for payment in payments:
             if self._is_watched(payment.script):
                 self._remember(payment.outpoint, payment.script, payment.value_sats)
+        self._make_room()
 
     def _remember(self, outpoint: OutPoint, script: Script, value_sats: int) -> None:
         self._loose.pop(outpoint, None)
         self._loose[outpoint] = LoosePayment(outpoint, script, value_sats, False, self._height)
-        while len(self._loose) > MAX_REMEMBERED:
-            self._loose.popitem(last=False)
+
+    def _make_room(self) -> None:
+        """Forget what is too many, one by one: the oldest to the script that is paid most often."""
+        surplus = len(self._loose) - MAX_REMEMBERED
+        if surplus <= 0:
+            return
+        by_script: defaultdict[Script, deque[OutPoint]] = defaultdict(deque)
+        for payment in self._loose.values():
+            by_script[payment.script].append(payment.outpoint)
+        most_first = [(-len(outpoints), order, outpoints) for order, outpoints in enumerate(by_script.values())]
+        heapify(most_first)
+        for _ in range(surplus):
+            count, order, outpoints = most_first[0]
+            del self._loose[outpoints.popleft()]
+            heapreplace(most_first, (count + 1, order, outpoints))
 
     async def _look_for_the_absent(self, present: Collection[Txid]) -> None:
         absent = [item for item in self._loose.values() if not item.is_gone and item.outpoint.txid not in present]

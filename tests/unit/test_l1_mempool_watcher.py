@@ -12,6 +12,7 @@ from bridge.l1.answers import L1TxOut
 from bridge.l1.errors import L1Reason, L1Unavailable
 from bridge.l1.mempool_watcher import MempoolWatcher
 from bridge.l1.watcher import WINDOW_BLOCKS, L1Watcher
+from pegnode.service.registry import MAX_REGISTERED
 from tests.support.fake_l1_client import FakeL1Client, L1World
 
 WATCHED = Script(b"\x51\x20" + b"\x07" * 32)
@@ -22,11 +23,12 @@ class World:
     """A Bitcoin node with a mempool, and both watchers of it."""
 
     def __init__(self) -> None:
+        self.watched = {WATCHED}
         self.l1 = L1World()
         self.l1.mine(3)
         self.node = FakeL1Client(self.l1)
         self.blocks = L1Watcher(self.node, 1)
-        self.watcher = MempoolWatcher(self.node, self.blocks, lambda script: script == WATCHED)
+        self.watcher = MempoolWatcher(self.node, self.blocks, self.watched.__contains__)
 
     def pay(self, *scripts: Script) -> Transaction:
         payment = self.l1.chain.payment(*(TxOut(1_000, script) for script in scripts))
@@ -133,6 +135,39 @@ async def test_oldest_payments_are_forgotten_first(
     later = {world.pay(WATCHED).outpoint(0) for _ in range(2)}
     assert {outpoint for outpoint, _ in await world.look()} == later
     assert first.outpoint(0) not in later
+
+
+async def test_whoever_is_paid_most_often_is_forgotten_first(
+    autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mempool_watcher, "MAX_REMEMBERED", 5)
+    world = World()
+    world.watched.add(OTHER)
+    alone = world.pay(OTHER)
+    await world.look()
+    world.pay(*[WATCHED] * 4)
+    await world.look()
+    flood = world.pay(*[WATCHED] * 4)
+    await world.look()
+    assert [item.outpoint for item in world.watcher.payments_to({OTHER})] == [alone.outpoint(0)]
+    assert [outpoint for outpoint, _ in await world.look()] == [flood.outpoint(vout) for vout in range(4)]
+
+
+async def test_payments_in_a_block_that_l1_gave_up_are_as_bounded(
+    autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mempool_watcher, "MAX_REMEMBERED", 2)
+    world = World()
+    payment = world.l1.chain.payment(*[TxOut(1_000, WATCHED)] * 3)
+    world.l1.chain.mine(payment)
+    await world.look()
+    world.l1.chain.blocks.pop()
+    world.l1.chain.mine_empty(2)
+    assert await world.look() == [(payment.outpoint(1), True), (payment.outpoint(2), True)]
+
+
+def test_each_registered_address_may_have_an_unconfirmed_payment() -> None:
+    assert mempool_watcher.MAX_REMEMBERED >= MAX_REGISTERED
 
 
 class OddNode(FakeL1Client):
