@@ -7,17 +7,24 @@ member signs, `federation.statement_law` says.
 """
 
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Self
 
-from bridge.bitcoin.curve import SIGNATURE_SIZE, schnorr_verify
 from bridge.bitcoin.hashes import tagged_hash
 from bridge.bitcoin.identifiers import HASH_SIZE, BlockHash, hash_to_hex
 from bridge.codec import Encoded, Reader, Writer
 from bridge.errors import Reason
 from bridge.state import Anchor
+from federation.endorsement import (
+    EndorsementReason,
+    EndorsementRefused,
+    Signatures,
+    joined,
+    read_signatures,
+    require_quorum,
+    write_signatures,
+)
 from federation.errors import Refused
-from federation.membership import MAX_MEMBERS, Membership
+from federation.membership import Membership
 
 CLOCK_TOLERANCE_MS = 120_000
 """By how much a statement's time may be ahead of the clock of whoever looks at it."""
@@ -28,17 +35,10 @@ class StatementReason(Reason):
 
     WRONG_CHAIN = "statement-wrong-chain"  # Of another chain.
     WRONG_EPOCH = "statement-wrong-epoch"  # Of another epoch than the members'.
-    REPEATED_SIGNER = "statement-repeated-signer"  # A member stands twice among the signers.
-    SIGNERS_UNSORTED = "statement-signers-unsorted"  # The signers are not in rising order.
-    UNKNOWN_MEMBER = "statement-unknown-member"  # A signer is no member.
-    BAD_SIGNATURE = "statement-bad-signature"
-    """A signature is not the member's of exactly this statement: of other bytes, of a vote, or by another key."""
-    TOO_FEW = "statement-too-few-signatures"  # Fewer signers than a quorum.
     DOES_NOT_HOLD = "statement-does-not-hold"  # reserves + deficit are not supply + unsettled + fund.
     L1_BELOW_ANCHOR = "statement-l1-below-anchor"  # The reserve was looked at below the block's own anchor.
     TIME_AHEAD = "statement-time-ahead"  # It is dated later than now.
     STALE = "statement-stale"  # It is older than whoever looks at it accepts.
-    DIFFERENT = "statement-different"  # Signatures of two different statements don't add up.
 
 
 class StatementRefused(Refused):
@@ -123,17 +123,16 @@ class SignedStatement(Encoded):
     """A statement with signatures: (member u16, signature 64), in rising order of members."""
 
     statement: SolvencyStatement
-    signatures: tuple[tuple[int, bytes], ...]
+    signatures: Signatures
 
     def write(self, writer: Writer) -> None:
         """Append the statement, then a list of (member u16, signature 64)."""
         self.statement.write(writer)
-        writer.sequence(self.signatures, lambda to, item: to.u16(item[0]).fixed(item[1], SIGNATURE_SIZE))
+        write_signatures(writer, self.signatures)
 
     @classmethod
     def read(cls, reader: Reader) -> Self:
-        statement = SolvencyStatement.read(reader)
-        return cls(statement, reader.sequence(MAX_MEMBERS, lambda source: (source.u16(), source.take(SIGNATURE_SIZE))))
+        return cls(SolvencyStatement.read(reader), read_signatures(reader))
 
     @property
     def signers(self) -> tuple[int, ...]:
@@ -141,12 +140,11 @@ class SignedStatement(Encoded):
         return tuple(member for member, _ in self.signatures)
 
     def joined(self, other: "SignedStatement") -> "SignedStatement":
-        """The same statement with the signatures of both. Raises StatementRefused(DIFFERENT)."""
+        """The same statement with the signatures of both. Raises EndorsementRefused(DIFFERENT)."""
         if other.statement != self.statement:
             what = ", ".join(differences(self.statement, other.statement))
-            raise StatementRefused(StatementReason.DIFFERENT, f"they differ in {what}")
-        merged = dict(self.signatures) | dict(other.signatures)
-        return replace(self, signatures=tuple(sorted(merged.items())))
+            raise EndorsementRefused(EndorsementReason.DIFFERENT, f"they differ in {what}")
+        return replace(self, signatures=joined(self.signatures, other.signatures))
 
 
 def differences(first: SolvencyStatement, second: SolvencyStatement) -> list[str]:
@@ -181,35 +179,15 @@ def check_age(statement: SolvencyStatement, now_ms: int, max_age_ms: int) -> Non
         raise StatementRefused(StatementReason.STALE, f"{age_ms // 1000} s old, at most {max_age_ms // 1000} s")
 
 
-def check_signatures(signed: SignedStatement, membership: Membership) -> None:
-    """Raise StatementRefused unless distinct members, in rising order, signed exactly this statement.
-
-    REPEATED_SIGNER, SIGNERS_UNSORTED, UNKNOWN_MEMBER, BAD_SIGNATURE.
-    """
-    for first, second in pairwise(signed.signers):
-        if first >= second:
-            reason = StatementReason.REPEATED_SIGNER if first == second else StatementReason.SIGNERS_UNSORTED
-            raise StatementRefused(reason, f"member {second} after member {first}")
-    digest = signed.statement.digest32
-    for member, signature64 in signed.signatures:
-        if not membership.contains(member):
-            raise StatementRefused(StatementReason.UNKNOWN_MEMBER, str(member))
-        if not schnorr_verify(membership.members[member].vote_key32, digest, signature64):
-            raise StatementRefused(StatementReason.BAD_SIGNATURE, membership.members[member].name)
-
-
 def verify_statement(signed: SignedStatement, membership: Membership, chain_id: bytes, now_ms: int) -> None:
-    """Raise StatementRefused unless a quorum signed a statement about this chain that adds up.
+    """Raise StatementRefused or EndorsementRefused unless a quorum signed a statement about this chain that adds up.
 
     How old it may be, whoever looks at it decides: see `check_age`.
     """
     terms = signed.statement.terms
     if terms.chain_id != chain_id:  # first: of another chain's members nothing is known
         raise StatementRefused(StatementReason.WRONG_CHAIN, f"of the chain {terms.chain_id.hex()}")
-    check_signatures(signed, membership)
-    if len(signed.signatures) < membership.quorum:
-        detail = f"{len(signed.signatures)} of the {membership.quorum} that a quorum has"
-        raise StatementRefused(StatementReason.TOO_FEW, detail)
+    require_quorum(signed.signatures, signed.statement.digest32, membership)
     check_statement(signed.statement, membership, chain_id, now_ms)
 
 

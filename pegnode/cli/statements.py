@@ -9,13 +9,13 @@ import msgspec
 import typer
 
 from bridge.bitcoin.identifiers import hash_to_hex
+from federation.endorsement import check_signatures
 from federation.membership import Membership
 from federation.statement import (
     SignedStatement,
     StatementReason,
     StatementRefused,
     check_age,
-    check_signatures,
     verify_statement,
 )
 from pegnode.audit.document import (
@@ -70,7 +70,7 @@ def sign(
         with patient_client(home) as client:
             text = None if given is None else given.statement.encode().hex()
             signed = client.ask(StatementDocument, "signstatement", text).signed()
-        check_signatures(signed, rules.membership)
+        check_signatures(signed.signatures, signed.statement.digest32, rules.membership)
         joined = signed if given is None else given.joined(signed)
         _write(file, joined)
     _print_signers(joined, rules.membership)
@@ -129,7 +129,7 @@ def _read(path: Path, rules: ChainRules) -> SignedStatement:
     signed = parse_document(read_input(path, MAX_DOCUMENT_BYTES))
     if signed.statement.terms.chain_id != rules.chain_id:
         raise StatementRefused(StatementReason.WRONG_CHAIN, f"{path}: {signed.statement.terms.chain_id.hex()}")
-    check_signatures(signed, rules.membership)
+    check_signatures(signed.signatures, signed.statement.digest32, rules.membership)
     return signed
 
 

@@ -10,6 +10,7 @@ from bridge.bitcoin.identifiers import BlockHash
 from bridge.bitcoin.transaction import Transaction, TxIn, TxOut
 from bridge.errors import Reason
 from federation.certificate import VoteKind, vote_digest
+from federation.endorsement import EndorsementReason
 from federation.errors import Refused
 from federation.statement import (
     SignedStatement,
@@ -41,15 +42,15 @@ def reason(signed: SignedStatement, at_ms: int | None = None) -> Reason:
 def test_statement_forged_by_less_than_a_quorum_is_refused() -> None:
     rich = replace(statement(), terms=replace(statement().terms, reserves_sats=10**9, fund_sats=10**9 - 970))
     two = stated(0, 1, statement=rich)
-    assert reason(two) is StatementReason.TOO_FEW
+    assert reason(two) is EndorsementReason.TOO_FEW
     padded = (*two.signatures, two.signatures[1])
-    assert reason(SignedStatement(rich, padded)) is StatementReason.REPEATED_SIGNER
+    assert reason(SignedStatement(rich, padded)) is EndorsementReason.REPEATED_SIGNER
     borrowed = (*two.signatures, stated(2).signatures[0])  # which member 2 gave for the true statement
-    assert reason(SignedStatement(rich, borrowed)) is StatementReason.BAD_SIGNATURE
+    assert reason(SignedStatement(rich, borrowed)) is EndorsementReason.BAD_SIGNATURE
     renamed = (*two.signatures, (2, two.signatures[0][1]))
-    assert reason(SignedStatement(rich, renamed)) is StatementReason.BAD_SIGNATURE
+    assert reason(SignedStatement(rich, renamed)) is EndorsementReason.BAD_SIGNATURE
     outsider = (*two.signatures, (9, two.signatures[0][1]))
-    assert reason(SignedStatement(rich, outsider)) is StatementReason.UNKNOWN_MEMBER
+    assert reason(SignedStatement(rich, outsider)) is EndorsementReason.UNKNOWN_MEMBER
 
 
 def test_votes_make_no_statement_and_statements_no_votes() -> None:
@@ -57,7 +58,7 @@ def test_votes_make_no_statement_and_statements_no_votes() -> None:
     honest = statement()
     digest = vote_digest(RULES.chain_id, 0, VoteKind.FINALIZE, 7, BlockHash(honest.digest32))
     signatures = tuple((member, schnorr_sign(vote_secrets()[member], digest, bytes(32))) for member in (0, 1, 2))
-    assert reason(SignedStatement(honest, signatures)) is StatementReason.BAD_SIGNATURE
+    assert reason(SignedStatement(honest, signatures)) is EndorsementReason.BAD_SIGNATURE
     for kind in VoteKind:
         assert honest.digest32 != vote_digest(RULES.chain_id, 0, kind, 7, honest.terms.block_hash)
 
@@ -71,7 +72,7 @@ def test_old_statement_passes_for_no_new_one() -> None:
         check_age(old.statement, old.statement.time_ms + 30 * day_ms, day_ms)
     assert caught.value.reason is StatementReason.STALE
     redated = SignedStatement(replace(old.statement, time_ms=old.statement.time_ms + 30 * day_ms), old.signatures)
-    assert reason(redated) is StatementReason.BAD_SIGNATURE
+    assert reason(redated) is EndorsementReason.BAD_SIGNATURE
     today_ms = old.statement.time_ms
     ahead = stated(0, 1, 2, statement=statement(time_ms=today_ms + 30 * day_ms))
     assert reason(ahead, today_ms) is StatementReason.TIME_AHEAD
@@ -115,4 +116,4 @@ async def test_members_of_a_quorum_less_one_get_no_honest_signature(autojump_clo
             assert caught.value.reason is law
             with pytest.raises(Refused) as caught:
                 verify_statement(SignedStatement(claimed, bought), rules.membership, rules.chain_id, now_ms())
-            assert caught.value.reason is StatementReason.TOO_FEW
+            assert caught.value.reason is EndorsementReason.TOO_FEW

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from federation.endorsement import EndorsementReason
 from federation.statement import SignedStatement, StatementReason
 from pegnode.audit.document import (
     DocumentReason,
@@ -105,7 +106,7 @@ def test_verify_says_what_a_quorum_stated(folder: Folder) -> None:
 
 
 def test_verify_refuses_what_is_short_and_what_is_old(folder: Folder) -> None:
-    assert StatementReason.TOO_FEW in folder.run("verify", folder.write("short.json", stated(0, 1)), status=1)
+    assert EndorsementReason.TOO_FEW in folder.run("verify", folder.write("short.json", stated(0, 1)), status=1)
     old = folder.write("old.json", stated(0, 1, 2, statement=statement(time_ms=now_ms() - 3_700_000)))
     assert "1 hours, 1 minutes" in folder.run("verify", old, "--max-age", "2")
     assert StatementReason.STALE in folder.run("verify", old, "--max-age", "1", status=1)
@@ -130,8 +131,8 @@ def test_combine_takes_nothing_that_does_not_belong(folder: Folder) -> None:
     first = folder.write("first.json", stated(0))
     output = folder.path / "whole.json"
     for other, reason in (
-        (stated(1, statement=statement(time_ms=1)), StatementReason.DIFFERENT),
-        (SignedStatement(statement(), ((1, bytes(64)),)), StatementReason.BAD_SIGNATURE),
+        (stated(1, statement=statement(time_ms=1)), EndorsementReason.DIFFERENT),
+        (SignedStatement(statement(), ((1, bytes(64)),)), EndorsementReason.BAD_SIGNATURE),
     ):
         second = folder.write("second.json", other)
         assert reason in folder.run("combine", first, second, "--out", str(output), status=1)

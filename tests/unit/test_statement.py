@@ -14,6 +14,7 @@ from bridge.bitcoin.identifiers import BlockHash
 from bridge.codec import Writer
 from bridge.errors import MalformedError, Reason
 from bridge.state import Anchor
+from federation.endorsement import EndorsementReason
 from federation.errors import Refused
 from federation.signer import Signer, SignerReason
 from federation.statement import (
@@ -113,45 +114,45 @@ def test_statement_that_was_altered_anywhere_is_refused(byte: int) -> None:
     data = bytearray(sign(0, 1, 2).encode())
     data[byte] ^= 1
     assert refusal(lambda: verify(SignedStatement.decode(bytes(data)))) in (
-        StatementReason.BAD_SIGNATURE,
+        EndorsementReason.BAD_SIGNATURE,
         StatementReason.WRONG_CHAIN,
     )
 
 
 def test_statement_with_too_few_signers_is_refused() -> None:
-    assert refusal(lambda: verify(sign(0, 1))) is StatementReason.TOO_FEW
-    assert refusal(lambda: verify(sign())) is StatementReason.TOO_FEW
+    assert refusal(lambda: verify(sign(0, 1))) is EndorsementReason.TOO_FEW
+    assert refusal(lambda: verify(sign())) is EndorsementReason.TOO_FEW
 
 
 def test_signer_that_stands_twice_is_refused() -> None:
-    assert refusal(lambda: verify(sign(0, 1, 1))) is StatementReason.REPEATED_SIGNER
+    assert refusal(lambda: verify(sign(0, 1, 1))) is EndorsementReason.REPEATED_SIGNER
 
 
 def test_signers_out_of_order_are_refused() -> None:
-    assert refusal(lambda: verify(sign(1, 0, 2))) is StatementReason.SIGNERS_UNSORTED
+    assert refusal(lambda: verify(sign(1, 0, 2))) is EndorsementReason.SIGNERS_UNSORTED
 
 
 def test_signer_that_is_no_member_is_refused() -> None:
     signatures = (*sign(0, 1).signatures, (4, sign(2).signatures[0][1]))
-    assert refusal(lambda: verify(SignedStatement(STATEMENT, signatures))) is StatementReason.UNKNOWN_MEMBER
+    assert refusal(lambda: verify(SignedStatement(STATEMENT, signatures))) is EndorsementReason.UNKNOWN_MEMBER
 
 
 def test_signature_in_anothers_name_is_refused() -> None:
     signatures = (*sign(0, 1).signatures, (2, sign(3).signatures[0][1]))
-    assert refusal(lambda: verify(SignedStatement(STATEMENT, signatures))) is StatementReason.BAD_SIGNATURE
+    assert refusal(lambda: verify(SignedStatement(STATEMENT, signatures))) is EndorsementReason.BAD_SIGNATURE
 
 
 def test_signature_under_another_tag_is_refused() -> None:
     for tag in ("pegnode/vote/finalize", "pegnode/vote/notarize", "pegnode/block", "pegnode/member-card"):
         digest = tagged_hash(tag, STATEMENT.encode())
         signatures = tuple((index, schnorr_sign(FEDERATION.secrets[index].vote, digest, AUX)) for index in range(3))
-        assert refusal(partial(verify, SignedStatement(STATEMENT, signatures))) is StatementReason.BAD_SIGNATURE
+        assert refusal(partial(verify, SignedStatement(STATEMENT, signatures))) is EndorsementReason.BAD_SIGNATURE
 
 
 def test_signature_with_the_custody_key_is_refused() -> None:
     digest = STATEMENT.digest32
     signatures = tuple((index, schnorr_sign(FEDERATION.secrets[index].custody, digest, AUX)) for index in range(3))
-    assert refusal(lambda: verify(SignedStatement(STATEMENT, signatures))) is StatementReason.BAD_SIGNATURE
+    assert refusal(lambda: verify(SignedStatement(STATEMENT, signatures))) is EndorsementReason.BAD_SIGNATURE
 
 
 @pytest.mark.parametrize(
@@ -181,7 +182,7 @@ def test_signatures_of_one_statement_are_joined_and_of_two_refused() -> None:
     other = sign(1, statement=with_terms(fund_sats=31, supply_sats=899))
     with pytest.raises(Refused, match="supply_sats, fund_sats") as caught:
         joined.joined(other)
-    assert caught.value.reason is StatementReason.DIFFERENT
+    assert caught.value.reason is EndorsementReason.DIFFERENT
     with pytest.raises(Refused, match="l1_tip, time_ms"):
         joined.joined(sign(1, statement=SolvencyStatement(TERMS, TERMS.anchor, 0)))
 
