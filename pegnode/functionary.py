@@ -21,6 +21,7 @@ from pegnode.service.live_node import LiveNode
 from pegnode.service.payouts import Payouts
 from pegnode.service.proposer import Proposer
 from pegnode.service.work import WorkWatch
+from pegnode.signing.local import LocalSigner
 from pegnode.storage.journal_check import require_memory
 
 
@@ -43,11 +44,13 @@ async def run_functionary(config: FunctionaryConfig) -> None:
     core, peers = parts.core, parts.peers
     try:
         require_memory(journal, core.store)
-        payouts = Payouts(core, parts.client, peers, signer, lambda: parts.catch_up.is_current)
+        auditor = Auditor(core, parts.client, lambda: parts.catch_up.is_current)
+        port = LocalSigner(signer, core, auditor)
+        payouts = Payouts(core, parts.client, peers, port, lambda: parts.catch_up.is_current)
         reports = L1Reports(core, peers, member.index)
         proposer = Proposer(core, reports.by_member, genesis.consensus.view_timeout_ms / 4_000)
         machine = Simplex(member.index, rules.membership, genesis.consensus)
-        driver = ConsensusDriver(core, peers, machine, journal, signer, proposer, Judge(core))
+        driver = ConsensusDriver(core, peers, machine, journal, port, proposer, Judge(core))
         work = WorkWatch(core, proposer, driver)
         live = LiveNode(
             core=core,
@@ -56,13 +59,13 @@ async def run_functionary(config: FunctionaryConfig) -> None:
             catch_up=parts.catch_up,
             evidence_maker=parts.evidence_maker,
             payouts=payouts,
-            auditor=Auditor(core, parts.client, lambda: parts.catch_up.is_current, signer),
+            auditor=auditor,
             l1=parts.l1_monitor,
             l1_mempool=parts.l1_mempool,
             stop=parts.stop.set,
             l1_name=genesis.l1.network,
             pool_limits=parts.pool_limits,
-            member=member.index,
+            signer=port,
             driver=driver,
         )
         await run_parts(parts, payouts, live, reports.announce, (driver.run, work.run))

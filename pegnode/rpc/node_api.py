@@ -35,6 +35,8 @@ class UnavailableReason(Reason):
     """Its own Bitcoin node makes one scan of its unspent outputs at a time, and another one takes long."""
     NO_KEYS = "no-keys"
     """Only a member can sign."""
+    SIGNER_AWAY = "signer-away"
+    """The process that holds this member's keys does not answer."""
 
 
 class NodeUnavailable(ReasonedError):  # noqa: N818 -- a state of the node, not a fault of the request

@@ -1,4 +1,4 @@
-"""The audit of a running node: the ledger recounted, the reserve compared with L1, and statements of what came out.
+"""The audit of a running node: the ledger recounted, the reserve compared with L1, and what a statement needs of it.
 
 Theory of operation. The Bitcoin node's UTXO set is looked at first, at one L1 block: by a scan for every known reserve
 script, or coin by coin. Then, at one moment, the ledger's books are taken and the recount of the sidechain's own UTXO
@@ -21,9 +21,8 @@ from bridge.l1.answers import ScannedOutput, TxOutSetScan
 from bridge.l1.client import L1Client
 from bridge.l1.errors import L1Error, L1RpcError, RpcCode
 from bridge.state import Anchor, Totals
-from federation.signer import Signer
-from federation.statement import BlockTerms, SignedStatement, SolvencyStatement
-from federation.statement_law import OwnAudit, approve_statement
+from federation.statement import BlockTerms, SolvencyStatement
+from federation.statement_law import OwnAudit
 from pegnode.audit.report import Audit
 from pegnode.audit.reserve import Books, L1Sight, explain
 from pegnode.chain.header import Header
@@ -57,15 +56,12 @@ class _Look:
 
 
 class Auditor:
-    """Audits one node. is_current: whether it has caught up.  signer: None on a node without keys."""
+    """Audits one node. is_current: whether it has caught up."""
 
-    def __init__(
-        self, core: NodeCore, client: L1Client, is_current: Callable[[], bool], signer: Signer | None = None
-    ) -> None:
+    def __init__(self, core: NodeCore, client: L1Client, is_current: Callable[[], bool]) -> None:
         self._core = core
         self._client = client
         self._is_current = is_current
-        self._signer = signer
         tip, totals = core.store.tip.header, core.store.ledger.totals
         self._five_terms: dict[int, tuple[int, int, int, int, int]] = {tip.height: _five_terms(totals)}
         self._grown = trio.Event()
@@ -85,18 +81,15 @@ class Auditor:
             raise NodeUnavailable(UnavailableReason.L1_UNREACHABLE, str(outage)) from outage
         raise NodeUnavailable(UnavailableReason.L1_MOVED, "L1 grew or was reorganised during each attempt")
 
-    async def sign_statement(self, statement: SolvencyStatement | None) -> SignedStatement:
-        """A statement with this member's signature: the given one, or a new one of the newest block.
+    async def examine(self, statement: SolvencyStatement | None) -> tuple[SolvencyStatement, OwnAudit]:
+        """A statement, the given one or a new one of the newest block, and what the law asks of this node about it.
 
-        Only what this member's own audit, made now and with a scan, allows. Raises StatementRefused, SignerRefused;
-        NodeUnavailable, as `audit` and NO_KEYS.
+        An audit with a scan is made for it now. Raises NodeUnavailable, as `audit`.
         """
-        if self._signer is None:
-            raise NodeUnavailable(UnavailableReason.NO_KEYS, "this node has no keys; ask a member")
         if statement is not None:
             await self._reached(statement.terms.height)
         audit = await self.audit(scan=True)
-        rules, header = self._core.rules, audit.recount.tip.header
+        header = audit.recount.tip.header
         if statement is None:
             terms = _block_terms(header, _five_terms(audit.recount.totals))
             statement = SolvencyStatement(terms, audit.l1_tip, audit.time_ms)
@@ -106,7 +99,7 @@ class Auditor:
             raise NodeUnavailable(UnavailableReason.L1_UNREACHABLE, str(outage)) from outage
         height = statement.terms.height
         block, above = self._core.store.header_at(height), self._core.store.header_at(height + 1)
-        own = OwnAudit(
+        return statement, OwnAudit(
             halted=self._core.halted,
             terms=self._own_terms(height),
             made_ms=block.time_ms if block else None,
@@ -117,7 +110,6 @@ class Auditor:
             l1_block=l1_block,
             now_ms=self._core.now_ms(),
         )
-        return self._signer.sign_statement(approve_statement(statement, own, rules.membership, rules.chain_id))
 
     async def _reached(self, height: int) -> None:
         """Wait until a block of this height is final here, or for BLOCK_WAIT_S."""

@@ -2,23 +2,26 @@
 
 Theory of operation. One task feeds the machine, so events are handled one by one and their actions in order. What takes
 time (building, judging) runs in tasks of its own and comes back as an event. A vote is signed, written to the journal
-with a sync, and only then sent; the machine hears of its own votes like of any other's. All that is queued is handled
-before the network is read again, so the queue holds no more than one message of each peer brings.
+with a sync, and only then sent; the machine hears of its own votes like of any other's.
+
+With the keys in this process nothing else happens while a vote is made: all that is queued is handled before the
+network is read again, so the queue holds no more than one message of each peer brings. A signer in another process is
+awaited, and the world goes on meanwhile: a block may become final, of which the machine hears after this vote; and
+what peers send is queued up to a limit, beyond which it is dropped, for they send it again. A signer with a memory of
+its own may refuse a vote, after a crash between its journal and this one: then this member is silent in that place.
 """
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Final, assert_never
+from typing import Final
 
 import structlog
 import trio
 
-from bridge.bitcoin.identifiers import BlockHash, hash_to_hex
+from bridge.bitcoin.identifiers import BlockHash
 from bridge.errors import MalformedError
 from federation.certificate import Certificate, Vote, VoteKind
 from federation.journal import Journal
-from federation.signer import Signer
 from pegnode.chain.block import Block
 from pegnode.chain.header import HEADER_SIZE, Header
 from pegnode.consensus import actions as act
@@ -32,12 +35,15 @@ from pegnode.net.messages import (
     VotesMessage,
 )
 from pegnode.net.transport import DropReason, PeerId
+from pegnode.service.consensus_reports import Report, report
 from pegnode.service.core import NodeCore
+from pegnode.service.event_queue import Body, EventQueue
 from pegnode.service.judge import Judge
 from pegnode.service.peers import Peers
 from pegnode.service.proposer import Proposer
 from pegnode.service.signature_checks import SignatureChecks
 from pegnode.service.unfinal import UnfinalBlock
+from pegnode.signing.port import SignerPort, VoteRefused
 
 log = structlog.get_logger()
 
@@ -47,17 +53,10 @@ MAX_JUDGE_AGAIN_S: Final = 1.0
 JUSTIFICATION_BYTES: Final = 150_000
 """Certificates that fit one message beside the largest block."""
 
-Body = tuple[Block, bytes]
-"""A block with its encoding."""
-Report = (
-    act.Refuse
-    | act.ReportEquivocation
-    | act.ReportUnknownOwnVote
-    | act.ReportInvalidCertified
-    | act.ReportConflictingCertificates
-)
-LocalAction = act.CastVote | act.SaveCertificate | act.Finalized | act.PruneJournal | act.WakeAt | act.Forget | Report
+LocalAction = act.SaveCertificate | act.Finalized | act.PruneJournal | act.WakeAt | act.Forget | Report
 """What needs neither peers nor time."""
+ActionAtOnce = act.Broadcast | act.SendTo | act.SendProposal | act.RequestBlock | act.Build | act.Validate | LocalAction
+"""Every action but a vote, for which the signer is awaited."""
 
 
 class ConsensusDriver:
@@ -69,7 +68,7 @@ class ConsensusDriver:
         peers: Peers,
         machine: Simplex,
         journal: Journal,
-        signer: Signer,
+        signer: SignerPort,
         proposer: Proposer,
         judge: Judge,
     ) -> None:
@@ -87,7 +86,7 @@ class ConsensusDriver:
         self._judging: set[BlockHash] = set()
         self._requests: Counter[tuple[PeerId, BlockHash]] = Counter()
         self._wake_at_ms: int | None = None
-        self._events_out, self._events = trio.open_memory_channel[tuple[ev.Event, Body | None]](math.inf)
+        self._queue = EventQueue()
         peers.on_message(ProposalMessage, self._receive_proposal, from_guests=False)
         peers.on_message(VotesMessage, self._receive_votes, from_guests=False)
         peers.on_message(CertificatesMessage, self._receive_certificates, from_guests=False)
@@ -107,11 +106,7 @@ class ConsensusDriver:
 
     def work_known(self, known: bool) -> None:
         """Tell the machine whether there is anything that a block could include."""
-        self._feed(ev.WorkKnown(known))
-
-    def _feed(self, event: ev.Event, body: Body | None = None) -> None:
-        """Queue an event. body: that of the block it tells of, kept from when the machine hears of it."""
-        self._events_out.send_nowait((event, body))
+        self._queue.put(ev.WorkKnown(known))
 
     # What peers send
 
@@ -126,7 +121,7 @@ class ConsensusDriver:
         body = self._decoded(header, message.block)
         # By themselves, since a proposal that is refused would take them with it.
         if self._take_certificates(peer, justification) and body is not None:
-            self._feed(ev.ProposalReceived(self._info(body[0]), vote), body)
+            self._queue.put_from_peer(ev.ProposalReceived(self._info(body[0]), vote), body)
 
     def _decoded(self, header: Header, data: bytes) -> Body | None:
         """A proposed block, from memory if the same bytes came before; None when its view is past."""
@@ -141,7 +136,7 @@ class ConsensusDriver:
             if not self._checks.is_genuine(peer, vote):
                 return
             self._note_vote(vote)
-            self._feed(ev.VoteReceived(vote))
+            self._queue.put_from_peer(ev.VoteReceived(vote))
 
     def _receive_certificates(self, peer: PeerId, message: CertificatesMessage) -> None:
         self._take_certificates(peer, [Certificate.decode(data) for data in message.certificates])
@@ -150,7 +145,7 @@ class ConsensusDriver:
         """Tell the machine of what is news; False, and the sender dropped, when one is not genuine."""
         news = self._checks.news(peer, certificates)
         for certificate in news or ():
-            self._feed(ev.CertificateReceived(certificate))
+            self._queue.put_from_peer(ev.CertificateReceived(certificate))
         return news is not None
 
     def _answer_block_request(self, peer: PeerId, message: BlockRequest) -> None:
@@ -179,7 +174,7 @@ class ConsensusDriver:
         block = Block.decode_whole(message.block)
         if block.header.hash != message.block_hash:
             raise MalformedError("the answer is another block than the one asked for")
-        self._feed(ev.BlockReceived(self._info(block)), (block, message.block))
+        self._queue.put_from_peer(ev.BlockReceived(self._info(block)), (block, message.block))
 
     def _note_vote(self, vote: Vote) -> None:
         self._last_vote_views[vote.member] = max(vote.view, self._last_vote_views.get(vote.member, 0))
@@ -204,21 +199,21 @@ class ConsensusDriver:
         is_news = self._machine.is_started and header.hash != self._machine.final_tip.hash
         if certificate is not None and is_news:
             final = ev.FinalTip(header.hash, header.height, header.view)
-            self._feed(ev.Synced(final, Certificate.decode(certificate)))
+            self._queue.put(ev.Synced(final, Certificate.decode(certificate)))
 
     # The loop
 
     async def run(self) -> None:
         """Take part in consensus until cancelled."""
         async with trio.open_nursery() as nursery:
-            self._handle(self._restored(), None, nursery)
+            await self._handle(self._restored(), None, nursery)
             for block_hash in list(self._bodies):
                 self._drop_unless_kept(block_hash)
             while True:
                 event, body = await self._next_event()
-                self._handle(event, body, nursery)
-                while self._events.statistics().current_buffer_used:
-                    self._handle(*self._events.receive_nowait(), nursery)
+                await self._handle(event, body, nursery)
+                while len(self._queue):
+                    await self._handle(*self._queue.take_nowait(), nursery)
 
     def _restored(self) -> ev.Start:
         store = self._core.store
@@ -238,17 +233,20 @@ class ConsensusDriver:
 
     async def _next_event(self) -> tuple[ev.Event, Body | None]:
         if self._wake_at_ms is None:
-            return await self._events.receive()
+            return await self._queue.take()
         delay_s = max(0.0, (self._wake_at_ms - _monotonic_ms()) / 1000)
         with trio.move_on_after(delay_s) as waiting:
-            queued = await self._events.receive()
+            queued = await self._queue.take()
         return (ev.Tick(), None) if waiting.cancelled_caught else queued
 
-    def _handle(self, event: ev.Event, body: Body | None, nursery: trio.Nursery) -> None:
+    async def _handle(self, event: ev.Event, body: Body | None, nursery: trio.Nursery) -> None:
         if body is not None:
             self._bodies.setdefault(body[0].header.hash, body)
         for action in self._machine.handle(event, _monotonic_ms()):
-            self._perform(action, nursery)
+            if isinstance(action, act.CastVote):
+                await self._cast(action)
+            else:
+                self._perform(action, nursery)
         if body is not None:
             self._drop_unless_kept(body[0].header.hash)
 
@@ -258,7 +256,7 @@ class ConsensusDriver:
             self._bodies.pop(block_hash, None)
             self._core.unfinal.forget(block_hash)
 
-    def _perform(self, action: act.Action, nursery: trio.Nursery) -> None:
+    def _perform(self, action: ActionAtOnce, nursery: trio.Nursery) -> None:
         match action:
             case act.Broadcast(votes, certificates):
                 self._broadcast(votes, certificates)
@@ -277,8 +275,6 @@ class ConsensusDriver:
 
     def _perform_here(self, action: LocalAction) -> None:
         match action:
-            case act.CastVote():
-                self._cast(action)
             case act.SaveCertificate(certificate):
                 self._journal.record_certificate(certificate)
             case act.Finalized(info, certificate):
@@ -292,12 +288,16 @@ class ConsensusDriver:
                 for block_hash in block_hashes:
                     self._drop_unless_kept(block_hash)
             case _:
-                _report(action)
+                report(action)
 
-    def _cast(self, action: act.CastVote) -> None:
-        """Sign, write, send: in this order."""
+    async def _cast(self, action: act.CastVote) -> None:
+        """Sign, write, send: in this order. Raises SignerAway, which ends this process: it is no member without."""
         epoch = self._core.rules.membership.epoch
-        vote = self._signer.sign_vote(action.kind, epoch, action.view, action.block_hash)
+        try:
+            vote = await self._signer.sign_vote(action.kind, epoch, action.view, action.block_hash)
+        except VoteRefused as refused:
+            log.warning("vote refused by the signer", view=action.view, kind=action.kind.name, detail=str(refused))
+            return
         if action.kind is VoteKind.NOTARIZE:
             self._journal.record_vote(vote, self._bodies[action.block_hash][1])
             self._own_notarize[vote.view] = vote
@@ -305,7 +305,7 @@ class ConsensusDriver:
             self._journal.record_vote(vote)
         self._note_vote(vote)
         self._peers.to_members(VotesMessage((vote.encode(),)))
-        self._feed(ev.VoteReceived(vote))
+        self._queue.put(ev.VoteReceived(vote))
 
     def _broadcast(self, votes: tuple[Vote, ...], certificates: tuple[Certificate, ...]) -> None:
         if votes:
@@ -327,9 +327,9 @@ class ConsensusDriver:
     async def _build(self, action: act.Build) -> None:
         unfinal = await self._proposer.build(action.view, action.parent_hash, include_l1=action.include_l1)
         if unfinal is None:
-            self._feed(ev.BuildFailed(action.view))
+            self._queue.put(ev.BuildFailed(action.view))
             return
-        self._feed(ev.BlockBuilt(self._info(unfinal.block)), (unfinal.block, unfinal.data))
+        self._queue.put(ev.BlockBuilt(self._info(unfinal.block)), (unfinal.block, unfinal.data))
 
     def _start_judging(self, block_hash: BlockHash, nursery: trio.Nursery) -> None:
         if block_hash not in self._judging:
@@ -345,7 +345,7 @@ class ConsensusDriver:
                 block, data = self._bodies[block_hash]
                 verdict = await self._judge.judge(block, data)
                 if verdict is not last:
-                    self._feed(ev.BlockChecked(block_hash, verdict))
+                    self._queue.put(ev.BlockChecked(block_hash, verdict))
                 last = verdict
                 if verdict in (ev.Verdict.VOTABLE, ev.Verdict.INVALID):
                     return
@@ -375,24 +375,3 @@ def _certificates_message(certificates: tuple[Certificate, ...]) -> Certificates
 def _monotonic_ms() -> int:
     """The machine's clock: it never goes back, unlike the wall's."""
     return int(trio.current_time() * 1000)
-
-
-def _report(action: Report) -> None:
-    """What only people can act on."""
-    match action:
-        case act.Refuse(reason, detail):
-            log.debug("not used", reason=reason, detail=detail)
-        case act.ReportEquivocation(first, second):
-            log.error("equivocation", member=first.member, view=first.view, kinds=[first.kind.name, second.kind.name])
-        case act.ReportUnknownOwnVote(vote):
-            log.error("a vote under our key that our journal lacks", view=vote.view, kind=vote.kind.name)
-        case act.ReportInvalidCertified(block_hash):
-            log.error("a quorum certified an invalid block", hash=hash_to_hex(block_hash))
-        case act.ReportConflictingCertificates(first_certificate, second_certificate):
-            log.error(
-                "conflicting certificates",
-                views=[first_certificate.view, second_certificate.view],
-                kinds=[first_certificate.kind.name, second_certificate.kind.name],
-            )
-        case _:
-            assert_never(action)

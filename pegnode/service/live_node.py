@@ -37,11 +37,12 @@ from pegnode.service.l1_monitor import L1Monitor
 from pegnode.service.payouts import Payouts
 from pegnode.service.peers import Peers
 from pegnode.service.relay import Relay
+from pegnode.signing.port import SignerAway, SignerPort
 from pegnode.storage.store import ChainStore
 
 
 class LiveNode:
-    """Answers from the node's parts. member, driver: None on a node without keys."""
+    """Answers from the node's parts. signer, driver: None on a node without keys."""
 
     def __init__(
         self,
@@ -57,7 +58,7 @@ class LiveNode:
         stop: Callable[[], None],
         l1_name: str,
         pool_limits: PoolLimits,
-        member: int | None = None,
+        signer: SignerPort | None = None,
         driver: ConsensusDriver | None = None,
     ) -> None:
         self._core = core
@@ -72,7 +73,8 @@ class LiveNode:
         self._stop = stop
         self._l1_name = l1_name
         self._pool_limits = pool_limits
-        self._member = member
+        self._signer = signer
+        self._member = None if signer is None else signer.index
         self._driver = driver
         self._started_ms = core.now_ms()
 
@@ -153,6 +155,8 @@ class LiveNode:
         missing += core.suspicions()
         if core.waiting_for is not None:
             missing.append(core.waiting_for)
+        if self._signer is not None and self._signer.waiting_for is not None:
+            missing.append(self._signer.waiting_for)
         quorum = core.rules.membership.quorum
         reachable = sum(self._member_status(member.index).connected for member in core.rules.membership.members)
         if self._member is not None and reachable < quorum:
@@ -250,7 +254,12 @@ class LiveNode:
 
     async def sign_statement(self, statement: SolvencyStatement | None) -> SignedStatement:
         """A statement, given or new, with this member's signature. Raises Refused, or NodeUnavailable."""
-        return await self._auditor.sign_statement(statement)
+        if self._signer is None:
+            raise NodeUnavailable(UnavailableReason.NO_KEYS, "this node has no keys; ask a member")
+        try:
+            return await self._signer.sign_statement(statement)
+        except SignerAway as away:
+            raise NodeUnavailable(UnavailableReason.SIGNER_AWAY, str(away)) from away
 
     def request_stop(self) -> None:
         """Begin an orderly shutdown; returns at once."""

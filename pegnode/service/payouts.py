@@ -12,7 +12,6 @@ complaint. Nothing here decides anything: what may be paid is in the final ledge
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from itertools import chain
 from typing import Final
 
@@ -24,15 +23,15 @@ from bridge.bitcoin.transaction import Transaction
 from bridge.errors import MalformedError, Rejected
 from bridge.l1.client import L1Client
 from bridge.l1.errors import L1Error, L1RpcError, RpcCode
-from federation.approval import SigningRefused, approve_batch, plan_version, recorded_version
+from federation.approval import SigningRefused, plan_version, recorded_version
 from federation.cosign import CosignRefused, CosignSession, CosignShare
 from federation.errors import FaultySigner
-from federation.signer import Signer
 from pegnode.net.messages import SharesMessage, SignedPayoutMessage
 from pegnode.net.transport import DropReason, PeerId
 from pegnode.service.core import NodeCore
 from pegnode.service.peers import Peers
 from pegnode.service.unfinal import UnfinalBlock
+from pegnode.signing.port import SignerAway, SignerPort
 
 log = structlog.get_logger()
 
@@ -54,7 +53,7 @@ class Payouts:
         core: NodeCore,
         client: L1Client,
         peers: Peers,
-        signer: Signer | None,
+        signer: SignerPort | None,
         is_current: Callable[[], bool],
     ) -> None:
         self._core = core
@@ -95,6 +94,8 @@ class Payouts:
                         await self._advance(txid, versions)
                     except L1Error as error:
                         log.info("payout waits for L1", txid=hash_to_hex(txid), detail=str(error))
+                    except SignerAway as away:
+                        log.info("payout waits for the signer", txid=hash_to_hex(txid), detail=str(away))
             with trio.move_on_after(RETRY_S):
                 await self._poked.wait()
             self._poked = trio.Event()
@@ -135,11 +136,8 @@ class Payouts:
             return
         own = self._shares.get(txid, {}).get(signer.index)
         if own is None:
-            ledger, core = self._core.store.ledger, self._core
-            facts = await core.questions.reserve_facts(ledger, halted=core.halted)
-            facts = replace(facts, halted=core.halted)  # which may have come about meanwhile
             try:
-                own = signer.cosign(approve_batch(ledger, txid, facts, core.rules.custody, core.rules.params))
+                own = await signer.cosign(txid)
             except SigningRefused as refused:
                 self._refuse(txid, refused)
                 return

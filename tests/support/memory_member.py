@@ -10,7 +10,6 @@ from bridge.l1.client import L1Client
 from bridge.l1.mempool_watcher import MempoolWatcher
 from bridge.l1.watcher import L1Watcher
 from federation.journal import Journal, JournalIdentity
-from federation.signer import Signer
 from pegnode.consensus.machine import Simplex
 from pegnode.mempool.evidence_pool import EvidencePool, EvidencePoolLimits
 from pegnode.mempool.pool import Mempool, PoolLimits
@@ -34,6 +33,8 @@ from pegnode.service.registry import DepositRegistry
 from pegnode.service.relay import Relay
 from pegnode.service.unfinal import UnfinalBlocks
 from pegnode.service.work import WorkWatch
+from pegnode.signing.local import LocalSigner
+from pegnode.signing.port import SignerPort
 from tests.support.chain import START_MS
 from tests.support.fake_l1_client import FakeL1Client
 from tests.support.memory_disk import Disk
@@ -87,14 +88,14 @@ class Member:
         self.evidence_maker = EvidenceMaker(self.core, client, self.relay, self.is_current)
         self.dropped: list[tuple[PeerId, DropReason]] = []
         self._note_drops()
-        signer = None if index is None else federation.signer(index)
-        self.payouts = Payouts(self.core, client, self.peers, signer, self.is_current)
-        self.auditor = Auditor(self.core, client, self.is_current, signer)
+        self.auditor = Auditor(self.core, client, self.is_current)
+        self.signer = None if index is None else LocalSigner(federation.signer(index), self.core, self.auditor)
+        self.payouts = Payouts(self.core, client, self.peers, self.signer, self.is_current)
         self.l1_monitor = L1Monitor(self.core, client, federation.genesis.anchor)
         self.l1_mempool = MempoolWatcher(client, watcher, self.core.registry.is_deposit)
         self.driver: ConsensusDriver | None = None
         self.reports: L1Reports | None = None
-        voting = () if index is None or signer is None else self._take_part(index, signer)
+        voting = () if index is None or self.signer is None else self._take_part(index, self.signer)
         self.live = self._live()
         parts = (self.peers.run, self.relay.run, self.catch_up.run, self.evidence_maker.run, self.payouts.run)
         watching = (partial(self.l1_monitor.run, self._l1_changed), partial(watcher.run, L1_POLL_S, self._l1_changed))
@@ -122,7 +123,7 @@ class Member:
             self.store.close()
             self.stopped.set()
 
-    def _take_part(self, index: int, signer: Signer) -> tuple[Task, ...]:
+    def _take_part(self, index: int, signer: SignerPort) -> tuple[Task, ...]:
         """Join the parts that only a member has, and return what they run."""
         federation = self.federation
         self.reports = L1Reports(self.core, self.peers, index)
@@ -151,7 +152,7 @@ class Member:
             stop=self.scope.cancel,
             l1_name="regtest",
             pool_limits=PoolLimits(),
-            member=self.index,
+            signer=self.signer,
             driver=self.driver,
         )
 

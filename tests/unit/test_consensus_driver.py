@@ -4,14 +4,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 import trio
 
 from bridge.bitcoin.curve import schnorr_sign
 from bridge.bitcoin.identifiers import BlockHash
+from bridge.l1.client import L1Client
 from federation.certificate import Certificate, Vote, VoteKind, vote_digest
-from federation.journal import Journal, JournalIdentity, MemoryEntries
+from federation.journal import Journal, JournalIdentity, JournalReason, MemoryEntries
 from federation.keystore import MemberSecrets
 from federation.signer import Signer
 from pegnode.chain.block import Block
@@ -19,10 +21,13 @@ from pegnode.consensus.machine import Simplex
 from pegnode.consensus.parameters import ConsensusParams
 from pegnode.net.messages import ProposalMessage, VotesMessage
 from pegnode.net.transport import DropReason, PeerId
+from pegnode.service.auditor import Auditor
 from pegnode.service.consensus_driver import ConsensusDriver
 from pegnode.service.judge import Judge
 from pegnode.service.peers import Peers
 from pegnode.service.proposer import Proposer
+from pegnode.signing.local import LocalSigner
+from pegnode.signing.port import SignerAway, VoteRefused
 from pegnode.storage.store import ChainStore
 from tests.support.chain import MemoryChain, custody_secrets, secret, vote_secrets
 from tests.support.lone_node import Wire, lone_core
@@ -43,12 +48,14 @@ class DriverRig:
         self.peers = Peers(self.wire, rules.membership)
         self.core = lone_core(chain, store)
         secrets = MemberSecrets(vote_secrets()[OWN], custody_secrets()[OWN], secret("transport", OWN))
+        self.signer = Signer(secrets, rules.membership, OWN, rules.chain_id, bytes)
+        self.auditor = Auditor(self.core, cast(L1Client, None), lambda: True)
         self.driver = ConsensusDriver(
             self.core,
             self.peers,
             Simplex(OWN, rules.membership, PARAMS),
             Journal.create(MemoryEntries(), JournalIdentity(rules.chain_id, 0, OWN)),
-            Signer(secrets, rules.membership, OWN, rules.chain_id, bytes),
+            LocalSigner(self.signer, self.core, self.auditor),
             Proposer(self.core, {}, patience_s=1.0),
             Judge(self.core),
         )
@@ -127,7 +134,7 @@ async def test_body_that_is_not_the_headers_condemns_its_sender_and_not_the_head
     member: DriverRig, autojump_clock: trio.abc.Clock
 ) -> None:
     block = member.proposal(view=1)
-    forged = Block(block.header, replace(block.body, records=(b"another body",)))
+    forged = Block(block.header, replace(block.body, refunds=(b"another body",)))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(member.peers.run)
         nursery.start_soon(member.driver.run)
@@ -139,3 +146,39 @@ async def test_body_that_is_not_the_headers_condemns_its_sender_and_not_the_head
         await trio.sleep(0.1)
         assert (VoteKind.NOTARIZE, block.hash) in [(vote.kind, vote.block_hash) for vote in member.own_votes()]
         nursery.cancel_scope.cancel()
+
+
+class Stubborn(LocalSigner):
+    """A signer whose own memory stands against every vote to notarize, or that is away."""
+
+    error: Exception = VoteRefused(JournalReason.CONFLICT, "another NOTARIZE in view 1")
+
+    async def sign_vote(self, kind: VoteKind, epoch: int, view: int, block_hash: BlockHash) -> Vote:
+        if kind is VoteKind.NOTARIZE:
+            raise self.error
+        return await super().sign_vote(kind, epoch, view, block_hash)
+
+
+async def test_vote_that_the_signer_refuses_leaves_this_member_silent_in_that_place_alone(
+    member: DriverRig, autojump_clock: trio.abc.Clock
+) -> None:
+    member.driver._signer = Stubborn(member.signer, member.core, member.auditor)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(member.peers.run)
+        nursery.start_soon(member.driver.run)
+        member.deliver(member.proposal(view=1))
+        await trio.sleep(60)
+        assert {(vote.kind, vote.view) for vote in member.own_votes()} == {(VoteKind.NULLIFY, 1)}
+        nursery.cancel_scope.cancel()
+
+
+async def test_member_without_its_signer_ends(member: DriverRig, autojump_clock: trio.abc.Clock) -> None:
+    signer = Stubborn(member.signer, member.core, member.auditor)
+    signer.error = SignerAway("the test says so")
+    member.driver._signer = signer
+    with pytest.RaisesGroup(SignerAway, flatten_subgroups=True):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(member.peers.run)
+            nursery.start_soon(member.driver.run)
+            member.deliver(member.proposal(view=1))
+    assert member.own_votes() == []

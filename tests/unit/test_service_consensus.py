@@ -217,9 +217,9 @@ async def test_queue_of_events_stays_short_whatever_comes(
         queued: list[int] = []
         handle = driver._handle
 
-        def noting(*arguments: object) -> None:
-            queued.append(driver._events.statistics().current_buffer_used)
-            handle(*arguments)  # type: ignore[arg-type]
+        async def noting(*arguments: object) -> None:
+            queued.append(len(driver._queue))
+            await handle(*arguments)  # type: ignore[arg-type]
 
         monkeypatch.setattr(driver, "_handle", noting)
         federation.network.set_delay(federation.peer_id(FAULTY), federation.peer_id(0), (0.002, 0.002))

@@ -1,0 +1,59 @@
+"""What waits for the consensus machine: events in order, each with the body of the block that it tells of.
+
+What this node found out itself always has room, for there is little of it at a time. What peers send is lost when too
+much waits, as if the network had lost it: they send it again. That happens only while a signer in another process is
+awaited, since nothing else that the machine waits for lets the network be read.
+"""
+
+import math
+from typing import Final
+
+import trio
+
+from pegnode.chain.block import Block
+from pegnode.consensus import events as ev
+
+MAX_QUEUED: Final = 4_096
+MAX_QUEUED_BODY_BYTES: Final = 32_000_000
+"""Peers have room while fewer events than this wait, and blocks of fewer bytes."""
+
+Body = tuple[Block, bytes]
+"""A block with its encoding."""
+Queued = tuple[ev.Event, Body | None]
+
+
+class EventQueue:
+    """Events for the machine, first in, first out."""
+
+    def __init__(self) -> None:
+        self._body_bytes = 0
+        self._events_in, self._events = trio.open_memory_channel[Queued](math.inf)
+
+    def __len__(self) -> int:
+        return self._events.statistics().current_buffer_used
+
+    def put(self, event: ev.Event, body: Body | None = None) -> None:
+        """Queue an event of this node's own. body: kept from when the machine hears of it."""
+        self._body_bytes += _size(body)
+        self._events_in.send_nowait((event, body))
+
+    def put_from_peer(self, event: ev.Event, body: Body | None = None) -> None:
+        """Queue what a peer sent, unless too much waits already."""
+        if len(self) < MAX_QUEUED and self._body_bytes < MAX_QUEUED_BODY_BYTES:
+            self.put(event, body)
+
+    async def take(self) -> Queued:
+        """The oldest, when there is one."""
+        return self._taken(await self._events.receive())
+
+    def take_nowait(self) -> Queued:
+        """The oldest. Raises trio.WouldBlock when nothing waits."""
+        return self._taken(self._events.receive_nowait())
+
+    def _taken(self, queued: Queued) -> Queued:
+        self._body_bytes -= _size(queued[1])
+        return queued
+
+
+def _size(body: Body | None) -> int:
+    return 0 if body is None else len(body[1])

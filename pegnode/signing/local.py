@@ -1,0 +1,57 @@
+"""The signer in the process that asks: it takes the facts, applies the laws, and lets the keys sign."""
+
+from dataclasses import replace
+
+from bridge.bitcoin.identifiers import BlockHash, Txid
+from federation.approval import approve_batch
+from federation.certificate import Vote, VoteKind
+from federation.cosign import CosignShare
+from federation.membership import Member
+from federation.signer import Signer
+from federation.statement import SignedStatement, SolvencyStatement
+from federation.statement_law import approve_statement
+from pegnode.service.auditor import Auditor
+from pegnode.service.core import NodeCore
+
+
+class LocalSigner:
+    """A `SignerPort` over the keys themselves. core: whose final ledger and Bitcoin node the laws look at."""
+
+    def __init__(self, signer: Signer, core: NodeCore, auditor: Auditor) -> None:
+        self._signer = signer
+        self._core = core
+        self._auditor = auditor
+
+    @property
+    def index(self) -> int:
+        """The member's index."""
+        return self._signer.index
+
+    @property
+    def member(self) -> Member:
+        """The member, as the membership names it."""
+        return self._signer.member
+
+    @property
+    def waiting_for(self) -> str | None:
+        """Nothing: the keys are here."""
+        return None
+
+    async def sign_vote(self, kind: VoteKind, epoch: int, view: int, block_hash: BlockHash) -> Vote:
+        """The member's vote, at once: nothing else happens in this process meanwhile."""
+        return self._signer.sign_vote(kind, epoch, view, block_hash)
+
+    async def cosign(self, txid: Txid) -> CosignShare:
+        """The member's signatures of a recorded batch version, if the laws allow it here and now."""
+        core = self._core
+        ledger = core.store.ledger
+        facts = await core.questions.reserve_facts(ledger, halted=core.halted)
+        facts = replace(facts, halted=core.halted)  # which may have come about meanwhile
+        return self._signer.cosign(approve_batch(ledger, txid, facts, core.rules.custody, core.rules.params))
+
+    async def sign_statement(self, statement: SolvencyStatement | None) -> SignedStatement:
+        """A statement with the member's signature, if an audit made here and now, with a scan, allows it."""
+        core = self._core
+        examined, own = await self._auditor.examine(statement)
+        approved = approve_statement(examined, own, core.rules.membership, core.rules.chain_id)
+        return self._signer.sign_statement(approved)

@@ -1,0 +1,46 @@
+"""The consensus machine's queue: in order, and of what peers send no more than has room."""
+
+from typing import cast
+
+import pytest
+import trio
+
+from pegnode.chain.block import Block
+from pegnode.consensus import events as ev
+from pegnode.service.event_queue import MAX_QUEUED, MAX_QUEUED_BODY_BYTES, EventQueue
+
+BODY = (cast(Block, None), bytes(MAX_QUEUED_BODY_BYTES // 4))
+
+
+async def test_event_queue_gives_back_in_order() -> None:
+    queue = EventQueue()
+    queue.put(ev.WorkKnown(True))
+    queue.put_from_peer(ev.Tick(), BODY)
+    assert await queue.take() == (ev.WorkKnown(True), None)
+    assert queue.take_nowait() == (ev.Tick(), BODY)
+    with pytest.raises(trio.WouldBlock):
+        queue.take_nowait()
+
+
+def test_event_queue_loses_what_peers_send_beyond_its_length() -> None:
+    queue = EventQueue()
+    for _ in range(MAX_QUEUED + 10):
+        queue.put_from_peer(ev.Tick())
+    assert len(queue) == MAX_QUEUED
+    queue.put(ev.WorkKnown(True))
+    assert len(queue) == MAX_QUEUED + 1, "what this node found out itself is never lost"
+    queue.take_nowait()
+    queue.take_nowait()
+    queue.put_from_peer(ev.Tick())
+    assert len(queue) == MAX_QUEUED
+
+
+def test_event_queue_loses_blocks_beyond_their_bytes_until_some_were_taken() -> None:
+    queue = EventQueue()
+    for _ in range(10):
+        queue.put_from_peer(ev.Tick(), BODY)
+    assert len(queue) == 4
+    queue.take_nowait()
+    queue.put_from_peer(ev.Tick(), BODY)
+    queue.put_from_peer(ev.Tick(), BODY)
+    assert len(queue) == 4
