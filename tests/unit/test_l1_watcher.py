@@ -6,6 +6,7 @@ from bitcoin.core import CBlock, CMutableTransaction, CMutableTxIn, CMutableTxOu
 from bitcoin.core.script import CScript
 
 from bridge.bitcoin.identifiers import BlockHash, Script
+from bridge.l1 import watcher as watcher_module
 from bridge.l1.errors import L1Reason, L1RpcError, L1Unavailable, RpcCode
 from bridge.l1.watcher import L1Watcher
 from bridge.state import Anchor
@@ -110,6 +111,40 @@ async def test_watcher_follows_a_chain_that_became_shorter(node: FakeNode) -> No
     del node.chain[2:]
     assert await watcher.poll()
     assert watcher.tip == node.position(1)
+
+
+async def test_watcher_finds_what_is_below_a_window_of_which_nothing_is_left(node: FakeNode) -> None:
+    watcher = L1Watcher(node, 0, window_blocks=2)
+    for _ in range(4):
+        node.mine((WATCHED, 7))
+    await watcher.poll()
+    node.mine()
+    await watcher.poll()
+    assert watcher.block_at(5) is None
+    del node.chain[2:]
+    paid = node.mine((WATCHED, 11), branch=1)
+    assert await watcher.poll()
+    assert [(item.value_sats, item.l1_block) for item in watcher.payments_to(WATCHED)] == [(11, paid)]
+    assert watcher.block_of(watcher.payments_to(WATCHED)[0].outpoint.txid) == paid
+
+
+async def test_payments_are_found_again_when_the_window_moved(node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watcher_module, "MAX_FOUND", 1)
+    watcher = L1Watcher(node, 0)
+    left: list[int] = []
+    watcher.on_left(lambda payments: left.extend(payment.value_sats for payment in payments))
+    node.mine((WATCHED, 7))
+    await watcher.poll()
+    assert watcher.payments_to(OTHER) == ()
+    node.mine((WATCHED, 9), (WATCHED, 10))
+    assert [payment.value_sats for payment in watcher.payments_to(WATCHED)] == [7]
+    await watcher.poll()
+    assert [payment.value_sats for payment in watcher.payments_to(WATCHED)] == [7, 9, 10]
+    del node.chain[4:]
+    node.mine(branch=1)
+    await watcher.poll()
+    assert [payment.value_sats for payment in watcher.payments_to(WATCHED)] == [7]
+    assert left == [9, 10]
 
 
 async def test_watcher_keeps_only_its_window(node: FakeNode) -> None:
