@@ -37,6 +37,7 @@ class BatchReason(Reason):
     NOT_NEWEST = "batch-not-newest"  # It replaces another version than the newest of the open lineage.
     TOO_MANY_VERSIONS = "batch-too-many-versions"  # The lineage has as many versions as one may have.
     TOO_EARLY = "batch-too-early"  # Less than `replacement_interval_anchors` after the version that it replaces.
+    RESERVED = "batch-reserved"  # One of a lineage's last 8 versions, at less than 5/4 of the feerate before.
     NOT_COVERED = "batch-not-covered"
     """The replaced inputs, with free coins up to `batch_max_inputs`, don't hold payees, the fund's part and change."""
     OVER_FUND = "batch-over-fund"

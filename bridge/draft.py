@@ -19,7 +19,7 @@ from bridge.batch_form import (
 )
 from bridge.bitcoin import amounts
 from bridge.bitcoin.identifiers import Txid
-from bridge.bitcoin.transaction import TxOut
+from bridge.bitcoin.transaction import Transaction, TxOut
 from bridge.custody import Custody
 from bridge.ledger import LedgerView
 from bridge.lineages import PlannedBatch
@@ -31,6 +31,7 @@ from bridge.state import BatchKind, BatchVersion, Coin, Withdrawal
 class Draft:
     """shares_sats: what each payee bears, in order.  cost_sats: what else the fee has.  change_sats: of each part.
 
+    spare_sats: of the cost, what the feerate does not ask for: it would be too little for change.
     size_vbytes: once it is signed.
     """
 
@@ -39,6 +40,7 @@ class Draft:
     feerate_sat_kvb: int
     shares_sats: tuple[int, ...]
     cost_sats: int
+    spare_sats: int
     change_sats: tuple[int, ...]
     size_vbytes: int
 
@@ -47,13 +49,17 @@ class Draft:
         """The whole fee."""
         return sum(self.shares_sats) + self.cost_sats
 
+    def transaction(self, custody: Custody) -> Transaction:
+        """The unsigned transaction, with change to the newest epoch's script."""
+        paid = zip(self.payees, self.shares_sats, strict=True)
+        outputs = tuple(TxOut(payee.value_sats - share_sats, payee.l1_script) for payee, share_sats in paid)
+        return unsigned_transaction(self.coins, outputs + change_outputs(self.change_sats, custody))
+
     def planned(
         self, kind: BatchKind, replaces: Txid | None, fund_part_sats: int, view: LedgerView, custody: Custody
     ) -> PlannedBatch:
         """The batch, with as much of the cost as the fund pays."""
-        paid = zip(self.payees, self.shares_sats, strict=True)
-        outputs = tuple(TxOut(payee.value_sats - share_sats, payee.l1_script) for payee, share_sats in paid)
-        transaction = unsigned_transaction(self.coins, outputs + change_outputs(self.change_sats, custody))
+        transaction = self.transaction(custody)
         version = BatchVersion(
             txid=transaction.txid,
             transaction=transaction.serialize_stripped(),
@@ -97,27 +103,35 @@ class Drafting:
         if left_sats < 0:
             return None
         wanted = change_parts(left_sats, self._coin_count - len(coins), self._params) if split else 1
-        for parts in range(wanted, 0, -1):
-            shares_sats, cost_sats, size_vbytes = self._fee(coins, parts)
-            change_sats = left_sats - cost_sats
-            least_sats = self._params.coin_floor_sats if parts == 1 else parts * self._params.min_deposit_sats
-            if change_sats >= least_sats:
-                return self._draft(coins, shares_sats, cost_sats, cut(change_sats, parts), size_vbytes)
-        if not self._payees:
-            return None
-        shares_sats, cost_sats, size_vbytes = self._fee(coins, 0)
-        return self._draft(coins, shares_sats, cost_sats, (), size_vbytes) if cost_sats == left_sats else None
+        drafts = (self.with_parts(coins, parts) for parts in range(wanted, -1, -1))
+        return next((draft for draft in drafts if draft is not None and draft.spare_sats == 0), None)
 
-    def draft_without_change(self, coins: Sequence[Coin]) -> Draft | None:
-        """The batch that spends these coins and gives to the fee what would be too little for change.
+    def with_parts(self, coins: Sequence[Coin], parts: int) -> Draft | None:
+        """The batch that spends these coins and has so many parts of change; None when they don't hold all of that.
 
-        None when they don't hold payees and cost, or when there are no payees.
+        With none, the fee is given what would be too little for change; but without payees there must be some.
         """
-        if not self._payees:
+        if parts == 0 and not self._payees:
             return None
-        shares_sats, cost_sats, size_vbytes = self._fee(coins, 0)
-        left_sats = self._left_sats(coins)
-        return self._draft(coins, shares_sats, left_sats, (), size_vbytes) if cost_sats <= left_sats else None
+        shares_sats, cost_sats, size_vbytes = self._fee(coins, parts)
+        change_sats = self._left_sats(coins) - cost_sats
+        if change_sats < self._least_change_sats(parts):
+            return None
+        spare_sats = 0 if parts else change_sats
+        return Draft(
+            coins=tuple(coins),
+            payees=self._payees,
+            feerate_sat_kvb=self._feerate_sat_kvb,
+            shares_sats=shares_sats,
+            cost_sats=cost_sats + spare_sats,
+            spare_sats=spare_sats,
+            change_sats=cut(change_sats, parts),
+            size_vbytes=size_vbytes,
+        )
+
+    def _least_change_sats(self, parts: int) -> int:
+        """The only part is a coin of the ledger, one of several as large as a deposit."""
+        return self._params.coin_floor_sats if parts == 1 else parts * self._params.min_deposit_sats
 
     def _left_sats(self, coins: Sequence[Coin]) -> int:
         return sum(coin.value_sats for coin in coins) - self._owed_sats
@@ -134,21 +148,3 @@ class Drafting:
         share_sats = -(-asked_sats // len(self._payees)) if self._payees else 0
         shares_sats = tuple(min(share_sats, payee.max_fee_sats) for payee in self._payees)
         return shares_sats, max(0, asked_sats - sum(shares_sats)), size_vbytes
-
-    def _draft(
-        self,
-        coins: Sequence[Coin],
-        shares_sats: tuple[int, ...],
-        cost_sats: int,
-        change_sats: tuple[int, ...],
-        size_vbytes: int,
-    ) -> Draft:
-        return Draft(
-            coins=tuple(coins),
-            payees=self._payees,
-            feerate_sat_kvb=self._feerate_sat_kvb,
-            shares_sats=shares_sats,
-            cost_sats=cost_sats,
-            change_sats=change_sats,
-            size_vbytes=size_vbytes,
-        )

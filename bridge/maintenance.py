@@ -7,8 +7,9 @@ Theory of operation
 
     1. *Refresh*: the oldest of the free coins that are past T/2, together at most half of the free value, so that
        payouts go on. A coin past 3T/4 is taken whatever it holds. If the fund can't bear the fee, the youngest are left
-       out; for coins past 3T/4 what the fund lacks is booked as deficit, up to `maintenance_deficit_cap_sats`: custody
-       comes before bookkeeping. Coins too small to pay for themselves take the least other free coin with them that is
+       out; for coins past 3T/4 what the fund lacks is booked as deficit, while the ledger's whole deficit stays within
+       `maintenance_deficit_cap_sats`; for coins past 13T/16 whatever the ledger has booked already, up to that cap for
+       each batch: custody comes before bookkeeping. Coins too small to pay for themselves take the least other free coin with them that is
        enough: the largest may be what a payout waits for, and who gives such coins away would decide how long.
     2. *Merging*: if a burn is above what the `batch_max_first_inputs` largest coins hold, locked ones included, no
        payout can ever have inputs enough for it. The least of those coins and the free ones after it become one.
@@ -43,6 +44,18 @@ def is_urgent(view: LedgerView, coin: Coin, params: PegParams) -> bool:
     return 4 * _age(view, coin) >= 3 * params.recovery_timelock_blocks
 
 
+def deficit_limit_sats(view: LedgerView, coin: Coin, params: PegParams) -> int:
+    """What moving a coin may book as deficit where the fund is empty.
+
+    The cap bounds the ledger's whole deficit, whatever it is from, as long as that can wait. What is left of the
+    recovery's wait at 13/16 is for this coin's batch to confirm in, so no cap on the sum holds it up from then on.
+    """
+    cap_sats = params.maintenance_deficit_cap_sats
+    if 16 * _age(view, coin) >= 13 * params.recovery_timelock_blocks:
+        return cap_sats
+    return max(0, cap_sats - view.totals.deficit_sats) if is_urgent(view, coin, params) else 0
+
+
 def plan_maintenance(
     view: LedgerView, feerate_sat_kvb: int, custody: Custody, params: PegParams
 ) -> PlannedBatch | None:
@@ -75,8 +88,7 @@ def _refresh(view: LedgerView, drafting: Drafting, limit_sats: int, params: PegP
         draft = _carried(drafting, coins, free, params)
         if draft is None:
             continue
-        urgent = all(is_urgent(view, coin, params) for coin in coins)
-        if draft.cost_sats <= limit_sats + (params.maintenance_deficit_cap_sats if urgent else 0):
+        if draft.cost_sats <= limit_sats + min(deficit_limit_sats(view, coin, params) for coin in coins):
             return draft
     return None
 

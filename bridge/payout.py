@@ -19,28 +19,25 @@ Theory of operation
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 
 from bridge.batch_form import (
     by_value,
-    change_outputs,
     change_parts,
     change_script,
     coin_weight,
     cut,
     least_share_sats,
     output_weight,
-    unsigned_transaction,
     vsize_vbytes,
 )
 from bridge.bitcoin.amounts import fee_sats
-from bridge.bitcoin.transaction import TxOut
 from bridge.custody import Custody
+from bridge.draft import Draft
 from bridge.ledger import LedgerView
 from bridge.lineages import PlannedBatch, free_fund_sats
 from bridge.params import PegParams
-from bridge.state import BatchKind, BatchVersion, Coin, Withdrawal, WithdrawalStatus
+from bridge.state import BatchKind, Withdrawal, WithdrawalStatus
 
 
 def payout_due(view: LedgerView, params: PegParams) -> bool:
@@ -56,21 +53,10 @@ def plan_payout(view: LedgerView, feerate_sat_kvb: int, custody: Custody, params
     pending = _pending(view)
     if not _is_due(pending, view, params):
         return None
-    selection = Funding(view, custody, params, feerate_sat_kvb).select(pending)
-    if selection is None or not _is_due(selection.payees, view, params):
+    draft = Funding(view, custody, params, feerate_sat_kvb).select(pending)
+    if draft is None or not _is_due(draft.payees, view, params):
         return None
-    return _planned(selection, feerate_sat_kvb, view, custody)
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Who is paid from which coins. change_sats: of each part; fund_part_sats: what the fee has beyond the shares."""
-
-    payees: tuple[Withdrawal, ...]
-    coins: tuple[Coin, ...]
-    change_sats: tuple[int, ...]
-    share_sats: int
-    fund_part_sats: int
+    return draft.planned(BatchKind.PAYOUT, None, draft.cost_sats, view, custody)
 
 
 class Funding:
@@ -87,8 +73,11 @@ class Funding:
         self._params = params
         self._feerate_sat_kvb = feerate_sat_kvb
 
-    def select(self, pending: Sequence[Withdrawal]) -> Selection | None:
-        """The stable selection from `pending`, which is in order of age; None if nobody can be paid."""
+    def select(self, pending: Sequence[Withdrawal]) -> Draft | None:
+        """The stable selection from `pending`, which is in order of age; None if nobody can be paid.
+
+        Each payee bears the same share. The cost is what the change would have been, where that is too little.
+        """
         least_sats = least_share_sats(self._params, self._feerate_sat_kvb)
         waiting = {withdrawal.number: withdrawal for withdrawal in pending if withdrawal.max_fee_sats >= least_sats}
         while True:
@@ -98,10 +87,20 @@ class Funding:
             coin_count, change_sats, fund_part_sats = funds
             parts = change_parts(change_sats, self._coin_count - coin_count, self._params) if change_sats else 0
             change = cut(change_sats, parts)
-            share_sats = self._share_sats(payees, coin_count, len(change))
+            size_vbytes = self._size_vbytes(payees, coin_count, len(change))
+            share_sats = -(-fee_sats(size_vbytes, self._feerate_sat_kvb) // len(payees))
             low = [payee for payee in payees if payee.max_fee_sats < share_sats]
             if not low:
-                return Selection(tuple(payees), tuple(self._coins[:coin_count]), change, share_sats, fund_part_sats)
+                return Draft(
+                    coins=tuple(self._coins[:coin_count]),
+                    payees=tuple(payees),
+                    feerate_sat_kvb=self._feerate_sat_kvb,
+                    shares_sats=(share_sats,) * len(payees),
+                    cost_sats=fund_part_sats,
+                    spare_sats=fund_part_sats,
+                    change_sats=change,
+                    size_vbytes=size_vbytes,
+                )
             del waiting[max(low, key=lambda payee: (payee.value_sats, payee.number)).number]
 
     def _payees(self, waiting: Iterable[Withdrawal]) -> tuple[list[Withdrawal], tuple[int, int, int] | None]:
@@ -132,13 +131,11 @@ class Funding:
         remainder_sats = self._coin_sums[-1] - total_sats
         return (len(self._coins), 0, remainder_sats) if remainder_sats <= self._fund_limit_sats else None
 
-    def _share_sats(self, payees: Sequence[Withdrawal], coin_count: int, change_count: int) -> int:
+    def _size_vbytes(self, payees: Sequence[Withdrawal], coin_count: int, change_count: int) -> int:
+        """Once it is signed."""
         output_weights = sum(output_weight(len(payee.l1_script)) for payee in payees)
         output_weights += change_count * self._change_weight
-        size_vbytes = vsize_vbytes(
-            self._input_weights[coin_count], coin_count, output_weights, len(payees) + change_count
-        )
-        return -(-fee_sats(size_vbytes, self._feerate_sat_kvb) // len(payees))
+        return vsize_vbytes(self._input_weights[coin_count], coin_count, output_weights, len(payees) + change_count)
 
 
 def _pending(view: LedgerView) -> list[Withdrawal]:
@@ -152,20 +149,3 @@ def _is_due(payees: Sequence[Withdrawal], view: LedgerView, params: PegParams) -
         return False
     waited_anchors = view.totals.anchor.height - payees[0].burned_at_anchor
     return len(payees) >= params.batch_min_payouts or waited_anchors >= params.batch_max_wait_anchors
-
-
-def _planned(selection: Selection, feerate_sat_kvb: int, view: LedgerView, custody: Custody) -> PlannedBatch:
-    share_sats = selection.share_sats
-    paid = tuple(TxOut(payee.value_sats - share_sats, payee.l1_script) for payee in selection.payees)
-    transaction = unsigned_transaction(selection.coins, paid + change_outputs(selection.change_sats, custody))
-    version = BatchVersion(
-        txid=transaction.txid,
-        transaction=transaction.serialize_stripped(),
-        feerate_sat_kvb=feerate_sat_kvb,
-        fee_sats=share_sats * len(selection.payees) + selection.fund_part_sats,
-        fund_part_sats=selection.fund_part_sats,
-        epoch=custody.newest.epoch,
-        anchor_height=view.totals.anchor.height,
-    )
-    inputs = tuple(coin.outpoint for coin in selection.coins)
-    return PlannedBatch(BatchKind.PAYOUT, None, inputs, tuple(payee.burn for payee in selection.payees), version)

@@ -12,10 +12,15 @@ Theory of operation
     a higher feerate, and for its own size the relay's feerate more than before.
 
     A leader replaces when its own estimate is well above the newest version's feerate, or when that one has waited for
-    `STALE_INTERVALS` intervals, whatever the estimate: then by the least step there is.
+    `STALE_INTERVALS` intervals, whatever the estimate: then by the least step there is. Least steps alone would use up
+    a lineage's versions in days, and leave none for the day on which L1's feerate doubles. So its last
+    `RESERVED_VERSIONS` are for such days: by validity they raise the feerate well, members vote for them by their own
+    estimates alone, and leaders propose none but at their own.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
+from itertools import chain
 
 from bridge.batch_form import BatchReason, coin_weight, free_coins, output_weight, vsize_vbytes
 from bridge.bitcoin.amounts import fee_sats
@@ -26,7 +31,7 @@ from bridge.draft import Draft, Drafting
 from bridge.errors import Rejected
 from bridge.ledger import LedgerView
 from bridge.lineages import MAX_VERSIONS, PlannedBatch, free_fund_sats, open_lineage
-from bridge.maintenance import is_urgent
+from bridge.maintenance import deficit_limit_sats
 from bridge.params import PegParams
 from bridge.state import BatchKind, BatchVersion, Coin, LedgerReason, Lineage, Withdrawal
 
@@ -37,8 +42,10 @@ Source: BIP125, rule 4; Bitcoin Core, DEFAULT_INCREMENTAL_RELAY_FEE of all versi
 """
 STALE_INTERVALS = 2
 """A version that waited for so many intervals is replaced by the least step, whatever the estimate."""
+RESERVED_VERSIONS = 8
+"""How many of a lineage's versions are for feerates that are well above the one before. 5/4 to this power is 6."""
 _MATERIAL = (5, 4)
-"""An estimate of this factor above the newest version's feerate asks for a replacement."""
+"""A feerate of this factor above the newest version's is well above it."""
 
 
 def plan_replacement(
@@ -47,14 +54,16 @@ def plan_replacement(
     """The next version of the open lineage of this kind, at this feerate.
 
     Raises Rejected(BatchReason): NO_OPEN_LINEAGE, LINEAGE_CLOSED, NOT_NEWEST, TOO_MANY_VERSIONS, TOO_EARLY,
-    NOT_COVERED, OVER_FUND or STEP_NOT_MET, in this order.
+    RESERVED, NOT_COVERED, OVER_FUND or STEP_NOT_MET, in this order.
     """
     lineage = _replaceable(view, kind, replaces, params)
+    newest = lineage.versions[-1]
+    if _is_reserved(len(lineage.versions) + 1) and not _is_material(feerate_sat_kvb, newest):
+        raise Rejected(BatchReason.RESERVED, f"{feerate_sat_kvb} sat/kvB after {newest.feerate_sat_kvb}")
     draft = _draft(view, lineage, feerate_sat_kvb, custody, params)
-    if not _meets_step(view, lineage.versions[-1], draft, custody):
-        raise Rejected(BatchReason.STEP_NOT_MET, f"{draft.fee_sats} sats after {lineage.versions[-1].fee_sats}")
-    fund_part_sats = min(draft.cost_sats, _fund_limit_sats(view, lineage, params))
-    return draft.planned(kind, replaces, fund_part_sats, view, custody)
+    if not _meets_step(view, newest, draft, custody):
+        raise Rejected(BatchReason.STEP_NOT_MET, f"{draft.fee_sats} sats after {newest.fee_sats}")
+    return _planned(view, lineage, draft, custody, params)
 
 
 def replacement_due(view: LedgerView, kind: BatchKind, params: PegParams) -> bool:
@@ -75,32 +84,39 @@ def propose_replacement(
     if lineage is None or not replacement_due(view, kind, params):
         return None
     newest = lineage.versions[-1]
-    over, under = _MATERIAL
-    material = estimate_sat_kvb * under >= newest.feerate_sat_kvb * over
-    if not material and _age(view, lineage) < STALE_INTERVALS * params.replacement_interval_anchors:
+    is_reserved = _is_reserved(len(lineage.versions) + 1)
+    if _is_material(estimate_sat_kvb, newest):
+        with suppress(Rejected):  # coins or fund don't allow as much, or the least step is above the estimate
+            return plan_replacement(view, kind, newest.txid, estimate_sat_kvb, custody, params)
+    elif _age(view, lineage) < STALE_INTERVALS * params.replacement_interval_anchors:
         return None
-    least_sat_kvb = _least_feerate_sat_kvb(view, lineage, custody, params)
-    if least_sat_kvb is None:
-        return None
-    wanted_sat_kvb = max(least_sat_kvb, estimate_sat_kvb) if material else least_sat_kvb
-    for feerate_sat_kvb in (wanted_sat_kvb, least_sat_kvb):
-        try:
-            planned = plan_replacement(view, kind, newest.txid, feerate_sat_kvb, custody, params)
-        except Rejected:  # coins or fund don't allow as much
-            continue
-        # A step that was raised for lesser change, and then takes a further coin, may be more than others vote for.
-        if feerate_sat_kvb == estimate_sat_kvb or _steps_least(view, newest, planned.version, custody):
-            return planned
-    return None
+    least = None if is_reserved else _least_step(view, lineage, custody, params)
+    planned = None if least is None else _planned(view, lineage, least, custody, params)
+    # A step that was raised for lesser change, and then takes a further coin, may be more than others vote for.
+    return planned if planned is not None and _steps_least(view, newest, planned.version, custody) else None
 
 
 def is_least_step(view: LedgerView, kind: BatchKind, custody: Custody) -> bool:
-    """Whether the newest version, recorded in `view` already, raises the fee by no more than it must."""
+    """Whether the newest version, recorded in `view` already, raises the fee by no more than it must.
+
+    None of the reserved versions counts as that: they need a member's estimate to speak for them.
+    """
     lineage = open_lineage(view, kind)
-    if lineage is None or len(lineage.versions) < 2:
+    if lineage is None or len(lineage.versions) < 2 or _is_reserved(len(lineage.versions)):
         return False
     old, new = lineage.versions[-2:]
     return _steps_least(view, old, new, custody)
+
+
+def _is_reserved(number: int) -> bool:
+    """Whether the version of this number, counted from 1, is one of those for feerates well above the one before."""
+    return number > MAX_VERSIONS - RESERVED_VERSIONS
+
+
+def _is_material(feerate_sat_kvb: int, newest: BatchVersion) -> bool:
+    """Whether this is well above the newest version's feerate."""
+    over, under = _MATERIAL
+    return feerate_sat_kvb * under >= newest.feerate_sat_kvb * over
 
 
 def _age(view: LedgerView, lineage: Lineage) -> int:
@@ -130,8 +146,9 @@ def _draft(view: LedgerView, lineage: Lineage, feerate_sat_kvb: int, custody: Cu
     coin_count = sum(1 for _ in view.coins.items())
     drafting = Drafting(_payees(view, lineage), feerate_sat_kvb, coin_count, custody, params)
     spendable = [locked + free[:added] for added in range(min(len(free), params.batch_max_inputs - len(locked)) + 1)]
-    drafts = (draft(coins) for draft in (drafting.draft, drafting.draft_without_change) for coins in spendable)
-    found = next((draft for draft in drafts if draft is not None), None)
+    drafts = (drafting.draft(coins) for coins in spendable)
+    without_change = (drafting.with_parts(coins, 0) for coins in spendable)
+    found = next((draft for draft in chain(drafts, without_change) if draft is not None), None)
     if found is None:
         raise Rejected(BatchReason.NOT_COVERED, f"{len(locked)} inputs, and {len(free)} free coins")
     limit_sats = _fund_limit_sats(view, lineage, params) + _deficit_limit_sats(view, lineage, locked, params)
@@ -147,8 +164,9 @@ def _fund_limit_sats(view: LedgerView, lineage: Lineage, params: PegParams) -> i
 
 def _deficit_limit_sats(view: LedgerView, lineage: Lineage, coins: Sequence[Coin], params: PegParams) -> int:
     """What it may take besides, as deficit: nothing, but for maintenance of a coin that must not grow older."""
-    urgent = lineage.kind is BatchKind.MAINTENANCE and any(is_urgent(view, coin, params) for coin in coins)
-    return params.maintenance_deficit_cap_sats if urgent else 0
+    if lineage.kind is not BatchKind.MAINTENANCE:
+        return 0
+    return max((deficit_limit_sats(view, coin, params) for coin in coins), default=0)
 
 
 def _locked_coins(view: LedgerView, lineage: Lineage) -> list[Coin]:
@@ -172,8 +190,8 @@ def _meets_step(view: LedgerView, old: BatchVersion, new: Draft, custody: Custod
     return new.fee_sats >= least_sats and new.fee_sats * old_vbytes > old.fee_sats * new.size_vbytes
 
 
-def _least_feerate_sat_kvb(view: LedgerView, lineage: Lineage, custody: Custody, params: PegParams) -> int | None:
-    """The least step's feerate; None when the ceiling is below it, or coins and fund don't allow it.
+def _least_step(view: LedgerView, lineage: Lineage, custody: Custody, params: PegParams) -> Draft | None:
+    """The least step's draft; None when the ceiling is below it, or coins and fund don't allow it.
 
     The size depends on the feerate, for change that pays more may be cut in fewer parts: whenever it turns out lesser,
     the step is taken anew from it.
@@ -186,9 +204,15 @@ def _least_feerate_sat_kvb(view: LedgerView, lineage: Lineage, custody: Custody,
         except Rejected:
             return None
         if _meets_step(view, old, draft, custody):
-            return feerate_sat_kvb
+            return draft
         feerate_sat_kvb = max(feerate_sat_kvb + 1, _step_sat_kvb(old.fee_sats, draft.size_vbytes))
     return None
+
+
+def _planned(view: LedgerView, lineage: Lineage, draft: Draft, custody: Custody, params: PegParams) -> PlannedBatch:
+    """The next version of the lineage, whose cost the fund bears as far as it can."""
+    fund_part_sats = min(draft.cost_sats, _fund_limit_sats(view, lineage, params))
+    return draft.planned(lineage.kind, lineage.versions[-1].txid, fund_part_sats, view, custody)
 
 
 def _steps_least(view: LedgerView, old: BatchVersion, new: BatchVersion, custody: Custody) -> bool:

@@ -105,8 +105,8 @@ class Outlook:
         if self._next is not None and len(self._next.payees) == self._params.batch_max_payees:
             return Waiting(WaitReason.BATCH_FULL)
         alone = self._funding.select([replace(withdrawal, max_fee_sats=withdrawal.value_sats)])
-        if alone is not None and withdrawal.max_fee_sats < alone.share_sats:
-            return Waiting(WaitReason.MAX_FEE, share_sats=alone.share_sats)
+        if alone is not None and withdrawal.max_fee_sats < alone.shares_sats[0]:
+            return Waiting(WaitReason.MAX_FEE, share_sats=alone.shares_sats[0])
         return Waiting(WaitReason.NOT_COVERED)
 
 

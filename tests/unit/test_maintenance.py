@@ -211,6 +211,47 @@ def test_urgent_refresh_books_no_more_than_the_cap() -> None:
     assert _build(ledger, replace(SMALL, maintenance_deficit_cap_sats=fee - 1)) is None
 
 
+def _owing(ledger: Ledger, deficit_sats: int) -> Ledger:
+    """With a deficit that is open already."""
+    ledger.totals = ledger.totals.plus(deficit_sats=deficit_sats, supply_sats=deficit_sats)
+    ledger.totals.require_equality()
+    return ledger
+
+
+def test_urgent_refreshes_together_book_no_more_than_the_cap() -> None:
+    coins = [(500_000, 3 * T // 4), (900_000, 0)]
+    fee = _planned(_ledger(coins, 0)).version.fee_sats
+    room_sats = SMALL.maintenance_deficit_cap_sats - fee
+    assert _inputs(_planned(_owing(_ledger(coins, 0), room_sats))) == [0]
+    assert _build(_owing(_ledger(coins, 0), room_sats + 1)) is None
+    assert _build(_owing(_ledger(coins, 0), 2 * SMALL.maintenance_deficit_cap_sats)) is None
+
+
+def test_coin_that_can_not_wait_longer_is_moved_whatever_is_owed_already() -> None:
+    """Custody comes before bookkeeping: beyond this age no sum of deficits, only the cap of one batch, holds it up."""
+    ages = [(500_000, 13 * T // 16 - 1), (400_000, 13 * T // 16 - 2), (900_000, 0)]
+    ledger = _owing(_ledger(ages, 0), 2 * SMALL.maintenance_deficit_cap_sats)
+    assert _build(ledger) is None
+    wait(ledger, 1)
+    planned = _planned(ledger)
+    assert _inputs(planned) == [0], "the other can wait"
+    assert _build(ledger, replace(SMALL, maintenance_deficit_cap_sats=planned.version.fee_sats - 1)) is None
+    wait(ledger, 1)
+    assert _inputs(_planned(ledger)) == [0, 1]
+
+
+def test_replacement_of_an_urgent_refresh_keeps_the_sum_of_deficits_within_the_cap() -> None:
+    cap_sats = SMALL.maintenance_deficit_cap_sats
+    for age, short in ((3 * T // 4, False), (13 * T // 16, True)):
+        ledger = _ledger([(500_000, age), (900_000, 0)], 0)
+        first = _planned(ledger, feerate_sat_kvb=5_000)
+        record_batch(ledger, first)
+        _owing(ledger, cap_sats - first.version.fee_sats)
+        wait(ledger, STALE_INTERVALS * SMALL.replacement_interval_anchors)
+        batches = propose_batches(ledger, 20_000, (), CUSTODY, SMALL)
+        assert [planned.version.fund_part_sats for planned in batches] == ([0] if short else [])
+
+
 def test_deficit_is_booked_for_urgent_coins_alone() -> None:
     ledger = _ledger([(200_000, 3 * T // 4), (200_000, T // 2), (900_000, 0)], 0)
     assert _inputs(_planned(ledger)) == [0]

@@ -1,21 +1,24 @@
 """Replacement: whom the next version pays, from which coins, at whose cost, when; and what replaces none."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from bridge import replacement
 from bridge.batch import Batch, batch_due, build_batch, check_batch, propose_batches
 from bridge.batch_form import BatchReason
 from bridge.bitcoin.amounts import fee_sats
 from bridge.bitcoin.identifiers import Txid
 from bridge.bitcoin.transaction import Transaction
 from bridge.custody import CoinKind
+from bridge.draft import Draft
 from bridge.errors import Reason, Rejected
-from bridge.ledger import Ledger, enter_donation
-from bridge.lineages import MAX_VERSIONS, free_fund_sats, settle
+from bridge.ledger import Ledger, LedgerView, enter_donation
+from bridge.lineages import MAX_VERSIONS, free_fund_sats, record_batch, settle
 from bridge.params import PegParams
-from bridge.replacement import is_least_step, replacement_due
-from bridge.state import BatchKind, LedgerReason, WithdrawalStatus
+from bridge.replacement import RESERVED_VERSIONS, STALE_INTERVALS, is_least_step, replacement_due
+from bridge.state import BatchKind, LedgerReason, Lineage, WithdrawalStatus
 from tests.support.ledgers import (
     ledger_of,
     only_lineage,
@@ -190,15 +193,80 @@ def test_replacement_before_its_interval_is_refused() -> None:
     assert _refused(ledger, 3 * FEERATE) is BatchReason.TOO_EARLY
 
 
-def test_replacement_in_a_full_lineage_is_refused() -> None:
+HIGH = replace(ONE, feerate_ceiling_sat_kvb=400_000)
+
+
+def _up_to_the_reserved() -> tuple[Ledger, int]:
+    """A payout of which leaders have used up by least steps what they can, and the newest version's feerate."""
     ledger = open_payout(burns=[(500_000, 100_000)])
-    for step in range(1, MAX_VERSIONS):
-        bump(ledger, FEERATE + 2_000 * step)
+    while True:
+        wait(ledger, STALE_INTERVALS * INTERVAL)
+        batches = propose_batches(ledger, FEERATE, (), CUSTODY, HIGH)
+        if not batches:
+            break
+        record_batch(ledger, batches[0])
+        assert is_least_step(ledger, BatchKind.PAYOUT, CUSTODY)
+    versions = only_lineage(ledger).versions
+    assert len(versions) == MAX_VERSIONS - RESERVED_VERSIONS
+    return ledger, versions[-1].feerate_sat_kvb
+
+
+def test_replacement_in_a_full_lineage_is_refused() -> None:
+    ledger, feerate_sat_kvb = _up_to_the_reserved()
+    for _ in range(RESERVED_VERSIONS):
+        feerate_sat_kvb = -(-5 * feerate_sat_kvb // 4)
+        bump(ledger, feerate_sat_kvb, HIGH)
         wait(ledger, INTERVAL)
     assert len(only_lineage(ledger).versions) == MAX_VERSIONS
-    assert _refused(ledger, 200_000) is BatchReason.TOO_MANY_VERSIONS
-    assert not replacement_due(ledger, BatchKind.PAYOUT, ONE)
-    assert propose_batches(ledger, 200_000, (), CUSTODY, ONE) == []
+    assert _refused(ledger, 400_000, params=HIGH) is BatchReason.TOO_MANY_VERSIONS
+    assert not replacement_due(ledger, BatchKind.PAYOUT, HIGH)
+    assert propose_batches(ledger, 400_000, (), CUSTODY, HIGH) == []
+
+
+def test_last_versions_are_refused_below_a_quarter_more() -> None:
+    ledger, newest_sat_kvb = _up_to_the_reserved()
+    well_above_sat_kvb = -(-5 * newest_sat_kvb // 4)
+    assert _refused(ledger, well_above_sat_kvb - 1, params=HIGH) is BatchReason.RESERVED
+    bump(ledger, well_above_sat_kvb, HIGH)
+
+
+def test_last_versions_are_proposed_at_a_leaders_estimate_alone() -> None:
+    ledger, newest_sat_kvb = _up_to_the_reserved()
+    assert propose_batches(ledger, newest_sat_kvb, (), CUSTODY, HIGH) == []
+    assert propose_batches(ledger, -(-5 * newest_sat_kvb // 4) - 1, (), CUSTODY, HIGH) == []
+    [planned] = propose_batches(ledger, 2 * newest_sat_kvb, (), CUSTODY, HIGH)
+    assert planned.version.feerate_sat_kvb == 2 * newest_sat_kvb
+
+
+def test_none_of_the_last_versions_is_a_least_step() -> None:
+    """So members vote for one by their own estimates, even where the step that L1 asks for is as large."""
+    ledger, newest_sat_kvb = _up_to_the_reserved()
+    bump(ledger, -(-5 * newest_sat_kvb // 4), HIGH)
+    lineage = only_lineage(ledger)
+    old, new = lineage.versions[-2:]
+    ledger.open_lineages.put(0, replace(lineage, versions=(*lineage.versions[:-1], replace(new, feerate_sat_kvb=1))))
+    assert not is_least_step(ledger, BatchKind.PAYOUT, CUSTODY)
+    ledger.open_lineages.put(0, replace(lineage, versions=(old, replace(new, feerate_sat_kvb=1))))
+    assert is_least_step(ledger, BatchKind.PAYOUT, CUSTODY)
+
+
+def test_no_version_is_drafted_twice_for_a_proposal(monkeypatch: pytest.MonkeyPatch) -> None:
+    drafted: list[int] = []
+    draft = replacement._draft
+
+    def counted(view: LedgerView, lineage: Lineage, feerate_sat_kvb: int, *rules: Any) -> Draft:
+        drafted.append(feerate_sat_kvb)
+        return draft(view, lineage, feerate_sat_kvb, *rules)
+
+    monkeypatch.setattr(replacement, "_draft", counted)
+    ledger = open_payout(burns=[(500_000, 2_500)], donated_sats=4_000)
+    wait(ledger, STALE_INTERVALS * INTERVAL)
+    for estimate_sat_kvb, least in ((1_000, True), (2 * FEERATE, False), (100_000, True)):
+        drafted.clear()
+        [planned] = propose_batches(ledger, estimate_sat_kvb, (), CUSTODY, ONE)
+        assert planned.version.feerate_sat_kvb == drafted[-1]
+        assert (drafted[-1] < FEERATE + 1_010) == least
+        assert len(drafted) == len(set(drafted)) <= 2
 
 
 # What it may cost
