@@ -1,7 +1,5 @@
 """`peg audit sign`, `combine`, `verify`: statements of solvency in files, which go from member to member."""
 
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -28,6 +26,7 @@ from pegnode.audit.document import (
 )
 from pegnode.chain.parameters import ChainRules
 from pegnode.cli.home import DirectoryOption, Home, NodeOption, rpc_url
+from pegnode.cli.replaced_file import replace_file
 from pegnode.cli.terminal import JsonOption, errors_as_one_line, out, print_fields, print_json
 from pegnode.clock import now_ms
 from pegnode.genesis import Genesis
@@ -135,13 +134,9 @@ def _read(path: Path, rules: ChainRules) -> SignedStatement:
 
 def _write(path: Path, signed: SignedStatement) -> None:
     """Put the statement into the file in one step. Raises DocumentRefused(UNWRITABLE)."""
-    new = path.parent / f".{path.name}.{os.getpid()}"
     try:
-        new.write_bytes(render_document(signed))
-        new.replace(path)
+        replace_file(path, render_document(signed))
     except OSError as error:
-        with suppress(OSError):
-            new.unlink()
         raise DocumentRefused(DocumentReason.UNWRITABLE, f"{path}: {error.strerror}") from error
 
 

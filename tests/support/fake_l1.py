@@ -25,6 +25,11 @@ class FakeBlock:
     def hash(self) -> BlockHash:
         return BlockHash(sha256d(self.header))
 
+    def serialize(self) -> bytes:
+        """As a Bitcoin node sends it."""
+        body = b"".join(transaction.serialize() for transaction in self.transactions)
+        return self.header + compact_size(len(self.transactions)) + body
+
 
 @dataclass
 class FakeL1:

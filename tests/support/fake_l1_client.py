@@ -10,7 +10,7 @@ import trio
 
 from bridge.bitcoin.identifiers import BlockHash, OutPoint, Script, Txid, hash_from_hex
 from bridge.bitcoin.script_engine import verify_scripts
-from bridge.bitcoin.transaction import Transaction, TxOut, compact_size
+from bridge.bitcoin.transaction import Transaction, TxOut
 from bridge.errors import Rejected
 from bridge.l1.answers import ChainInfo, L1Header, L1TxOut, NetworkInfo, ScannedOutput, TxOutSetScan
 from bridge.l1.errors import L1Error, L1Reason, L1RpcError, L1Unavailable, RpcCode
@@ -109,8 +109,7 @@ class FakeL1Client:
         block = self._block(block_hash)
         if block is None:
             raise L1RpcError("getblock", RpcCode.NOT_FOUND, "Block not found")
-        body = b"".join(transaction.serialize() for transaction in block.transactions)
-        return block.header + compact_size(len(block.transactions)) + body
+        return block.serialize()
 
     async def txouts(self, outpoints: Sequence[OutPoint], include_mempool: bool) -> list[L1TxOut | None]:
         await self._ask("txouts")
