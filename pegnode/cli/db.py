@@ -97,7 +97,7 @@ def _reply(found: DataReport, seconds: float) -> CheckReply:
         transactions=chain.transactions,
         certificates=chain.certificates,
         entries=chain.entries,
-        halt_findings=list(chain.halt_findings),
+        halt_findings=[item.detail for item in chain.halts],
         journal_floor_view=journal.floor_view if journal else None,
         journal_votes=journal.votes if journal else None,
         journal_certificates=journal.certificates if journal else None,

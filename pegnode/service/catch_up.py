@@ -21,9 +21,10 @@ from typing import Final
 import structlog
 import trio
 
-from bridge.bitcoin.identifiers import BlockHash
+from bridge.bitcoin.identifiers import BlockHash, hash_to_hex
 from bridge.errors import MalformedError
 from bridge.l1.errors import L1Error
+from bridge.records import Finding
 from federation.certificate import Certificate, VoteKind, VoteRejected, verify_certificate
 from pegnode.chain.block import Block
 from pegnode.chain.header import Header
@@ -323,25 +324,25 @@ class CatchUp:
                 await trio.lowlevel.checkpoint()
                 if not await self._keep(block, data):
                     return False
-        except BlockRejected as rejected:
-            # A quorum made it final, so it is not the peer who is wrong.
-            self._core.halt(f"a final block breaks a rule here: {rejected}")
-            return False
         finally:
             self._core.waiting_for = None
         return True
 
     async def _keep(self, block: Block, data: bytes) -> bool:
-        """Apply a block, waiting for L1 as long as it takes; False when it stands on nothing. Raises BlockRejected."""
-        core, finding = self._core, ""
+        """Apply a block, waiting for L1 as long as it takes; False when it stands on nothing, or breaks a rule."""
+        core, finding = self._core, Finding.anchor_left(block.header.anchor)
         while core.store.height_of(block.header.hash) is None:
             try:
                 kept = await validate(core, block, data)
                 core.unsuspect(finding)
                 return kept
+            except BlockRejected as rejected:
+                # A quorum made it final, so it is not the peer who is wrong.
+                what = f"{hash_to_hex(block.header.hash)}, final at height {block.header.height}"
+                core.halt(Finding.block_refused(block.header.hash), f"block {what}, breaks a rule here: {rejected}")
+                return False
             except L1Contradicted as contradiction:
-                finding = f"final block {block.header.height}: {contradiction}"
-                core.suspect(finding)
+                core.suspect(finding, f"final block {block.header.height}: {contradiction}")
                 core.waiting_for = f"L1 for block {block.header.height}: {contradiction}"
             except L1Waiting as waiting:
                 core.unsuspect(finding)

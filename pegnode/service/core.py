@@ -9,8 +9,10 @@ import structlog
 from bridge.bitcoin.identifiers import BlockHash, hash_to_hex
 from bridge.l1.states import NOT_ASKED, L1Health
 from bridge.l1.watcher import L1Watcher
+from bridge.records import MAX_FINDINGS, Finding, Record
 from bridge.state import Anchor
 from pegnode.chain.parameters import ChainRules
+from pegnode.halts import MAX_DETAIL_BYTES, LatchedFinding, active_findings, finding_name
 from pegnode.mempool.evidence_pool import EvidencePool
 from pegnode.mempool.pool import Mempool
 from pegnode.service.l1_questions import L1Questions
@@ -26,11 +28,20 @@ SUSPICION_GAP_MS: Final = 20_000
 """After a longer pause than this between two such findings the count starts anew; a slow node may answer so late."""
 
 
+@dataclass(frozen=True, slots=True)
+class Suspicion:
+    """A finding that rests on one's own Bitcoin node alone. first_ms, last_ms: when it was made, Unix time."""
+
+    detail: str
+    first_ms: int
+    last_ms: int
+
+
 @dataclass(slots=True)
 class NodeCore:
     """State shared by the parts of one node. Only trio's one thread touches it, and nothing awaits while it changes.
 
-    now_ms: Unix time in milliseconds.  halt_findings: why this node halted, latched; empty while it has not.
+    now_ms: Unix time in milliseconds.
     waiting_for: what the node can't go on without at present, for people; None when nothing is missing.
     l1: how one's own Bitcoin node is.  l1_reports: by member, the highest L1 block that it says is at the peg's depth.
     """
@@ -44,60 +55,82 @@ class NodeCore:
     watcher: L1Watcher
     questions: L1Questions
     now_ms: Callable[[], int]
-    halt_findings: list[str] = field(init=False)
     waiting_for: str | None = None
     l1: L1Health = NOT_ASKED
     l1_reports: dict[int, Anchor] = field(default_factory=dict)
-    _suspicions: dict[str, tuple[int, int]] = field(default_factory=dict)
+    _suspicions: dict[Finding, Suspicion] = field(default_factory=dict)
+    _latched: list[LatchedFinding] = field(init=False)
+    _active: tuple[LatchedFinding, ...] = field(init=False)
     _on_final: list[Callable[[UnfinalBlock], None]] = field(default_factory=list)
     _on_work: list[Callable[[], None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Take up the halt that an earlier run latched: a restart clears none."""
-        self.halt_findings = self.store.halt_findings()
-        for finding in self.halt_findings:
-            log.error("halted", finding=finding, since="before this start")
+        self._latched = self.store.halts()
+        self._active = self._derive()
+        for item in self._active:
+            log.error("halted", finding=item.detail, kind=finding_name(item.finding.kind), since="before this start")
 
     @property
     def halted(self) -> bool:
-        """Whether this node does nothing about L1: it has latched a halt, or may have to."""
-        return bool(self.halt_findings or self.suspicions())
+        """Whether this node does nothing about L1: it is halted, or may have to be."""
+        return bool(self._active or self.suspicions())
 
-    def halt(self, finding: str) -> None:
-        """Latch a halt, for good: it is on disk before this returns. Naming the same finding again changes nothing.
+    @property
+    def halt_findings(self) -> list[str]:
+        """Why this node is halted, for people; empty while it is not."""
+        return [item.detail for item in self._active]
 
+    def active_findings(self) -> tuple[LatchedFinding, ...]:
+        """Why this node is halted, oldest first; empty while it is not. At most MAX_FINDINGS."""
+        return self._active
+
+    def halt(self, finding: Finding, detail: str) -> None:
+        """Latch a halt: it is on disk before this returns, and only a record ends it. Again, it changes nothing.
+
+        A node with as many findings as one record may name latches no more; what it suspects stays suspected.
         Raises StorageError, and the halt is latched all the same for as long as this process runs.
         """
-        if finding not in self.halt_findings:
-            self.halt_findings.append(finding)
-            log.error("halted", finding=finding)
-            self.store.keep_halt(finding)
+        if any(item.finding == finding for item in self._active) or len(self._active) >= MAX_FINDINGS:
+            return
+        latched = LatchedFinding(finding, shortened(detail), self.store.ledger.totals.record_serial, self.now_ms())
+        self._latched.append(latched)
+        self._active = (*self._active, latched)
+        log.error("halted", finding=detail, kind=finding_name(finding.kind))
+        self.store.keep_halt(latched)
 
-    def suspect(self, finding: str) -> None:
-        """Note a finding that rests on one's own Bitcoin node alone, and halt when it was made for SUSPICION_MS on end.
+    def suspect(self, finding: Finding, detail: str, for_ms: int = SUSPICION_MS) -> None:
+        """Note a finding that rests on one's own Bitcoin node alone, and halt when it was made for `for_ms` on end.
 
         A node that is catching up, or a connection to another one, may say for a moment what is no longer said later.
         """
         now_ms = self.now_ms()
-        first_ms, last_ms = self._suspicions.get(finding, (now_ms, now_ms))
-        if not 0 <= now_ms - last_ms <= SUSPICION_GAP_MS:
-            first_ms = now_ms
-        self._suspicions[finding] = (first_ms, now_ms)
-        if now_ms - first_ms >= SUSPICION_MS:
-            self.halt(finding)
+        before = self._suspicions.get(finding)
+        first_ms = before.first_ms if before is not None and _is_fresh(before, now_ms) else now_ms
+        self._suspicions[finding] = Suspicion(detail, first_ms, now_ms)
+        if now_ms - first_ms >= for_ms:
+            self.halt(finding, detail)
 
-    def unsuspect(self, finding: str) -> None:
+    def unsuspect(self, finding: Finding) -> None:
         """Forget a suspicion, for the Bitcoin node says otherwise now. A halt stays."""
         self._suspicions.pop(finding, None)
 
     def suspicions(self) -> tuple[str, ...]:
-        """The findings that may become a halt, and have not been taken back."""
+        """For people, the findings that may become a halt, and have not been taken back."""
         now_ms = self.now_ms()
+        known = {item.finding for item in self._active}
         return tuple(
-            finding
-            for finding, (_, last_ms) in self._suspicions.items()
-            if 0 <= now_ms - last_ms <= SUSPICION_GAP_MS and finding not in self.halt_findings
+            suspicion.detail
+            for finding, suspicion in self._suspicions.items()
+            if _is_fresh(suspicion, now_ms) and finding not in known
         )
+
+    def _derive(self) -> tuple[LatchedFinding, ...]:
+        """What of the latched findings still counts, by the final chain."""
+        if not self._latched:
+            return ()
+        records: tuple[Record, ...] = ()
+        return active_findings(self._latched, records, lambda block_hash: self.store.height_of(block_hash) is not None)
 
     def on_final(self, listener: Callable[[UnfinalBlock], None]) -> None:
         """Call `listener` after each block that became final here, in order."""
@@ -139,8 +172,28 @@ class NodeCore:
             )
             for listener in self._on_final:
                 listener(unfinal)
+        self._end_halts()
         self.mempool.recheck(self.store)
         self.evidence.recheck(self.store)
         self.mempool.expire(self.now_ms())
         self.evidence.expire(self.now_ms())
         self.work_changed()
+
+    def _end_halts(self) -> None:
+        """Take note of what the final chain ended."""
+        before = self._active
+        self._active = self._derive() if before else ()
+        for item in before:
+            if item not in self._active:
+                self._suspicions.pop(item.finding, None)
+                log.warning("halt ended", finding=item.detail, kind=finding_name(item.finding.kind))
+
+
+def shortened(detail: str) -> str:
+    """`detail`, cut where it would be longer than may be kept."""
+    data = detail.encode()
+    return detail if len(data) <= MAX_DETAIL_BYTES else data[: MAX_DETAIL_BYTES - 3].decode(errors="ignore") + "…"
+
+
+def _is_fresh(suspicion: Suspicion, now_ms: int) -> bool:
+    return 0 <= now_ms - suspicion.last_ms <= SUSPICION_GAP_MS

@@ -19,9 +19,11 @@ from bridge.l1.client import L1Client
 from bridge.l1.errors import L1Error, L1Reason, L1Unavailable
 from bridge.l1.states import L1Health, L1State, state_of_failure
 from bridge.l1.watcher import WINDOW_BLOCKS
+from bridge.records import Finding
 from bridge.state import Anchor
 from pegnode.chain.facts import AnchorStatus
 from pegnode.errors import PegnodeError
+from pegnode.service.abandoned_branch import abandoned_branch, describe_left
 from pegnode.service.core import NodeCore
 from pegnode.service.l1_diagnosis import SLOW_S, L1Look, diagnose
 
@@ -55,6 +57,8 @@ class L1Monitor:
         self._tip: BlockHash | None = None
         self._tip_since_s = 0.0
         self._lagging_since_s: float | None = None
+        self._left_at: tuple[Anchor, BlockHash] | None = None
+        self._left = ""
 
     @property
     def version(self) -> str:
@@ -152,14 +156,21 @@ class L1Monitor:
     async def _left_anchor(self, chain: ChainInfo) -> bool:
         """Whether the active chain has left the newest final block's anchor; a proven contradiction may halt."""
         anchor = self._core.store.tip.header.anchor
-        where = f"{anchor.height} {hash_to_hex(anchor.hash)}"
-        finding = f"the Bitcoin node left the L1 block {where}, to which final blocks refer"
+        finding = Finding.anchor_left(anchor)
         if not await self._core.questions.has_another_block(anchor, chain):
             self._core.unsuspect(finding)
             return False
         if await self._core.questions.anchor_status(anchor) is AnchorStatus.CONTRADICTED:
-            self._core.suspect(finding)
+            self._core.suspect(finding, await self._what_was_left(anchor, chain))
         return True
+
+    async def _what_was_left(self, anchor: Anchor, chain: ChainInfo) -> str:
+        """For people; the Bitcoin node is asked once for each of its tips."""
+        if self._left_at != (anchor, chain.best_block_hash):
+            branch = await abandoned_branch(self._client, anchor)
+            coins = [coin for _, coin in self._core.store.ledger.coins.items()]
+            self._left_at, self._left = (anchor, chain.best_block_hash), describe_left(anchor, branch, coins)
+        return self._left
 
     def _known_height(self) -> int:
         """The tip that an honest member's node has, by the reports and the final chain; 0 while nothing is known.

@@ -30,6 +30,7 @@ from pegnode.chain.rules import apply_block
 from pegnode.chain.state import ChainView
 from pegnode.chain.verdicts import BlockRejected
 from pegnode.errors import ReasonedError
+from pegnode.halts import LatchedFinding, active_findings
 from pegnode.storage.database import Database
 from pegnode.storage.keys import HEIGHT_SIZE, height_from_key, height_key
 from pegnode.storage.store import (
@@ -77,7 +78,10 @@ class WrongRecord(ReasonedError):  # noqa: N818 -- a finding
 
 @dataclass(frozen=True, slots=True)
 class ChainReport:
-    """What was checked and found well. block_hash, ledger_root: 32 bytes.  entries: all that were compared."""
+    """What was checked and found well.
+
+    block_hash, ledger_root: 32 bytes.  entries: all that were compared.  halts: why the node is halted, if it is.
+    """
 
     height: int
     block_hash: bytes
@@ -85,7 +89,7 @@ class ChainReport:
     transactions: int
     certificates: int
     entries: int
-    halt_findings: tuple[str, ...]
+    halts: tuple[LatchedFinding, ...]
 
 
 Progress = Callable[[str, int, int], None]
@@ -136,13 +140,13 @@ def check_chain(path: Path, rules: ChainRules, scratch: Path, progress: Progress
             carry_out(_StoredBlocks(stored), last_height, rebuilt, rules, counts, progress)
             tip = rebuilt.tip
             _check_signed_payouts(stored, rebuilt)
+            halts = active_findings(_halts(stored), (), lambda block_hash: rebuilt.height_of(block_hash) is not None)
         with closing(Database.look(scratch / "chain", FAMILIES)) as wanted:
             derived = [family for family in FAMILIES if family not in OWN_FAMILIES]
             for number, family in enumerate(derived):
                 progress("comparing", number, len(derived))
                 counts.entries += _compare(family, stored, wanted)
         _check_deposit_scripts(stored)
-        halt_findings = tuple(_halt_findings(stored))
     return ChainReport(
         height=tip.header.height,
         block_hash=tip.hash,
@@ -150,7 +154,7 @@ def check_chain(path: Path, rules: ChainRules, scratch: Path, progress: Progress
         transactions=counts.transactions,
         certificates=counts.certificates,
         entries=counts.entries,
-        halt_findings=halt_findings,
+        halts=halts,
     )
 
 
@@ -247,9 +251,9 @@ def _check_deposit_scripts(stored: Database) -> None:
             raise WrongRecord(CheckReason.NODE_DATA, f"{DEPOSIT_SCRIPTS} {key.hex()}", "no script of the five types")
 
 
-def _halt_findings(stored: Database) -> Iterator[str]:
+def _halts(stored: Database) -> Iterator[LatchedFinding]:
     for key, value in stored.scan(HALTS):
         try:
-            yield value.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise WrongRecord(CheckReason.NODE_DATA, f"{HALTS} {key.hex()}", "it is no text") from error
+            yield LatchedFinding.decode(value)
+        except MalformedError as error:
+            raise WrongRecord(CheckReason.NODE_DATA, f"{HALTS} {key.hex()}", str(error)) from error

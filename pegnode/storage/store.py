@@ -17,6 +17,7 @@ from pegnode.chain.block import EMPTY_BODY, Block
 from pegnode.chain.header import HEADER_SIZE, Header
 from pegnode.chain.parameters import ChainRules
 from pegnode.chain.state import ChainState, Tip, Utxo
+from pegnode.halts import LatchedFinding
 from pegnode.storage.audit import Recount
 from pegnode.storage.database import Changes, Database, newer_advice
 from pegnode.storage.errors import StorageError, StorageReason
@@ -34,7 +35,7 @@ CERTIFICATES = "certificates"
 DEPOSIT_SCRIPTS = "deposit_scripts"
 SIGNED_PAYOUTS = "signed_payouts"
 HALTS = "halts"
-"""Number to finding: why this node halted. Nothing removes one."""
+"""Number to what this node found that halts it. Nothing removes one."""
 FAMILIES = (
     META, BLOCKS, HEIGHTS, CERTIFICATES, DEPOSIT_SCRIPTS, SIGNED_PAYOUTS, HALTS, *TABLE_FAMILIES, *INDEX_FAMILIES,
 )  # fmt: skip
@@ -216,15 +217,17 @@ class ChainStore:
         """A batch version with its signatures, if this node has seen them."""
         return self._database.get(SIGNED_PAYOUTS, txid)
 
-    def keep_halt(self, finding: str) -> None:
-        """Remember for good why this node halted."""
+    def keep_halt(self, latched: LatchedFinding) -> None:
+        """Remember for good what this node found that halts it."""
+        newest = next(iter(self._database.scan(HALTS, backwards=True)), None)
+        number = 0 if newest is None else self._database.decoded(height_from_key, newest[0]) + 1
         changes = Changes()
-        changes.put(HALTS, height_key(len(self.halt_findings())), finding.encode())
+        changes.put(HALTS, height_key(number), latched.encode())
         self._database.write(changes)
 
-    def halt_findings(self) -> list[str]:
-        """Why this node halted, oldest first; empty when it never did."""
-        return [self._database.decoded(_text, value) for _, value in self._database.scan(HALTS)]
+    def halts(self) -> list[LatchedFinding]:
+        """What this node ever found that halts it, oldest first, ended or not."""
+        return [self._database.decoded(LatchedFinding.decode, value) for _, value in self._database.scan(HALTS)]
 
     def begin_recount(self) -> Recount:
         """A recount of everything after the present tip, to be finished in a worker thread."""
@@ -239,10 +242,6 @@ class ChainStore:
     def close(self) -> None:
         """Free the directory. The store can't be read afterwards; closing twice is allowed."""
         self._database.close()
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8")
 
 
 def _check_follows(parent: Tip, final: FinalBlock) -> None:

@@ -18,6 +18,7 @@ from federation.statement_law import StatementLaw
 from pegnode.audit.report import Audit
 from pegnode.audit.reserve import RowCause
 from pegnode.rpc.node_api import NodeUnavailable, UnavailableReason
+from tests.support.halts import gone
 from tests.support.members import MemoryFederation, memory_federation, now_ms
 from tests.support.mini_wallet import MiniWallet
 
@@ -297,7 +298,7 @@ async def test_member_signs_nothing_while_a_coin_is_missing_or_it_has_halted(aut
         live = federation.members[0].live
         assert await refused(lambda: live.sign_statement(statement)) is StatementLaw.FINDINGS
         assert await refused(lambda: live.sign_statement(None)) is StatementLaw.FINDINGS
-        federation.members[0].core.halt("a finding")
+        federation.members[0].core.halt(gone(), "a finding")
         assert await refused(lambda: live.sign_statement(None)) is StatementLaw.HALTED
 
 

@@ -20,6 +20,7 @@ from pegnode.storage.errors import StorageError, StorageReason
 from pegnode.storage.keys import height_key
 from pegnode.storage.store import FAMILIES, ChainStore
 from tests.support.final_chains import MEMBER, DataDirectory, certificate, grown_chain, own_vote
+from tests.support.halts import latched
 from tests.support.stores import files
 
 OTHER = BlockHash(bytes(31) + b"\x01")
@@ -59,7 +60,7 @@ def change(data: DataDirectory, family: str, key: bytes | None, value: bytes | N
 
 def test_sound_directory_passes_and_is_left_as_it_was(data: DataDirectory) -> None:
     store = ChainStore.open(data.path / CHAIN_FOLDER, data.rules)
-    store.keep_halt("a coin is gone")
+    store.keep_halt(latched())
     store.close()
     before = files(data.path / CHAIN_FOLDER)
     told: list[str] = []
@@ -67,7 +68,7 @@ def test_sound_directory_passes_and_is_left_as_it_was(data: DataDirectory) -> No
     assert report.chain.height == len(data.chain.blocks) == 23
     assert report.chain.block_hash == data.chain.header.hash
     assert report.chain.transactions == 3, "a claim, a transfer, a refund"
-    assert report.chain.halt_findings == ("a coin is gone",)
+    assert report.chain.halts == (latched(),)
     assert report.journal is not None
     assert (report.journal.floor_view, report.journal.votes) == (data.chain.header.view - 1, 2)
     assert files(data.path / CHAIN_FOLDER) == before

@@ -7,6 +7,7 @@ from bridge.errors import Rejected
 from bridge.l1.states import L1State
 from pegnode.chain.transactions import TransactionRule
 from pegnode.net.transport import PeerId
+from tests.support.halts import gone
 from tests.support.members import memory_federation
 from tests.support.mini_wallet import MiniWallet
 
@@ -32,8 +33,8 @@ async def test_status_names_what_is_missing(autojump_clock: trio.abc.Clock) -> N
     async with memory_federation(0, 1) as federation:
         federation.nodes[0].outage = True
         await trio.sleep(2)
-        federation.members[0].core.halt("a finding")
-        federation.members[0].core.halt("a finding")
+        federation.members[0].core.halt(gone(), "a finding")
+        federation.members[0].core.halt(gone(), "a finding")
         status = federation.members[0].live.status()
         assert status.halt_findings == ("a finding",)
         assert status.l1.health.state is L1State.DOWN

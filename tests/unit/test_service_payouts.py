@@ -17,6 +17,7 @@ from pegnode.net.messages import Message, SharesMessage, SignedPayoutMessage
 from pegnode.net.transport import DropReason, PeerRole
 from pegnode.service import payouts as payouts_module
 from pegnode.service.unfinal import UnfinalBlock
+from tests.support.halts import gone
 from tests.support.members import Member, MemoryFederation, Stranger, memory_federation
 from tests.support.mini_wallet import MiniWallet
 from tests.support.peg import p2tr
@@ -201,7 +202,7 @@ async def test_halt_that_comes_about_while_the_node_is_asked_forbids_the_signatu
 
         def halt(method: str) -> None:
             if method == "txouts":
-                lone.member.core.halt("the test says so")
+                lone.member.core.halt(gone(), "the test says so")
 
         node.on_ask = halt
         lone.finalize()

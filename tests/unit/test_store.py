@@ -13,6 +13,7 @@ from pegnode.chain.state import LEDGER_TABLES, Tip
 from pegnode.storage.database import Changes, Database
 from pegnode.storage.keys import Place
 from pegnode.storage.store import FAMILIES, ChainStore, FinalBlock
+from tests.support.halts import latched
 from tests.support.peg import ALICE, BOB, outpoint, p2tr
 from tests.support.stores import (
     BURN,
@@ -206,12 +207,13 @@ def test_signed_payouts_survive_a_restart(tmp_path: Path) -> None:
     store.close()
 
 
-def test_halt_survives_a_restart_and_is_kept_once(tmp_path: Path) -> None:
+def test_halts_survive_a_restart_in_their_order(tmp_path: Path) -> None:
     store = open_store(tmp_path / "chain")
-    assert store.halt_findings() == []
-    store.keep_halt("a coin is gone")
-    store.keep_halt("the anchor is gone")
+    found = [latched(1), latched(2, serial=3), latched(1, serial=4)]
+    assert store.halts() == []
+    for item in found:
+        store.keep_halt(item)
     store.close()
     store = open_store(tmp_path / "chain")
-    assert store.halt_findings() == ["a coin is gone", "the anchor is gone"]
+    assert store.halts() == found
     store.close()

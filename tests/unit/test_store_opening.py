@@ -16,6 +16,7 @@ from pegnode.storage.database import Changes, Database
 from pegnode.storage.errors import StorageError, StorageReason
 from pegnode.storage.keys import Place, height_key
 from pegnode.storage.store import FAMILIES, META, ChainStore
+from tests.support.halts import latched
 from tests.support.peg import ALICE
 from tests.support.stores import (
     CLAIM,
@@ -331,7 +332,7 @@ def test_look_changes_nothing_and_can_not_write(killed: Path) -> None:
     store = ChainStore.look(killed, RULES)
     assert store.tip.header.height == 3
     with pytest.raises(StorageError):
-        store.keep_halt("a finding")
+        store.keep_halt(latched())
     store.close()
     assert files(killed) == before
 
