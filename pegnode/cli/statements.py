@@ -32,6 +32,7 @@ from pegnode.clock import now_ms
 from pegnode.genesis import Genesis
 from pegnode.input_file import read_input
 from pegnode.rpc.client import RpcClient
+from pegnode.setup.inputs import write_new
 
 SCAN_TIMEOUT_S: Final = 2_400.0
 """Above what a node gives its Bitcoin node for a scan."""
@@ -78,7 +79,9 @@ def sign(
 def combine(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Copies of one statement.")],
     genesis: GenesisOption,
-    output: Annotated[Path, typer.Option("--out", help="Where to write the statement with all signatures.")],
+    output: Annotated[
+        Path, typer.Option("--out", help="Where to write the statement with all signatures; a new file.")
+    ],
 ) -> None:
     """Bring the signatures in several copies of one statement together. Every signature is checked."""
     with errors_as_one_line():
@@ -86,7 +89,7 @@ def combine(
         first, *others = (_read(path, rules) for path in files)
         for other in others:
             first = first.joined(other)
-        _write(output, first)
+        write_new(output, render_document(first))
     _print_signers(first, rules.membership)
 
 

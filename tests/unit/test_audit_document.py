@@ -17,6 +17,7 @@ from pegnode.audit.document import (
 )
 from pegnode.cli.commands import app
 from pegnode.clock import now_ms
+from pegnode.setup.errors import SetupReason
 from tests.support.chain import local_genesis
 from tests.support.statements import GENESIS, stated, statement
 
@@ -124,7 +125,15 @@ def test_combine_makes_a_quorum_of_copies(folder: Folder) -> None:
     output = str(folder.path / "whole.json")
     assert "signed by member-0, member-2, member-3: a quorum is 3" in folder.run("combine", *files, "--out", output)
     folder.run("verify", output)
-    assert "1 more for a quorum" in folder.run("combine", *files[:2], "--out", output)
+    other = str(folder.path / "part.json")
+    assert "1 more for a quorum" in folder.run("combine", *files[:2], "--out", other)
+
+
+def test_combine_replaces_no_file(folder: Folder) -> None:
+    first, second = (folder.write(f"{member}.json", stated(member)) for member in (0, 1))
+    before = Path(first).read_bytes()
+    assert SetupReason.EXISTS in folder.run("combine", first, second, "--out", first, status=1)
+    assert Path(first).read_bytes() == before
 
 
 def test_combine_takes_nothing_that_does_not_belong(folder: Folder) -> None:
@@ -138,7 +147,7 @@ def test_combine_takes_nothing_that_does_not_belong(folder: Folder) -> None:
         assert reason in folder.run("combine", first, second, "--out", str(output), status=1)
         assert not output.exists()
     nowhere = str(folder.path / "absent" / "whole.json")
-    assert DocumentReason.UNWRITABLE in folder.run("combine", first, "--out", nowhere, status=1)
+    assert SetupReason.UNWRITABLE in folder.run("combine", first, "--out", nowhere, status=1)
 
 
 def test_option_before_a_subcommand_is_refused(folder: Folder) -> None:
