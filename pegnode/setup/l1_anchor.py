@@ -39,7 +39,7 @@ async def check_anchor(client: L1Client, genesis: Genesis) -> int:
         raise _too_far(anchor.height, tip_height)
     if found != anchor.hash:
         detail = (
-            f"at height {anchor.height} your Bitcoin node has {hash_to_hex(found)}, and the template "
+            f"at height {anchor.height} your Bitcoin node has {hash_to_hex(found)}, and the federation's anchor is "
             f"{hash_to_hex(anchor.hash)}; find out with the others whose is right before anybody goes on"
         )
         raise SetupRefused(SetupReason.ANCHOR_CONTRADICTED, detail)
@@ -53,7 +53,7 @@ async def _require_network(client: L1Client, network: str) -> None:
     if wanted is None or first != hash_from_hex(wanted):
         chain = (await client.chain_info()).chain
         detail = (
-            f"the template is for L1 network {network!r}, and your Bitcoin node follows {chain!r}; name the right one"
+            f"the federation is on L1 network {network!r}, and your Bitcoin node follows {chain!r}; name the right one"
         )
         raise SetupRefused(SetupReason.WRONG_L1, detail)
 
