@@ -18,8 +18,8 @@ from bridge.recovery import Origin, RecoveryReason
 from federation.rocks import DiskError, DiskFault, held_still
 from pegnode.chain.parameters import ChainRules
 from pegnode.folders import CHAIN_FOLDER
-from pegnode.rpc.client import RpcClient
-from pegnode.rpc.results import CoinReply, DepositReply, FederationReply
+from pegnode.rpc.client import ClientReason, RpcClient, RpcClientError
+from pegnode.rpc.results import CoinReply, FederationReply
 from pegnode.storage.errors import StorageError, StorageReason
 from pegnode.storage.store import ChainStore
 
@@ -99,12 +99,18 @@ def known_to_node(client: RpcClient, rules: ChainRules, network: Network) -> Kno
         detail = f"the node is on the chain {chain_id_hex}, and this genesis is of {rules.chain_id.hex()}"
         raise Rejected(RecoveryReason.FOREIGN_GENESIS, detail)
     coins = tuple(_told_coin(reply, network) for reply in client.ask(list[CoinReply], "listreservecoins"))
-    deposits = client.ask(list[DepositReply], "listdeposits")
-    claims = frozenset(decode_address(reply.claim_address, network) for reply in deposits if reply.claim_address)
-    return KnownReserve(coins, claims, "a running node")
+    claims = client.ask(list[str], "listdepositscripts")
+    try:
+        return KnownReserve(coins, frozenset(Script(bytes.fromhex(text)) for text in claims), "a running node")
+    except ValueError as error:
+        raise RpcClientError(ClientReason.BAD_REPLY, "the node names a claim script that is not in hex") from error
 
 
 def _told_coin(reply: CoinReply, network: Network) -> KnownCoin:
+    kind = CoinKind.__members__.get(reply.kind.upper())
+    if kind is None:
+        detail = f"the node has a coin of kind {reply.kind!r}, which this release doesn't know; use the node's own"
+        raise RpcClientError(ClientReason.BAD_REPLY, detail)
     claim_script = b"" if reply.claim_address is None else decode_address(reply.claim_address, network)
-    origin = Origin(CoinKind[reply.kind.upper()], reply.epoch, claim_script)
+    origin = Origin(kind, reply.epoch, claim_script)
     return KnownCoin(outpoint_from_text(reply.outpoint), reply.value_sats, origin, reply.l1_height)

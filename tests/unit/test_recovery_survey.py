@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import pytest
 
+from bridge.bitcoin.addresses import sidechain_network
 from bridge.bitcoin.identifiers import BlockHash, OutPoint, Script, Txid
 from bridge.bitcoin.transaction import Transaction
 from bridge.custody import CoinKind
@@ -26,7 +28,8 @@ from pegnode.recovery.keys import open_recovery_key, recovery_key_of
 from pegnode.recovery.known import KnownCoin, KnownReserve, known_on_disk, known_to_node
 from pegnode.recovery.plan import broadcast, plan_recovery, terms_of
 from pegnode.recovery.survey import CoinState, Survey, survey
-from pegnode.rpc.client import RpcClient
+from pegnode.rpc.client import ClientReason, RpcClient, RpcClientError
+from pegnode.rpc.results import CoinReply
 from pegnode.setup.errors import SetupReason, SetupRefused
 from pegnode.setup.template import Agreed, completed
 from pegnode.storage.errors import StorageError, StorageReason
@@ -276,6 +279,44 @@ def test_node_of_another_chain_is_not_asked_for_its_coins() -> None:
         known_to_node(cast(RpcClient, Node()), GENESIS.rules(), cast(Any, None))
     assert rejection.value.reason is RecoveryReason.FOREIGN_GENESIS
     assert asked == ["getfederationinfo"]
+
+
+COIN = CoinReply(
+    outpoint=str(outpoint(1)), value_sats=5, kind="change", epoch=0, address="", claim_address=None, l1_height=7,
+    age_anchors=1, recovery_l1_height=9, lineage=None,
+)  # fmt: skip
+
+
+@dataclass
+class RunningNode:
+    """A node of GENESIS with one coin."""
+
+    coin: CoinReply = COIN
+    scripts: Sequence[str] = (BOB.hex(),)
+
+    def ask(self, _: Any, method: str) -> Any:
+        if method == "getfederationinfo":
+            return type("Reply", (), {"chain_id": GENESIS.rules().chain_id.hex()})()
+        return {"listreservecoins": [self.coin], "listdepositscripts": self.scripts}[method]
+
+
+def told(node: RunningNode) -> KnownReserve:
+    return known_to_node(cast(RpcClient, node), GENESIS.rules(), sidechain_network("regtest"))
+
+
+def test_running_node_tells_its_coins_and_every_script_it_looks_for() -> None:
+    reserve = told(RunningNode())
+    assert reserve.claim_scripts == {BOB}
+    assert reserve.coins == (KnownCoin(outpoint(1), 5, CHANGE, 7),)
+
+
+@pytest.mark.parametrize(
+    "node", [RunningNode(coin=msgspec.structs.replace(COIN, kind="escrow")), RunningNode(scripts=["zz"])]
+)
+def test_what_a_running_node_of_another_release_tells_is_refused(node: RunningNode) -> None:
+    with pytest.raises(RpcClientError) as caught:
+        told(node)
+    assert caught.value.reason is ClientReason.BAD_REPLY
 
 
 # Whose key

@@ -147,6 +147,12 @@ async def test_listdeposits_without_addresses_asks_for_all_registered(node: Fake
     assert node.asked_scripts == ()
 
 
+async def test_listdepositscripts_tells_all_that_are_looked_for(node: FakeNode) -> None:
+    assert (await node.ask("listdepositscripts")).result == []
+    node.store.keep_deposit_scripts([BOB, ALICE], 1)
+    assert sorted((await node.ask("listdepositscripts")).result) == sorted([ALICE.hex(), BOB.hex()])
+
+
 async def test_listdeposits_refuses_bad_and_too_many_addresses(node: FakeNode) -> None:
     address = encode_address(BOB, node.network)
     assert (await node.ask("listdeposits", [address, "x"])).code == -5

@@ -130,6 +130,11 @@ async def registerdeposits(node: NodeApi, claim_addresses: list[str]) -> Registr
     return RegistrationReply(registered=len(claim_scripts), new=await node.register_deposits(claim_scripts))
 
 
+async def listdepositscripts(node: NodeApi) -> list[str]:
+    """The claim scripts, in hex, that this node looks for deposits to: of every address it knows was handed out."""
+    return [script.hex() for script in node.store.deposit_scripts()]
+
+
 async def listdeposits(node: NodeApi, claim_addresses: list[str] | None = None) -> list[DepositReply]:
     """The L1 deposits for some claim addresses, or for all that this node knows of: the oldest first, unconfirmed last.
 
@@ -212,5 +217,5 @@ def _deposit_reply(node: NodeApi, deposit: DepositInfo) -> DepositReply:
 
 
 PEG_METHODS: tuple[Handler, ...] = (
-    getpeginfo, getfederationinfo, getdepositaddress, registerdeposits, listdeposits, claimdeposit,
+    getpeginfo, getfederationinfo, getdepositaddress, registerdeposits, listdepositscripts, listdeposits, claimdeposit,
 )  # fmt: skip
