@@ -14,8 +14,9 @@ from bridge.bitcoin.transaction import Transaction, TxIn, TxOut
 from bridge.custody import CoinKind, Custody, reserve_script
 from bridge.errors import Rejected
 from bridge.evidence import Evidence, EvidenceReason, L1BlockFact, Opening, check_inclusion
-from bridge.ledger import Ledger, LedgerView, enter_coin, enter_donation
+from bridge.ledger import Ledger, LedgerView, enter_coin, enter_donation, may_enter
 from bridge.lineages import settle
+from bridge.losses import restore_coin
 from bridge.params import PegParams
 from bridge.state import Coin
 
@@ -62,8 +63,11 @@ def apply_evidence(
 ) -> tuple[Transaction, ...]:
     """Enter what the evidence shows, and return the claims derived from it, in the order of its openings.
 
-    Evidence of a recorded batch version settles it, and has no openings. Once it is settled, its payees' outputs may
-    be opened as those of any transaction: somebody may withdraw to another's deposit address.
+    Evidence of a recorded batch version settles it, and has no openings. Once its lineage is closed, its outputs may be
+    opened as those of any transaction: somebody may withdraw to another's deposit address, and a version that did not
+    settle its lineage may be confirmed after all, on another branch of L1. Change that entered is not new, and change
+    of such a version is a donation.
+    A coin that a record booked as lost enters again by the same opening, once, and nothing is claimed for it again.
     fact: of the block in the proof, from our own Bitcoin node. Either all openings enter, or none.
     Raises Rejected: EvidenceReason, CustodyReason.UNKNOWN_EPOCH, or LedgerReason.ALREADY_SETTLED.
     """
@@ -101,25 +105,25 @@ def _require_openings(ledger: LedgerView, evidence: Evidence, txid: Txid) -> Non
     if any(index >= later for index, later in pairwise(indexes)):
         raise Rejected(EvidenceReason.OPENINGS_UNSORTED, str(indexes))
     number = ledger.versions.get(txid)
-    if number is None:
-        return
-    lineage = ledger.closed_lineages.get(number)
-    if lineage is None or lineage.settled_by != txid:
-        raise Rejected(EvidenceReason.CHANGE_CLAIMED, f"a version of lineage {number}, which has not settled it")
+    if number is not None and number in ledger.open_lineages:
+        raise Rejected(EvidenceReason.CHANGE_CLAIMED, f"a version of lineage {number}, which is open")
 
 
 def _enter(
     trial: Ledger, transaction: Transaction, opening: Opening, l1_height: int, custody: Custody, params: PegParams
 ) -> Transaction | None:
-    """Enter one output; its claim, unless it goes to the fund."""
+    """Enter one output; its claim, unless it goes to the fund or was claimed before it was lost."""
     output = _opened_output(transaction, opening, custody)
     outpoint = transaction.outpoint(opening.vout)
     if output.value_sats < params.coin_floor_sats:
         raise Rejected(EvidenceReason.BELOW_FLOOR, f"{output.value_sats} sats, at least {params.coin_floor_sats}")
-    if outpoint in trial.entered:
+    if not may_enter(trial, outpoint):
         raise Rejected(EvidenceReason.ALREADY_ENTERED, str(outpoint))
     if trial.totals.reserves_sats + output.value_sats > params.max_peg_sats:
         raise Rejected(EvidenceReason.OVER_CAP, f"reserves of at most {params.max_peg_sats} sats")
+    if outpoint in trial.lost:
+        restore_coin(trial, outpoint, l1_height)
+        return None
     coin = Coin(outpoint, output.value_sats, opening.kind, opening.epoch, opening.claim_script, l1_height)
     if opening.kind is not CoinKind.DEPOSIT or output.value_sats < params.min_deposit_sats:
         enter_donation(trial, coin)

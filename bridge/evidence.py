@@ -64,9 +64,9 @@ class EvidenceReason(Reason):
     CLAIM_SCRIPT_TYPE = "evidence-claim-script-type"
     """A deposit's claim script is none of the five types, or another kind has one."""
     WRONG_SCRIPT = "evidence-wrong-script"  # The output does not pay the reserve script that the opening describes.
-    ALREADY_ENTERED = "evidence-already-entered"  # The ledger took in this output before.
+    ALREADY_ENTERED = "evidence-already-entered"  # The ledger took in this output before, and it is not lost.
     CHANGE_CLAIMED = "evidence-change-claimed"
-    """An output of a payout is opened that has not settled: its change enters by itself."""
+    """An output of an open payout is opened: once it settles, its change enters by itself."""
     BELOW_FLOOR = "evidence-below-floor"  # The output holds less than `coin_floor_sats`.
     OVER_CAP = "evidence-over-cap"  # The reserves would exceed `max_peg_sats`.
 

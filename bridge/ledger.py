@@ -12,10 +12,10 @@ Theory of operation
     not a definition.
 
 Commitment
-    The root of a block is `tagged_list("pegnode/ledger", [totals, coins, open withdrawals, open lineages])`: the
+    The root of a block is `tagged_list("pegnode/ledger", [totals, coins, lost, open withdrawals, open lineages])`: the
     encoded `Totals`, then for each live table the 32-byte `tagged_list("pegnode/ledger/<table>", values)` of its
-    encoded values in key order (`<table>` is `coins`, `withdrawals` or `lineages`; a value contains its key). What
-    only ever grows would make a block cost more with every year, so it is committed by chained hashes inside the
+    encoded values in key order (`<table>` is `coins`, `lost`, `withdrawals` or `lineages`; a value contains its key).
+    What only ever grows would make a block cost more with every year, so it is committed by chained hashes inside the
     totals, each item as `tagged_hash(tag, chain so far || item)`, from 32 zero bytes:
 
         entered_chain   tag "pegnode/entered"             outpoint (36 bytes), anchor height (u32)
@@ -49,12 +49,18 @@ from bridge.tables import MemoryTable, OverlayTable, Table
 
 
 class LedgerView(Protocol):
-    """What rules may read. entered: the anchor height at which an outpoint entered. versions: txid to lineage."""
+    """What rules may read.
+
+    entered: the anchor height at which an outpoint entered.  lost: coins that a record booked as gone, as they were
+    while they were free; each may enter again once.  versions: txid to lineage.
+    """
 
     @property
     def totals(self) -> Totals: ...
     @property
     def coins(self) -> Table[OutPoint, Coin]: ...
+    @property
+    def lost(self) -> Table[OutPoint, Coin]: ...
     @property
     def entered(self) -> Table[OutPoint, int]: ...
     @property
@@ -75,6 +81,7 @@ class GenesisLedger:
     def __init__(self, anchor: Anchor) -> None:
         self.totals = Totals(anchor)
         self.coins: Table[OutPoint, Coin] = MemoryTable()
+        self.lost: Table[OutPoint, Coin] = MemoryTable()
         self.entered: Table[OutPoint, int] = MemoryTable()
         self.open_withdrawals: Table[OutPoint, Withdrawal] = MemoryTable()
         self.closed_withdrawals: Table[OutPoint, Withdrawal] = MemoryTable()
@@ -91,6 +98,7 @@ class Ledger:
         "closed_withdrawals",
         "coins",
         "entered",
+        "lost",
         "open_lineages",
         "open_withdrawals",
         "totals",
@@ -100,6 +108,7 @@ class Ledger:
     def __init__(self, base: LedgerView) -> None:
         self.totals = base.totals
         self.coins = OverlayTable(base.coins)
+        self.lost = OverlayTable(base.lost)
         self.entered = OverlayTable(base.entered)
         self.open_withdrawals = OverlayTable(base.open_withdrawals)
         self.closed_withdrawals = OverlayTable(base.closed_withdrawals)
@@ -118,6 +127,7 @@ class Ledger:
         trial.totals.require_equality()
         self.totals = trial.totals
         self.coins.absorb(trial.coins)
+        self.lost.absorb(trial.lost)
         self.entered.absorb(trial.entered)
         self.open_withdrawals.absorb(trial.open_withdrawals)
         self.closed_withdrawals.absorb(trial.closed_withdrawals)
@@ -147,10 +157,7 @@ def enter_donation(ledger: Ledger, coin: Coin) -> None:
     """
     with ledger.atomic() as trial:
         enter(trial, coin)
-        repaid_sats = min(coin.value_sats, trial.totals.deficit_sats)
-        trial.totals = trial.totals.plus(
-            reserves_sats=coin.value_sats, deficit_sats=-repaid_sats, fund_sats=coin.value_sats - repaid_sats
-        )
+        receive(trial, coin.value_sats)
 
 
 def add_fee(ledger: Ledger, fee_sats: int) -> None:
@@ -214,9 +221,15 @@ def check_anchor(old: Anchor, new: Anchor, params: PegParams) -> None:
         raise Rejected(LedgerReason.ANCHOR_STEP, f"from {old.height} to {new.height}")
 
 
+def may_enter(view: LedgerView, outpoint: OutPoint) -> bool:
+    """Whether an L1 output may still enter: it never did, or it is lost since."""
+    return outpoint not in view.entered or outpoint in view.lost
+
+
 def ledger_root(view: LedgerView) -> bytes:
     """The commitment to all of the ledger, 32 bytes; its layout is described above."""
     coins = [coin.encode() for _, coin in view.coins.items()]
+    lost = [coin.encode() for _, coin in view.lost.items()]
     withdrawals = [withdrawal.encode() for _, withdrawal in view.open_withdrawals.items()]
     lineages = [lineage.encode() for _, lineage in view.open_lineages.items()]
     return tagged_list(
@@ -224,6 +237,7 @@ def ledger_root(view: LedgerView) -> bytes:
         [
             view.totals.encode(),
             tagged_list("pegnode/ledger/coins", coins),
+            tagged_list("pegnode/ledger/lost", lost),
             tagged_list("pegnode/ledger/withdrawals", withdrawals),
             tagged_list("pegnode/ledger/lineages", lineages),
         ],
@@ -245,6 +259,14 @@ def enter(trial: Ledger, coin: Coin) -> None:
     item = coin.outpoint.encode() + height.to_bytes(4, "little")
     chain = chain_hash("pegnode/entered", trial.totals.entered_chain, item)
     trial.totals = replace(trial.totals, entered_chain=chain)
+
+
+def receive(trial: Ledger, value_sats: int) -> None:
+    """A part of transitions: more in the reserve that nobody is owed. It repays the deficit; the rest is the fund's."""
+    repaid_sats = min(value_sats, trial.totals.deficit_sats)
+    trial.totals = trial.totals.plus(
+        reserves_sats=value_sats, deficit_sats=-repaid_sats, fund_sats=value_sats - repaid_sats
+    )
 
 
 def close_withdrawal(trial: Ledger, ended: Withdrawal) -> None:

@@ -47,6 +47,8 @@ class RecordReason(Reason):
     WRONG_EPOCH = "record-wrong-epoch"  # Of another epoch than the chain's.
     WRONG_SERIAL = "record-wrong-serial"  # Its serial is not the one after the last record's.
     EXPIRED = "record-expired"  # The block's anchor is above the height to which the record may be carried out.
+    NOT_A_COIN = "record-not-a-coin"  # It names an outpoint as lost that is no coin of the ledger.
+    WRONG_VALUE = "record-wrong-value"  # It names a lost coin with another value than the ledger's.
     WRONG_OLD_ANCHOR = "record-wrong-old-anchor"  # It leads away from another L1 block than the chain is anchored to.
     WRONG_NEW_ANCHOR = "record-wrong-new-anchor"  # It leads to another L1 block than its block is anchored to.
 

@@ -36,6 +36,7 @@ class LedgerReason(Reason):
     CLAIM_FEE = "ledger-claim-fee"  # A claim fee of less than nothing, or of more than the coin.
     REFUND_FEE = "ledger-refund-fee"  # A refund fee of less than nothing, or that leaves nothing of the burn.
     ALREADY_ENTERED = "ledger-already-entered"  # An output that entered before.
+    NOT_LOST = "ledger-not-lost"  # A coin to restore that no record booked as lost, or that is restored already.
     COIN_NOT_FREE = "ledger-coin-not-free"  # A coin that is none of the ledger's, or locked.
     BURN_KNOWN = "ledger-burn-known"  # A burn that is recorded already.
     NOT_PENDING = "ledger-not-pending"  # A payee, or a burn to refund, that is no pending withdrawal.
@@ -213,7 +214,7 @@ class Lineage(Encoded):
 
     number: u64.  inputs: every coin that it locks.  payees: the burns it pays, in the order of the first outputs of
     each version.  reserved_fund_sats: the largest fund part of its versions.  settled_by: the version that L1 confirmed
-    in its block at settled_l1_height, or None while the lineage is open.
+    in its block at settled_l1_height; None while the lineage is open, and for ever if all its versions died.
     """
 
     number: int

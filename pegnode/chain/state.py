@@ -10,10 +10,12 @@ from bridge.codec import Encoded, Reader, Writer
 from bridge.ledger import GenesisLedger, Ledger, LedgerView
 from bridge.state import MAX_SCRIPT_BYTES
 from bridge.tables import MemoryTable, OverlayTable, Table
+from federation.record import SignedRecord
 from pegnode.chain.header import Header
 
 LEDGER_TABLES = (
     "coins",
+    "lost",
     "entered",
     "open_withdrawals",
     "closed_withdrawals",
@@ -108,7 +110,7 @@ class ChainState:
     """The state after one block, laid over that of its parent, and so the block's delta.
 
     The `writes` of the tables in `ledger`, and of `utxos`, hold what changed; `transactions` what the block did: claims
-    first, then refunds, then transfers.
+    first, then refunds, then transfers; `records` what it carried out before them.
     """
 
     def __init__(self, base: ChainView, header: Header) -> None:
@@ -116,6 +118,7 @@ class ChainState:
         self.ledger = Ledger(base.ledger)
         self.utxos: OverlayTable[OutPoint, Utxo] = OverlayTable(base.utxos)
         self.transactions: list[AppliedTransaction] = []
+        self.records: list[SignedRecord] = []
 
     def rebased(self, base: ChainView) -> "ChainState":
         """The same delta over another view of the same parent state, such as storage once the parent is final.
@@ -130,6 +133,7 @@ class ChainState:
             getattr(state.ledger, name).absorb(getattr(self.ledger, name))
         state.utxos.absorb(self.utxos)
         state.transactions = self.transactions
+        state.records = self.records
         return state
 
 

@@ -33,6 +33,7 @@ class TableCodec(Generic[K, V]):
 
 UTXOS = TableCodec("utxos", outpoint_from_key, Utxo.encode, Utxo.decode)
 COINS = TableCodec("coins", outpoint_from_key, Coin.encode, Coin.decode)
+LOST = TableCodec("lost", outpoint_from_key, Coin.encode, Coin.decode)
 ENTERED = TableCodec("entered", outpoint_from_key, height_key, height_from_key)
 OPEN_WITHDRAWALS = TableCodec("open_withdrawals", outpoint_from_key, Withdrawal.encode, Withdrawal.decode)
 CLOSED_WITHDRAWALS = TableCodec("closed_withdrawals", outpoint_from_key, Withdrawal.encode, Withdrawal.decode)
@@ -46,6 +47,7 @@ TABLE_FAMILIES = (
     WITHDRAWALS_BY_NUMBER,
     UTXOS.family,
     COINS.family,
+    LOST.family,
     ENTERED.family,
     OPEN_WITHDRAWALS.family,
     CLOSED_WITHDRAWALS.family,
@@ -134,6 +136,7 @@ class StoredLedger:
         self._database = database
         self.totals = totals
         self.coins: MirroredTable[OutPoint, Coin] = MirroredTable(database, COINS)
+        self.lost: MirroredTable[OutPoint, Coin] = MirroredTable(database, LOST)
         self.open_withdrawals: MirroredTable[OutPoint, Withdrawal] = MirroredTable(database, OPEN_WITHDRAWALS)
         self.open_lineages: MirroredTable[int, Lineage] = MirroredTable(database, OPEN_LINEAGES)
         self.entered: StoredTable[OutPoint, int] = StoredTable(database, ENTERED)
@@ -144,6 +147,7 @@ class StoredLedger:
     def stage(self, changes: Changes, delta: Ledger) -> None:
         """Add what a block did to the ledger's tables to `changes`. The totals are not among them."""
         self.coins.stage(changes, delta.coins.writes)
+        self.lost.stage(changes, delta.lost.writes)
         self.open_withdrawals.stage(changes, delta.open_withdrawals.writes)
         self.open_lineages.stage(changes, delta.open_lineages.writes)
         self.entered.stage(changes, delta.entered.writes)
@@ -158,6 +162,7 @@ class StoredLedger:
         """Follow in memory what `stage` brought to disk."""
         self.totals = delta.totals
         self.coins.absorb(delta.coins.writes)
+        self.lost.absorb(delta.lost.writes)
         self.open_withdrawals.absorb(delta.open_withdrawals.writes)
         self.open_lineages.absorb(delta.open_lineages.writes)
 

@@ -4,10 +4,10 @@ from functools import cache
 from typing import Any
 
 from bridge.batch import Batch
-from bridge.bitcoin.block import parse_block, parse_block_transaction
+from bridge.bitcoin.block import parse_block, parse_block_spends, parse_block_transaction
 from bridge.bitcoin.identifiers import OutPoint, Script, Txid
 from bridge.bitcoin.script import parse_pushes, push
-from bridge.bitcoin.transaction import Transaction, TxOut, compact_size
+from bridge.bitcoin.transaction import Transaction, TxOut
 from bridge.codec import decode_whole
 from bridge.custody import CoinKind
 from bridge.errors import MalformedError, Rejected
@@ -75,7 +75,15 @@ def _bitcoin() -> tuple[Decoder, ...]:
             Transaction.serialize_stripped,
         ),
         Decoder("pegnode.chain.transactions:parse_transaction", parse_transaction, (Rejected,), raw, _serialized),
-        Decoder("bridge.bitcoin.block:parse_block", parse_block, MALFORMED, tuple(map(_l1_block, _mined()))),
+        Decoder(
+            "bridge.bitcoin.block:parse_block", parse_block, MALFORMED, tuple(block.serialize() for block in _mined())
+        ),
+        Decoder(
+            "bridge.bitcoin.block:parse_block_spends",
+            parse_block_spends,
+            MALFORMED,
+            tuple(block.serialize() for block in _mined()),
+        ),
         Decoder(
             "bridge.bitcoin.block:parse_block_transaction",
             parse_block_transaction,
@@ -322,6 +330,7 @@ def _tables() -> tuple[Decoder, ...]:
     samples: dict[tables.TableCodec[Any, Any], tuple[bytes, ...]] = {
         tables.UTXOS: _chain()[-1].samples,
         tables.COINS: _ledger()[2].samples,
+        tables.LOST: _ledger()[2].samples,
         tables.ENTERED: (height_key(3),),
         tables.OPEN_WITHDRAWALS: _ledger()[3].samples,
         tables.CLOSED_WITHDRAWALS: _ledger()[3].samples,
@@ -339,11 +348,6 @@ def _tables() -> tuple[Decoder, ...]:
 
 def _mined() -> list[FakeBlock]:
     return [block for block in scene().chain.l1.blocks if len(block.transactions) > 1][:2]
-
-
-def _l1_block(block: FakeBlock) -> bytes:
-    """As a Bitcoin node sends it."""
-    return block.header + compact_size(len(block.transactions)) + b"".join(map(_serialized, block.transactions))
 
 
 def _serialized(transaction: Transaction) -> bytes:

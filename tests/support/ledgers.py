@@ -118,6 +118,7 @@ def snapshot(ledger: LedgerView) -> tuple[object, ...]:
     """All that a ledger says, to compare before and after."""
     tables = (
         ledger.coins,
+        ledger.lost,
         ledger.entered,
         ledger.open_withdrawals,
         ledger.closed_withdrawals,

@@ -268,13 +268,18 @@ def test_evidence_rejects_openings_of_a_version_before_it_is_settled(vout: int) 
     assert _reason(ledger, evidence) is EvidenceReason.CHANGE_CLAIMED
 
 
-def test_evidence_rejects_a_version_whose_lineage_another_settled() -> None:
+def test_change_of_a_version_whose_lineage_another_settled_is_a_donation() -> None:
+    """L1 confirmed another version after a deep reorg: what it returned is the reserve's, and repays what was lost."""
     ledger = batched_ledger()
     other = pays((400_000, CHANGE_SCRIPT))
     ledger.versions.put(other.txid, only_lineage(ledger).number)
-    _apply(ledger, evidence_of(_version(ledger)))
     opened = evidence_of(other, Opening(0, CoinKind.CHANGE, 0, b""))
     assert _reason(ledger, opened) is EvidenceReason.CHANGE_CLAIMED
+    _apply(ledger, evidence_of(_version(ledger)))
+    fund_sats = ledger.totals.fund_sats
+    assert _apply(ledger, opened) == ()
+    assert ledger.totals.fund_sats == fund_sats + 400_000
+    assert _reason(ledger, opened) is EvidenceReason.ALREADY_ENTERED
     assert _reason(ledger, evidence_of(other)) is LedgerReason.ALREADY_SETTLED
 
 

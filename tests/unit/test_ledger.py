@@ -218,12 +218,15 @@ def test_atomic_drops_every_write_of_a_body_that_raises(ledger: Ledger) -> None:
 
 
 def test_root_is_the_documented_commitment(batched: Ledger) -> None:
+    lost = coin(7, 70_000)
+    batched.lost.put(lost.outpoint, lost)
     coins = sorted((item for _, item in batched.coins.items()), key=lambda item: item.outpoint.encode())
     expected = tagged_list(
         "pegnode/ledger",
         [
             batched.totals.encode(),
             tagged_list("pegnode/ledger/coins", [item.encode() for item in coins]),
+            tagged_list("pegnode/ledger/lost", [lost.encode()]),
             tagged_list("pegnode/ledger/withdrawals", [only_withdrawal(batched).encode()]),
             tagged_list("pegnode/ledger/lineages", [item.encode() for _, item in batched.open_lineages.items()]),
         ],
@@ -250,6 +253,9 @@ def test_root_changes_with_each_table_and_the_totals(batched: Ledger) -> None:
     def with_coin(ledger: Ledger) -> None:
         ledger.coins.put(outpoint(2), replace(coin(2, 400_000), l1_height=1))
 
+    def with_lost(ledger: Ledger) -> None:
+        ledger.lost.put(outpoint(7), coin(7, 70_000))
+
     def with_withdrawal(ledger: Ledger) -> None:
         ledger.open_withdrawals.put(outpoint(3), replace(only_withdrawal(ledger), max_fee_sats=999))
 
@@ -261,8 +267,8 @@ def test_root_changes_with_each_table_and_the_totals(batched: Ledger) -> None:
         ledger.totals = replace(ledger.totals, utxo_chain=b"\x01" * 32)
 
     roots = {ledger_root(batched)}
-    for change in (with_coin, with_withdrawal, with_lineage, with_totals):
+    for change in (with_coin, with_lost, with_withdrawal, with_lineage, with_totals):
         changed = Ledger(batched)
         change(changed)
         roots.add(ledger_root(changed))
-    assert len(roots) == 5
+    assert len(roots) == 6
