@@ -23,7 +23,7 @@ from bridge.l1.errors import L1Error
 from pegnode.chain.transactions import TransactionRule
 from pegnode.mempool.evidence_pool import EvidencePoolReason
 from pegnode.mempool.pool import PoolReason
-from pegnode.net.allowance import Allowance
+from pegnode.net.allowance import Allowance, Allowances
 from pegnode.net.messages import MAX_ITEMS, EvidenceMessage, RegistrationsMessage, TransactionsMessage
 from pegnode.net.transport import DropReason, PeerId
 from pegnode.service.core import NodeCore
@@ -48,7 +48,9 @@ MAX_REMEMBERED: Final = 20_000
 """Transactions that are recognized by their bytes when they come again."""
 GUEST_REGISTRATIONS_PER_S: Final = 1.0
 GUEST_REGISTRATIONS_BURST: Final = 1_000
-"""New claim scripts that all guests together may register; those beyond are not taken."""
+"""New claim scripts that the guests of one address may register; those beyond are not taken."""
+ALL_GUESTS: Final = 5
+"""Times as many may be registered by all guests together, so that addresses by the thousand cost no more."""
 MEMBER_REGISTRATIONS_PER_S: Final = 5.0
 MEMBER_REGISTRATIONS_BURST: Final = MAX_REGISTERED
 """The same for each member, which may have a whole registry to tell of."""
@@ -105,8 +107,11 @@ class Relay:
         self._evidence: Inbox[Evidence] = Inbox(INBOX_EVIDENCE, INBOX_EVIDENCE_BYTES)
         self._orphans: OrderedDict[bytes, tuple[PeerId, int]] = OrderedDict()
         self._remembered: OrderedDict[bytes, Txid] = OrderedDict()
-        self._guest_registrations = Allowance(GUEST_REGISTRATIONS_PER_S, GUEST_REGISTRATIONS_BURST, trio.current_time)
-        self._member_registrations: dict[int, Allowance] = {}
+        per_s, burst = GUEST_REGISTRATIONS_PER_S, GUEST_REGISTRATIONS_BURST
+        self._guest_registrations: Allowances[str] = Allowances(per_s, burst, trio.current_time)
+        self._all_guests_registrations = Allowance(ALL_GUESTS * per_s, ALL_GUESTS * burst, trio.current_time)
+        per_s, burst = MEMBER_REGISTRATIONS_PER_S, MEMBER_REGISTRATIONS_BURST
+        self._member_registrations: Allowances[int] = Allowances(per_s, burst, trio.current_time)
         peers.on_message(TransactionsMessage, self._receive_transactions, from_guests=True)
         peers.on_message(EvidenceMessage, self._receive_evidence, from_guests=True)
         peers.on_message(RegistrationsMessage, self._receive_registrations, from_guests=True)
@@ -264,7 +269,7 @@ class Relay:
     def _receive_registrations(self, peer: PeerId, message: RegistrationsMessage) -> None:
         registry, member = self._core.registry, self._peers.member_of(peer)
         unknown = [Script(data) for data in message.claim_scripts if Script(data) not in registry]
-        if not self._registrations_of(peer).take(len(unknown)):
+        if not self._may_register(peer, len(unknown)):
             log.debug("more registrations than may be handed in at once", peer=peer, count=len(unknown))
             return
         try:
@@ -274,12 +279,12 @@ class Relay:
         if new and member is None:  # a member tells every other itself, and is who they count it for
             self._peers.to_members(RegistrationsMessage(tuple(new)))
 
-    def _registrations_of(self, peer: PeerId) -> Allowance:
+    def _may_register(self, peer: PeerId, count: int) -> bool:
         member = self._peers.member_of(peer)
-        if member is None:
-            return self._guest_registrations
-        fresh = Allowance(MEMBER_REGISTRATIONS_PER_S, MEMBER_REGISTRATIONS_BURST, trio.current_time)
-        return self._member_registrations.setdefault(member, fresh)
+        if member is not None:
+            return self._member_registrations.of(member).take(count)
+        own = self._guest_registrations.of(self._peers.holder_of(peer))
+        return own.take(count) and self._all_guests_registrations.take(count)
 
     # Peers
 

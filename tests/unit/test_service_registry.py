@@ -18,8 +18,8 @@ ALL = (0, 1, 2, 3)
 BOB = MiniWallet("bob")
 
 
-async def guest_of(federation: MemoryFederation) -> Stranger:
-    stranger = await federation.join(PeerId("a guest"))
+async def guest_of(federation: MemoryFederation, name: str = "a guest") -> Stranger:
+    stranger = await federation.join(PeerId(name))
     await trio.sleep(0.5)
     return stranger
 
@@ -81,6 +81,27 @@ async def test_registrations_of_guests_are_rationed_and_written_at_once(
         assert guest.left == []
         member.relay.register(BOB.script())
         assert BOB.script() in member.core.registry, "guests use up nothing of the node's own users"
+
+
+async def test_guest_uses_up_nothing_of_another_guests_registrations_but_all_together_are_rationed(
+    autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay_module, "GUEST_REGISTRATIONS_BURST", 4)
+    monkeypatch.setattr(relay_module, "ALL_GUESTS", 2)
+    async with memory_federation(0) as federation:
+        registry = federation.members[0].core.registry
+        scripts = tuple(p2wpkh(f"user {number}") for number in range(12))
+        guests = [await guest_of(federation, f"guest {number}") for number in range(3)]
+        for guest in guests:
+            for first in range(0, len(scripts), 3):
+                guest.say_all(RegistrationsMessage(scripts[first : first + 3]))
+        await trio.sleep(0.1)
+        assert registry.claim_scripts() == scripts[:6], "three of each of two, and then too few for another three"
+        await trio.sleep(2)
+        guests[2].say_all(RegistrationsMessage(scripts[9:]))
+        await trio.sleep(0.1)
+        assert set(registry.claim_scripts()) == {*scripts[:6], *scripts[9:]}
+        assert all(guest.left == [] for guest in guests)
 
 
 async def test_registrations_of_one_member_are_rationed_by_themselves(
