@@ -1,7 +1,11 @@
 """Where the deposits to some claim scripts stand, from the mempool of L1 to the sidechain's final blocks."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
+
+from trio import sleep as rest
 
 from bridge.bitcoin.hashes import sha256
 from bridge.bitcoin.identifiers import OutPoint, Script, Txid
@@ -14,6 +18,9 @@ from pegnode.chain.conditions import opened_outputs
 from pegnode.chain.state import TransactionKind
 from pegnode.rpc.deposit_states import DepositInfo, DepositStatus
 from pegnode.service.core import NodeCore
+
+SCRIPTS_AT_ONCE: Final = 200
+"""Claim scripts that are looked up without a rest, in some 5 ms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +47,31 @@ class DepositReport:
     async def list(self, claim_scripts: tuple[Script, ...]) -> tuple[DepositInfo, ...]:
         """The deposits of `claim_scripts`, oldest first, unconfirmed ones last.
 
-        The credited ones are from the chain, the others from L1's latest blocks and its mempool.
+        The credited ones are from the chain, the others from L1's latest blocks and its mempool. Many scripts are
+        looked up some at a time, with rests as long as the work in between.
         """
+        found: list[DepositInfo] = []
+        scripts = tuple(dict.fromkeys(claim_scripts))
+        for first in range(0, len(scripts), SCRIPTS_AT_ONCE):
+            started_s = time.perf_counter()
+            found += await self._list_some(scripts[first : first + SCRIPTS_AT_ONCE])
+            if first + SCRIPTS_AT_ONCE < len(scripts):
+                await rest(time.perf_counter() - started_s)
+        return tuple(sorted(found, key=_age))
+
+    async def _list_some(self, claim_scripts: Sequence[Script]) -> Collection[DepositInfo]:
+        """The deposits of these, as of one state."""
         by_script = {
             script: claim_script
-            for claim_script in dict.fromkeys(claim_scripts)
+            for claim_script in claim_scripts
             for script in self._core.registry.scripts_of(claim_script)
         }
         spent = await self._spent(by_script)
-        moment = self._moment(spent)  # nothing is awaited from here on: the report is of one state
+        moment = self._moment(spent)  # nothing is awaited from here on
         found: dict[OutPoint, DepositInfo] = {}
         for info in self._all(by_script, moment):
             found.setdefault(info.outpoint, info)
-        return tuple(sorted(found.values(), key=_age))
+        return found.values()
 
     async def _spent(self, by_script: Mapping[Script, Script]) -> Collection[OutPoint]:
         """Of what is deep enough and has not entered, what L1 has spent; nothing while the Bitcoin node is away."""

@@ -9,6 +9,7 @@ from bridge.bitcoin.identifiers import OutPoint
 from bridge.bitcoin.transaction import Transaction, TxIn, TxOut
 from bridge.l1.errors import L1RpcError
 from pegnode.rpc.deposit_states import DepositStatus
+from pegnode.service import deposit_report
 from tests.support.deposits import ALL, DEPOSIT_SATS, NEEDED, coinbase_deposit, entered, only_deposit
 from tests.support.members import MemoryFederation, memory_federation
 from tests.support.mini_wallet import MiniWallet
@@ -293,6 +294,29 @@ async def test_lost_registry_is_made_good_by_registering_again(autojump_clock: t
         assert await member.live.register_deposits([script]) == 1
         await federation.until(lambda: entered(member, deposit))
         assert (await only_deposit(member, script)).status is DepositStatus.CLAIMED
+
+
+async def test_many_addresses_are_looked_up_some_at_a_time(
+    autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with memory_federation(0) as federation:
+        member = federation.members[0]
+        scripts = [MiniWallet(f"user {number}").script() for number in range(5)]
+        member.relay.register(*scripts)
+        deposits = [federation.pay_deposit(script, DEPOSIT_SATS) for script in scripts]
+        await trio.sleep(LOOK_S)
+        at_once = await member.live.deposits(tuple(scripts))
+        assert [info.outpoint for info in at_once] == deposits
+        rests: list[float] = []
+
+        async def rest(seconds: float) -> None:
+            rests.append(seconds)
+            await trio.lowlevel.checkpoint()
+
+        monkeypatch.setattr(deposit_report, "SCRIPTS_AT_ONCE", 2)
+        monkeypatch.setattr(deposit_report, "rest", rest)
+        assert await member.live.deposits((*reversed(scripts), scripts[0])) == at_once
+        assert len(rests) == 2
 
 
 def test_document_has_the_table_of_states() -> None:
