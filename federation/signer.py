@@ -1,10 +1,11 @@
 """The one object with keys. Votes and L1 signatures come from here, and the transport takes its key from here.
 
-It has no opinions of its own: what to vote for, consensus decides, what to sign on L1, `federation.approval`, and what
-to state in public, `federation.statement_law`. It does hold its ground on three points. It starts only where the curve
-passed its self-test, and only with the keys that the membership names. It signs nothing of L1 but an ApprovedBatch, and
-states nothing but an ApprovedStatement. And it checks each signature before it gives it away, because a signature made
-by failing hardware can reveal the key.  Source: BIP340, Default Signing.
+It has no opinions of its own: what to vote for, consensus decides, what to sign on L1, `federation.approval`, what to
+state in public, `federation.statement_law`, and what to decide with others, `federation.record_law`. It does hold its
+ground on three points. It starts only where the curve passed its self-test, and only with the keys that the membership
+names. It signs nothing of L1 but an ApprovedBatch, states nothing but an ApprovedStatement, and decides nothing but an
+ApprovedRecord. And it checks each signature before it gives it away, because a signature made by failing hardware can
+reveal the key.  Source: BIP340, Default Signing.
 """
 
 from typing import final
@@ -18,6 +19,8 @@ from federation.cosign import CosignShare
 from federation.errors import Refused
 from federation.keystore import SECRET_SIZE, MemberSecrets, RandomBytes
 from federation.membership import Member, Membership
+from federation.record import SignedRecord
+from federation.record_law import ApprovedRecord
 from federation.self_test import run_self_test
 from federation.statement import SignedStatement
 from federation.statement_law import ApprovedStatement
@@ -29,10 +32,10 @@ class SignerReason(Reason):
     UNKNOWN_MEMBER = "signer-unknown-member"  # The member's index is none of the membership.
     WRONG_VOTE_KEY = "signer-wrong-vote-key"  # The vote key on disk is not the member's.
     WRONG_CUSTODY_KEY = "signer-wrong-custody-key"  # The custody key on disk is not the member's.
-    WRONG_EPOCH = "signer-wrong-epoch"  # A vote or a statement of another epoch was to be signed.
-    WRONG_CHAIN = "signer-wrong-chain"  # A statement about another chain was to be signed.
+    WRONG_EPOCH = "signer-wrong-epoch"  # A vote, statement or record of another epoch was to be signed.
+    WRONG_CHAIN = "signer-wrong-chain"  # A statement or record of another chain was to be signed.
     NOT_APPROVED = "signer-not-approved"
-    """Something that neither `approve_batch` nor `approve_statement` approved was to be signed."""
+    """Something that none of `approve_batch`, `approve_statement` and `approve_record` approved was to be signed."""
     NOT_A_KEYHOLDER = "signer-not-a-keyholder"  # A coin's policy has no key of this member.
     BAD_SIGNATURE = "signer-bad-signature"  # A fresh signature does not verify: something is wrong with this machine.
 
@@ -94,8 +97,7 @@ class Signer:
 
         block_hash: 32 bytes, or `NO_BLOCK` for NULLIFY. Raises SignerRefused: WRONG_EPOCH, BAD_SIGNATURE.
         """
-        if epoch != self._membership.epoch:
-            raise SignerRefused(SignerReason.WRONG_EPOCH, f"{epoch}, not {self._membership.epoch}")
+        self._require_epoch(epoch)
         digest = vote_digest(self._chain_id, epoch, kind, view, block_hash)
         signature = self._sign(self._secrets.vote, self.member.vote_key32, digest)
         return Vote(kind, epoch, view, block_hash, self._index, signature)
@@ -122,12 +124,32 @@ class Signer:
         if type(approved) is not ApprovedStatement:
             raise SignerRefused(SignerReason.NOT_APPROVED, "only what approve_statement returned is signed")
         statement = approved.statement
-        if statement.terms.chain_id != self._chain_id:
-            raise SignerRefused(SignerReason.WRONG_CHAIN, statement.terms.chain_id.hex())
-        if statement.terms.epoch != self._membership.epoch:
-            raise SignerRefused(SignerReason.WRONG_EPOCH, f"{statement.terms.epoch}, not {self._membership.epoch}")
+        self._require_own(statement.terms.chain_id, statement.terms.epoch)
         signature = self._sign(self._secrets.vote, self.member.vote_key32, statement.digest32)
         return SignedStatement(statement, ((self._index, signature),))
+
+    def sign_record(self, approved: ApprovedRecord) -> SignedRecord:
+        """An approved record with this member's signature alone.
+
+        Raises SignerRefused: NOT_APPROVED, WRONG_CHAIN, WRONG_EPOCH, BAD_SIGNATURE.
+        """
+        if type(approved) is not ApprovedRecord:
+            raise SignerRefused(SignerReason.NOT_APPROVED, "only what approve_record returned is signed")
+        record = approved.record
+        self._require_own(record.chain_id, record.epoch)
+        signature = self._sign(self._secrets.vote, self.member.vote_key32, record.digest32)
+        return SignedRecord(record, ((self._index, signature),))
+
+    def _require_own(self, chain_id: bytes, epoch: int) -> None:
+        """Raise SignerRefused unless they are this member's."""
+        if chain_id != self._chain_id:
+            raise SignerRefused(SignerReason.WRONG_CHAIN, chain_id.hex())
+        self._require_epoch(epoch)
+
+    def _require_epoch(self, epoch: int) -> None:
+        """Raise SignerRefused unless it is this member's."""
+        if epoch != self._membership.epoch:
+            raise SignerRefused(SignerReason.WRONG_EPOCH, f"{epoch}, not {self._membership.epoch}")
 
     def _sign(self, secret: bytes, public_key: bytes, digest: bytes) -> bytes:
         signature = schnorr_sign(secret, digest, self._random_bytes(SECRET_SIZE))
