@@ -11,6 +11,7 @@ from bridge.bitcoin.addresses import Network
 from bridge.bitcoin.identifiers import BlockHash, OutPoint, Script, Txid
 from bridge.errors import Reason
 from bridge.l1.states import L1Health
+from bridge.records import Record
 from federation.statement import SignedStatement, SolvencyStatement
 from pegnode.audit.report import Audit
 from pegnode.chain.parameters import ChainRules
@@ -177,6 +178,23 @@ class TransactionVerdict:
     txid: Txid
     vsize_vbytes: int
     fee_sats: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecordView:
+    """A record as one's own node sees it. own_view: for people.  refusal: why its member would not sign it, if so."""
+
+    record: Record
+    own_view: tuple[str, ...]
+    refusal: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ResumePlan:
+    """Records that end a halt, in order; none while there is something to wait for, which `waits` names for people."""
+
+    waits: tuple[str, ...]
+    records: tuple[RecordView, ...]
 
 
 class NodeApi(Protocol):

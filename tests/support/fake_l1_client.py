@@ -106,7 +106,7 @@ class FakeL1Client:
 
     async def block(self, block_hash: BlockHash) -> bytes:
         await self._ask("block")
-        block = self._block(block_hash)
+        block = self._block(block_hash) or self.stale.get(block_hash)
         if block is None:
             raise L1RpcError("getblock", RpcCode.NOT_FOUND, "Block not found")
         return block.serialize()
