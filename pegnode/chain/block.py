@@ -10,6 +10,8 @@ from bridge.bitcoin.identifiers import BlockHash
 from bridge.codec import Encoded, Reader, Writer
 from bridge.errors import MalformedError
 from bridge.evidence import Evidence
+from bridge.records import Rebase
+from federation.record import MAX_SIGNED_RECORD_BYTES, SignedRecord
 from pegnode.chain.header import HEADER_SIZE, Header
 
 MAX_BODY_BYTES = 4_000_000
@@ -33,7 +35,7 @@ class Body(Encoded):
     transactions: Bitcoin transactions with witness.  batches: L1 transactions for the members to sign.
     """
 
-    records: tuple[bytes, ...] = ()
+    records: tuple[SignedRecord, ...] = ()
     evidence: tuple[Evidence, ...] = ()
     refunds: tuple[bytes, ...] = ()
     transactions: tuple[bytes, ...] = ()
@@ -50,7 +52,7 @@ class Body(Encoded):
             return reader.sequence(count, lambda item: item.variable(size))
 
         return cls(
-            records=items(MAX_RECORDS, MAX_BODY_BYTES),
+            records=tuple(SignedRecord.decode(item) for item in items(MAX_RECORDS, MAX_SIGNED_RECORD_BYTES)),
             evidence=tuple(Evidence.decode(item) for item in items(MAX_EVIDENCE, MAX_BODY_BYTES)),
             refunds=items(MAX_REFUNDS, MAX_TRANSACTION_BYTES),
             transactions=items(MAX_TRANSACTIONS, MAX_TRANSACTION_BYTES),
@@ -74,7 +76,7 @@ class Body(Encoded):
     def _sections(self) -> dict[str, tuple[bytes, ...]]:
         """The sections in their fixed order, each item encoded."""
         return {
-            "records": self.records,
+            "records": tuple(record.encode() for record in self.records),
             "evidence": tuple(evidence.encode() for evidence in self.evidence),
             "refunds": self.refunds,
             "transactions": self.transactions,
@@ -85,6 +87,11 @@ class Body(Encoded):
     def evidence_bytes(self) -> int:
         """Length of all evidence, encoded."""
         return sum(len(item) for item in self._sections["evidence"])
+
+    @property
+    def rebase(self) -> Rebase | None:
+        """Where its records move the anchor after a deep reorg of L1, if they do."""
+        return next((signed.record.rebase for signed in self.records if signed.record.rebase is not None), None)
 
 
 EMPTY_BODY = Body()

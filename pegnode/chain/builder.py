@@ -8,15 +8,17 @@ from bridge.bitcoin.identifiers import Txid
 from bridge.bitcoin.transaction import Transaction
 from bridge.errors import Reason, Rejected
 from bridge.evidence import Evidence, EvidenceReason
-from bridge.ledger import advance_anchor, ledger_root
+from bridge.ledger import advance_anchor, check_anchor, ledger_root
 from bridge.state import Anchor, LedgerReason
 from bridge.withdrawals import BurnReason
-from pegnode.chain.block import EMPTY_BODY, ITEM_OVERHEAD_BYTES, Block, Body
+from federation.record import SignedRecord
+from pegnode.chain.block import EMPTY_BODY, ITEM_OVERHEAD_BYTES, MAX_RECORDS, MAX_TRANSACTION_BYTES, Block, Body
 from pegnode.chain.execution import (
     OVER_BUDGET,
     ScriptBudget,
     enter_batch,
     enter_evidence,
+    enter_record,
     enter_refunds,
     enter_transfer,
 )
@@ -27,6 +29,8 @@ from pegnode.chain.rules import check_header, evidence_order
 from pegnode.chain.state import ChainState, ChainView, Tip
 from pegnode.chain.transactions import TransactionRule
 
+MAX_RECORDS_BYTES = 2 * MAX_TRANSACTION_BYTES
+"""What a leader takes of records: every genesis leaves so much room beside the refunds that may be due."""
 POSTPONING_REASONS: frozenset[Reason] = frozenset(
     {
         TransactionRule.NOT_FINAL,
@@ -48,7 +52,8 @@ class Slot:
     """What a proposal is for.
 
     view: the leader's.  time_ms: the leader's clock; the block's time is raised above the parent's where necessary.
-    anchor: the L1 block that the leader would anchor to; at or below the parent's, the parent's is kept.
+    anchor: the L1 block that the leader would anchor to; at or below the parent's, the parent's is kept. Records say
+    themselves what a block with them is anchored to.
     feerate_sat_kvb: the leader's estimate, for batches; None when it has none.
     include_l1: whether the block may say anything about L1; without it the anchor stays the parent's.
     confirmed: the recorded batch versions that the leader's Bitcoin node sees confirmed.
@@ -64,10 +69,15 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """What waits, in order of preference; a transaction after those it spends from."""
+    """What waits, in order of preference; a transaction after those it spends from.
+
+    records: in the order of their serials, from the next one on. A block that holds one holds neither evidence nor a
+    batch.
+    """
 
     evidence: Sequence[Evidence] = ()
     transactions: Sequence[Transaction] = ()
+    records: Sequence[SignedRecord] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +85,7 @@ class BuiltBlock:
     """A valid block, its state, and the candidates that no later block could hold either, with the reason of each.
 
     batch_obstacle: why batches that are due could not be worked out, and the block has none.
+    rejected_record: the record that keeps out those behind it.
     """
 
     block: Block
@@ -82,6 +93,7 @@ class BuiltBlock:
     rejected_evidence: list[tuple[Evidence, Rejected]]
     rejected_transactions: list[tuple[Txid, Rejected]]
     batch_obstacle: Rejected | None = None
+    rejected_record: tuple[SignedRecord, Rejected] | None = None
 
 
 def build_block(parent: ChainView, slot: Slot, candidates: Candidates, facts: L1Facts, rules: ChainRules) -> BuiltBlock:
@@ -90,11 +102,11 @@ def build_block(parent: ChainView, slot: Slot, candidates: Candidates, facts: L1
     Candidates that don't fit, or can't enter yet, are left out in silence. The block says nothing about L1 unless one's
     own Bitcoin node holds `slot.anchor`. Raises BlockRejected (HeaderReason) for a slot that no block on `parent` has.
     """
-    draft = _draft_header(parent.tip.header, slot, facts, rules)
-    check_header(parent.tip.header, draft, rules)
-    assembly = _Assembly(ChainState(parent, draft), rules)
-    advance_anchor(assembly.state.ledger, draft.anchor, rules.params)
-    speaks_about_l1 = _speaks_about_l1(slot, facts)
+    if candidates.records:
+        assembly = _begin_with_records(parent, slot, candidates.records, facts, rules)
+    else:
+        assembly = _begin(parent, slot, _anchor(parent.tip.header.anchor, slot, facts), rules)
+    speaks_about_l1 = _speaks_about_l1(slot, facts) and not candidates.records
     if speaks_about_l1:
         assembly.add_evidence(candidates.evidence, facts)
     assembly.add_refunds()
@@ -108,11 +120,60 @@ def _speaks_about_l1(slot: Slot, facts: L1Facts) -> bool:
     return slot.include_l1 and facts.anchor is AnchorStatus.ON_CHAIN
 
 
-def _draft_header(parent: Header, slot: Slot, facts: L1Facts, rules: ChainRules) -> Header:
+def _anchor(parent: Anchor, slot: Slot, facts: L1Facts) -> Anchor:
+    """What a block without records is anchored to."""
+    return slot.anchor if _speaks_about_l1(slot, facts) and slot.anchor.height > parent.height else parent
+
+
+def _begin(parent: ChainView, slot: Slot, anchor: Anchor, rules: ChainRules) -> "_Assembly":
+    """An empty body under a header with this anchor. Raises BlockRejected (HeaderReason)."""
+    draft = _draft_header(parent.tip.header, slot, anchor, rules)
+    check_header(parent.tip.header, draft, rules)
+    assembly = _Assembly(ChainState(parent, draft), rules)
+    advance_anchor(assembly.state.ledger, anchor, rules.params)
+    return assembly
+
+
+def _begin_with_records(
+    parent: ChainView, slot: Slot, records: Sequence[SignedRecord], facts: L1Facts, rules: ChainRules
+) -> "_Assembly":
+    """A body of the records before the first that fails, under a header with the anchor that they say."""
+    parent_anchor = parent.tip.header.anchor
+    records, rejected = _enterable(records, parent_anchor, slot, facts, rules)
+    while True:
+        rebase = Body(records=tuple(records)).rebase
+        assembly = _begin(parent, slot, rebase.new_anchor if rebase else parent_anchor, rules)
+        failed = assembly.add_records(records, parent_anchor)
+        if failed is None:
+            assembly.rejected_record = rejected
+            return assembly
+        # Anew, for what it, or one behind it, says of the anchor must not count for those before it.
+        rejected = (records[len(assembly.records)], failed)
+        records = records[: len(assembly.records)]
+
+
+def _enterable(
+    records: Sequence[SignedRecord], parent_anchor: Anchor, slot: Slot, facts: L1Facts, rules: ChainRules
+) -> tuple[Sequence[SignedRecord], tuple[SignedRecord, Rejected] | None]:
+    """The records before the first of which the header alone would be wrong; that one, if it always will be."""
+    size = 0
+    for index, signed in enumerate(records):
+        size += ITEM_OVERHEAD_BYTES + len(signed.encode())
+        rebase = signed.record.rebase
+        if index == MAX_RECORDS or size > MAX_RECORDS_BYTES:
+            return records[:index], None
+        if rebase is not None and not (_speaks_about_l1(slot, facts) and rebase.new_anchor == slot.anchor):
+            return records[:index], None
+        if rebase is not None:
+            try:
+                check_anchor(parent_anchor, rebase.new_anchor, rules.params)
+            except Rejected as error:
+                return records[:index], (signed, error)
+    return records, None
+
+
+def _draft_header(parent: Header, slot: Slot, anchor: Anchor, rules: ChainRules) -> Header:
     """Everything of the header but the roots."""
-    anchor = parent.anchor
-    if _speaks_about_l1(slot, facts) and slot.anchor.height > anchor.height:
-        anchor = slot.anchor
     return Header(
         version=HEADER_VERSION,
         chain_id=rules.chain_id,
@@ -134,6 +195,7 @@ class _Assembly:
 
     state: ChainState
     rules: ChainRules
+    records: list[SignedRecord] = field(default_factory=list)
     evidence: list[Evidence] = field(default_factory=list)
     refunds: tuple[bytes, ...] = ()
     transactions: list[bytes] = field(default_factory=list)
@@ -142,6 +204,18 @@ class _Assembly:
     rejected_evidence: list[tuple[Evidence, Rejected]] = field(default_factory=list)
     rejected_transactions: list[tuple[Txid, Rejected]] = field(default_factory=list)
     batch_obstacle: Rejected | None = None
+    rejected_record: tuple[SignedRecord, Rejected] | None = None
+
+    def add_records(self, records: Sequence[SignedRecord], parent_anchor: Anchor) -> Rejected | None:
+        """Each of the records; why one fails, and it and those behind it are left out."""
+        for signed in records:
+            try:
+                enter_record(self.state, signed, parent_anchor, self.rules)
+            except Rejected as error:
+                return error
+            self._take(len(signed.encode()))
+            self.records.append(signed)
+        return None
 
     def add_evidence(self, candidates: Sequence[Evidence], facts: L1Facts) -> None:
         """What fits of the evidence, in the order that a body has it in."""
@@ -208,6 +282,7 @@ class _Assembly:
     def finish(self) -> BuiltBlock:
         """The block, its roots filled in."""
         body = Body(
+            records=tuple(self.records),
             evidence=tuple(self.evidence),
             refunds=self.refunds,
             transactions=tuple(self.transactions),
@@ -216,7 +291,12 @@ class _Assembly:
         header = replace(self.state.tip.header, body_root=body.root, ledger_root=ledger_root(self.state.ledger))
         self.state.tip = Tip(header)
         return BuiltBlock(
-            Block(header, body), self.state, self.rejected_evidence, self.rejected_transactions, self.batch_obstacle
+            Block(header, body),
+            self.state,
+            self.rejected_evidence,
+            self.rejected_transactions,
+            self.batch_obstacle,
+            self.rejected_record,
         )
 
     def _fits(self, size: int) -> bool:

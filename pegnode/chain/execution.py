@@ -15,8 +15,12 @@ from bridge.errors import Rejected
 from bridge.evidence import Evidence, L1BlockFact
 from bridge.ledger import add_fee, record_burn
 from bridge.lineages import record_batch
+from bridge.losses import book_losses
+from bridge.records import Deficit, check_rebase, check_record
 from bridge.refunds import due_refunds, refund, refund_transaction
-from bridge.state import chain_hash
+from bridge.state import Anchor, chain_hash
+from federation.errors import Refused
+from federation.record import SignedRecord, verify_record
 from pegnode.chain.parameters import ChainParams, ChainRules
 from pegnode.chain.state import AppliedTransaction, ChainState, TransactionKind, Utxo
 from pegnode.chain.transactions import BlockContext, check_transaction, is_spendable
@@ -44,6 +48,29 @@ def context_of(state: ChainState) -> BlockContext:
     """Where the transactions of the block under construction stand."""
     header = state.tip.header
     return BlockContext(header.height, header.time_ms)
+
+
+def enter_record(state: ChainState, signed: SignedRecord, parent_anchor: Anchor, rules: ChainRules) -> None:
+    """What a quorum decided, into the ledger. parent_anchor: of the block before. Raises Rejected."""
+    record, anchor, totals = signed.record, state.tip.header.anchor, state.ledger.totals
+    try:
+        verify_record(signed, rules.membership, rules.chain_id)
+    except Refused as refused:
+        raise Rejected(refused.reason, refused.detail) from refused
+    check_record(
+        record,
+        chain_id=rules.chain_id,
+        epoch=rules.membership.epoch,
+        serial=totals.record_serial,
+        anchor_height=anchor.height,
+    )
+    if record.rebase is not None:
+        check_rebase(record.rebase, parent_anchor, anchor)
+    with state.ledger.atomic() as trial:
+        if isinstance(record.content, Deficit):
+            book_losses(trial, record.content)
+        trial.totals = replace(trial.totals, record_serial=record.serial)
+    state.records.append(signed)
 
 
 def enter_evidence(state: ChainState, evidence: Evidence, fact: L1BlockFact, rules: ChainRules) -> None:

@@ -14,7 +14,7 @@ class AnchorStatus(enum.Enum):
     """Where the anchor's (height, hash) stands on the active chain of one's own Bitcoin node."""
 
     ON_CHAIN = "on-chain"
-    """The active chain holds this hash at this height."""
+    """The active chain holds this hash at this height, or did until a record abandoned it."""
     UNKNOWN = "unknown"
     """The node has not seen the block, or can't be asked. Nothing follows but waiting."""
     CONTRADICTED = "contradicted"
@@ -27,8 +27,13 @@ class AnchorStatus(enum.Enum):
 class L1Facts:
     """Answers about one block.
 
-    blocks: for each hash of `required_facts`, the block's height and transaction count on the active chain; None when
-    the active chain does not hold it, which, below an anchor that it holds, is final.
+    anchor: where the block's own anchor stands, if the parent's lies below it. A block that holds a rebase leaves its
+    parent's branch of L1, so there the parent's anchor is not asked about.
+    blocks: for each hash of `required_facts`, the block's height and transaction count below that anchor; None when it
+    does not lie below it, which, below an anchor that is on the chain, is final.
+
+    What lies on a branch that L1 abandoned, and a quorum's record names block by block, was on the chain while it
+    counted: it is judged by that record.
     """
 
     anchor: AnchorStatus

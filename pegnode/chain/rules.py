@@ -4,8 +4,9 @@ Theory of operation
     The header is judged first, from the parent's header alone; then the body's form; then, if the block says anything
     about L1, one's own Bitcoin node must hold its anchor. Only then is the body carried out, in this order: records,
     evidence, refunds, batches, transactions. Refunds follow from the ledger and the anchor; the body must hold exactly
-    those. A batch stands last in the body but is carried out before the transactions, since none of their burns is
-    eligible for it. The ledger's root is compared at the end.
+    those. Records keep no company with evidence or batches, so that members who halted can vote for them. A batch
+    stands last in the body but is carried out before the transactions, since none of their burns is eligible for it.
+    The ledger's root is compared at the end.
 """
 
 from collections.abc import Generator, Iterator, Sequence
@@ -22,6 +23,7 @@ from pegnode.chain.execution import (
     ScriptBudget,
     enter_batch,
     enter_evidence,
+    enter_record,
     enter_refunds,
     enter_transfer,
 )
@@ -63,6 +65,7 @@ def apply_in_steps(
         _require_anchor(block.header, facts)
     state = ChainState(parent, block.header)
     advance_anchor(state.ledger, block.header.anchor, rules.params)
+    _enter_records(state, block.body, parent.tip.header, rules)
     for index, evidence in enumerate(block.body.evidence):
         _enter_evidence(state, index, evidence, facts, rules)
     _require_refunds(block.body.refunds, enter_refunds(state, rules))
@@ -105,8 +108,8 @@ def check_body_form(block: Block, rules: ChainRules) -> None:
     body = block.body
     if body.root != block.header.body_root:
         raise BlockRejected(BodyReason.WRONG_ROOT)
-    if body.records:
-        raise BlockRejected(BodyReason.RECORD_UNKNOWN)
+    if body.records and (body.evidence or body.batches):
+        raise BlockRejected(BodyReason.RECORD_NOT_ALONE)
     openings = sum(len(evidence.openings) for evidence in body.evidence)
     caps = {
         BodyReason.TOO_LARGE: (body.size_bytes, rules.chain.max_body_bytes),
@@ -146,6 +149,14 @@ def _fact_about(l1_block: BlockHash, facts: L1Facts) -> L1BlockFact:
     if fact is None:
         raise Rejected(EvidenceReason.WRONG_BLOCK, "not below the anchor")
     return fact
+
+
+def _enter_records(state: ChainState, body: Body, parent: Header, rules: ChainRules) -> None:
+    for index, signed in enumerate(body.records):
+        try:
+            enter_record(state, signed, parent.anchor, rules)
+        except Rejected as error:
+            raise BlockRejected(BodyReason.BAD_RECORD, f"record {index}: {error}", error.reason) from error
 
 
 def _enter_evidence(state: ChainState, index: int, evidence: Evidence, facts: L1Facts, rules: ChainRules) -> None:

@@ -33,7 +33,8 @@ class BodyReason(Reason):
     TOO_MUCH_EVIDENCE = "body-too-much-evidence"  # Its evidence is over `max_evidence_bytes`.
     TOO_MANY_OPENINGS = "body-too-many-openings"  # Its evidence has more than `max_openings`.
     EVIDENCE_ORDER = "body-evidence-order"  # Its evidence does not ascend strictly by L1 height and txid.
-    RECORD_UNKNOWN = "body-record-unknown"  # It holds a record; they are reserved.
+    RECORD_NOT_ALONE = "body-record-not-alone"  # It holds a record beside evidence or a batch.
+    BAD_RECORD = "body-bad-record"  # A record breaks a rule, which is named beside it.
     REFUND_MISSING = "body-refund-missing"  # It holds fewer refunds than are due.
     REFUND_NOT_DUE = "body-refund-not-due"  # It holds more refunds than are due.
     REFUND_ORDER = "body-refund-order"  # It holds the refunds that are due in another order.
@@ -51,7 +52,7 @@ class BlockRejected(Refusal):
     """A block that breaks a rule of validity.
 
     reason: HeaderReason or BodyReason.
-    cause: with BAD_ANCHOR, BAD_EVIDENCE, BAD_TRANSACTION and BAD_BATCH, the rule that the item broke.
+    cause: with BAD_ANCHOR, BAD_RECORD, BAD_EVIDENCE, BAD_TRANSACTION and BAD_BATCH, the rule that the item broke.
     """
 
     def __init__(self, reason: HeaderReason | BodyReason, detail: str = "", cause: Reason | None = None) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Final
 import msgspec
 
 from bridge.errors import MalformedError
+from federation.record import MAX_SIGNED_RECORD_BYTES
 
 MAX_BLOCKS_PER_ANSWER: Final = 64
 MAX_PROOF_HEADERS: Final = 512
@@ -18,11 +19,15 @@ MAX_JUSTIFICATION: Final = 4_096
 MAX_VOTES: Final = 4_096
 MAX_ITEMS: Final = 1_024
 """Transactions, evidence or claim scripts in one message."""
+MAX_RECORDS_PER_ANSWER: Final = 16
+"""Of the longest records they stay below the half of a frame."""
 
 Hash = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 Encoded = Annotated[bytes, msgspec.Meta(min_length=1)]
 Height = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 L1Height = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
+Serial = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+EncodedRecord = Annotated[bytes, msgspec.Meta(min_length=1, max_length=MAX_SIGNED_RECORD_BYTES)]
 Items = Annotated[tuple[Encoded, ...], msgspec.Meta(min_length=1, max_length=MAX_ITEMS)]
 
 
@@ -137,6 +142,25 @@ class SignedPayoutMessage(Message, frozen=True, tag=14):
     transaction: Encoded
 
 
+class RecordMessage(Message, frozen=True, tag=15):
+    """An encoded record that a quorum signed, and no final block has carried out yet."""
+
+    record: EncodedRecord
+
+
+class RecordsRequest(Message, frozen=True, tag=16):
+    """Asks for records that lead from one branch of L1 to another, with this serial or a higher one."""
+
+    first_serial: Serial
+
+
+class RecordsAnswer(Message, frozen=True, tag=17):
+    """The first of those that the peer has, by rising serial: carried out, or waiting for a block."""
+
+    first_serial: Serial
+    records: Annotated[tuple[EncodedRecord, ...], msgspec.Meta(max_length=MAX_RECORDS_PER_ANSWER)]
+
+
 AnyMessage = (
     ProposalMessage
     | VotesMessage
@@ -152,6 +176,9 @@ AnyMessage = (
     | L1Report
     | SharesMessage
     | SignedPayoutMessage
+    | RecordMessage
+    | RecordsRequest
+    | RecordsAnswer
 )
 
 _encoder = msgspec.msgpack.Encoder()

@@ -9,12 +9,13 @@ import structlog
 from bridge.bitcoin.identifiers import BlockHash, hash_to_hex
 from bridge.l1.states import NOT_ASKED, L1Health
 from bridge.l1.watcher import L1Watcher
-from bridge.records import MAX_FINDINGS, Finding, Record
+from bridge.records import MAX_FINDINGS, Finding
 from bridge.state import Anchor
 from pegnode.chain.parameters import ChainRules
 from pegnode.halts import MAX_DETAIL_BYTES, LatchedFinding, active_findings, finding_name
 from pegnode.mempool.evidence_pool import EvidencePool
 from pegnode.mempool.pool import Mempool
+from pegnode.mempool.record_pool import RecordPool
 from pegnode.service.l1_questions import L1Questions
 from pegnode.service.registry import DepositRegistry
 from pegnode.service.unfinal import NO_CERTIFICATES, UnfinalBlock, UnfinalBlocks
@@ -58,6 +59,7 @@ class NodeCore:
     waiting_for: str | None = None
     l1: L1Health = NOT_ASKED
     l1_reports: dict[int, Anchor] = field(default_factory=dict)
+    records: RecordPool = field(init=False)
     _suspicions: dict[Finding, Suspicion] = field(default_factory=dict)
     _latched: list[LatchedFinding] = field(init=False)
     _active: tuple[LatchedFinding, ...] = field(init=False)
@@ -65,7 +67,8 @@ class NodeCore:
     _on_work: list[Callable[[], None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Take up the halt that an earlier run latched: a restart clears none."""
+        """Take up what records abandoned, and the halt that an earlier run latched: a restart clears none."""
+        self.records = RecordPool(self.store.records())
         self._latched = self.store.halts()
         self._active = self._derive()
         for item in self._active:
@@ -129,7 +132,7 @@ class NodeCore:
         """What of the latched findings still counts, by the final chain."""
         if not self._latched:
             return ()
-        records: tuple[Record, ...] = ()
+        records = (signed.record for signed in self.store.records())
         return active_findings(self._latched, records, lambda block_hash: self.store.height_of(block_hash) is not None)
 
     def on_final(self, listener: Callable[[UnfinalBlock], None]) -> None:
@@ -159,12 +162,14 @@ class NodeCore:
         for unfinal in self.unfinal.finalize(block_hash, certificate, certificates):
             header = unfinal.block.header
             dropped = self.mempool.remove_applied(unfinal.state.transactions)
+            self.records.learn(unfinal.state.records)
             log.info(
                 "block final",
                 height=header.height,
                 view=header.view,
                 hash=hash_to_hex(header.hash),
                 transactions=len(unfinal.state.transactions),
+                records=len(unfinal.block.body.records),
                 evidence=len(unfinal.block.body.evidence),
                 refunds=len(unfinal.block.body.refunds),
                 batches=len(unfinal.block.body.batches),
@@ -173,6 +178,7 @@ class NodeCore:
             for listener in self._on_final:
                 listener(unfinal)
         self._end_halts()
+        self.records.recheck(self.store)
         self.mempool.recheck(self.store)
         self.evidence.recheck(self.store)
         self.mempool.expire(self.now_ms())

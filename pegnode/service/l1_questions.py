@@ -10,6 +10,7 @@ from typing import Final
 
 import trio
 
+from bridge.abandoned import AbandonedBranches, Ancestry
 from bridge.bitcoin.identifiers import BlockHash, OutPoint, Txid
 from bridge.bitcoin.transaction import Transaction, TxOut
 from bridge.evidence import Evidence, L1BlockFact
@@ -45,11 +46,16 @@ class L1Questions:
         """The active chain's block at `height`; None above the tip. Raises L1Unavailable."""
         return await self._client.block_hash(height)
 
-    async def facts(self, parent: Header, block: Block) -> L1Facts:
-        """What validity needs to know about `block`. Raises L1Unavailable."""
+    async def facts(self, parent: Header, block: Block, branches: AbandonedBranches) -> L1Facts:
+        """What validity needs to know about `block`. branches: those that records abandoned. Raises L1Unavailable."""
         if not needs_l1(parent, block):
             return NO_FACTS
-        return await self._facts(parent.anchor, block.header.anchor, required_facts(block))
+        # A rebase leaves the parent's branch: there it is the record, and no descent, that vouches for the new anchor.
+        below = parent.anchor if block.body.rebase is None else block.header.anchor
+        facts = await self._facts(below, block.header.anchor, required_facts(block))
+        if facts.anchor is AnchorStatus.ON_CHAIN or not branches.knows(block.header.anchor):
+            return facts
+        return await self._facts_of_abandoned(below, branches.ancestry(block.header.anchor), required_facts(block))
 
     async def facts_for_evidence(self, parent: Anchor, anchor: Anchor, evidence: Iterable[Evidence]) -> L1Facts:
         """What building a block at `anchor`, on a parent at `parent`, with some of `evidence` needs to know.
@@ -69,6 +75,22 @@ class L1Questions:
                 return L1Facts(AnchorStatus.ON_CHAIN, blocks)
         # Also when the chain changed between two questions, for then the answers are not of one chain.
         return L1Facts(await self._descent(parent, anchor))
+
+    async def _facts_of_abandoned(self, parent: Anchor, ancestry: Ancestry, wanted: Sequence[BlockHash]) -> L1Facts:
+        """What lay below an abandoned anchor: what its records say, and below their root the active chain."""
+        status = await self.anchor_status(ancestry.root)
+        if status is not AnchorStatus.ON_CHAIN:
+            return L1Facts(status)
+        headers = await self._client.block_headers([parent.hash, *wanted])
+        if any(header is not None and header.confirmations > 0 and _is_unread(header) for header in headers):
+            return L1Facts(AnchorStatus.UNKNOWN)
+        below, *facts = [
+            ancestry.fact(block_hash, _fact(header))
+            for block_hash, header in zip([parent.hash, *wanted], headers, strict=True)
+        ]
+        if below is None or below.height != parent.height:
+            return L1Facts(AnchorStatus.CONTRADICTED)
+        return L1Facts(await self.anchor_status(ancestry.root), dict(zip(wanted, facts, strict=True)))
 
     async def _descent(self, parent: Anchor, anchor: Anchor) -> AnchorStatus:
         """Where `anchor` stands, if the active chain holds the parent's anchor too, so that the one descends from it.

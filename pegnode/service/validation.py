@@ -49,7 +49,7 @@ async def validate(core: NodeCore, block: Block, data: bytes) -> bool:
         # What needs no Bitcoin node first: nobody makes it answer questions about a block that breaks these.
         check_header(parent.tip.header, block.header, rules)
         check_body_form(block, rules)
-        facts = await core.questions.facts(parent.tip.header, block)
+        facts = await core.questions.facts(parent.tip.header, block, core.records.branches)
         # The views of before the questions may be of a state that has changed under them.
         while (parent := core.unfinal.view(block.header.parent)) is not None:
             state = await _apply(core, parent, block, facts)

@@ -140,7 +140,10 @@ def check_chain(path: Path, rules: ChainRules, scratch: Path, progress: Progress
             carry_out(_StoredBlocks(stored), last_height, rebuilt, rules, counts, progress)
             tip = rebuilt.tip
             _check_signed_payouts(stored, rebuilt)
-            halts = active_findings(_halts(stored), (), lambda block_hash: rebuilt.height_of(block_hash) is not None)
+            records = (signed.record for signed in rebuilt.records())
+            halts = active_findings(
+                _halts(stored), records, lambda block_hash: rebuilt.height_of(block_hash) is not None
+            )
         with closing(Database.look(scratch / "chain", FAMILIES)) as wanted:
             derived = [family for family in FAMILIES if family not in OWN_FAMILIES]
             for number, family in enumerate(derived):

@@ -5,7 +5,7 @@ disk always holds the state after some final block, and the certificate that pro
 this chain's, and that the ledger is the one to which the tip's header commits.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -13,6 +13,7 @@ from typing import Self
 from bridge.bitcoin.identifiers import BlockHash, OutPoint, Script, Txid
 from bridge.ledger import ledger_root
 from bridge.state import Totals
+from federation.record import SignedRecord
 from pegnode.chain.block import EMPTY_BODY, Block
 from pegnode.chain.header import HEADER_SIZE, Header
 from pegnode.chain.parameters import ChainRules
@@ -34,10 +35,13 @@ HEIGHTS = "heights"
 CERTIFICATES = "certificates"
 DEPOSIT_SCRIPTS = "deposit_scripts"
 SIGNED_PAYOUTS = "signed_payouts"
+RECORDS = "records"
+"""Serial to signed record: every one that a final block carried out."""
 HALTS = "halts"
 """Number to what this node found that halts it. Nothing removes one."""
 FAMILIES = (
-    META, BLOCKS, HEIGHTS, CERTIFICATES, DEPOSIT_SCRIPTS, SIGNED_PAYOUTS, HALTS, *TABLE_FAMILIES, *INDEX_FAMILIES,
+    META, BLOCKS, HEIGHTS, CERTIFICATES, RECORDS, DEPOSIT_SCRIPTS, SIGNED_PAYOUTS, HALTS,
+    *TABLE_FAMILIES, *INDEX_FAMILIES,
 )  # fmt: skip
 
 _SCHEMA_KEY = b"schema"
@@ -151,6 +155,8 @@ class ChainStore:
         if final.certificate is not None:
             changes.put(CERTIFICATES, key, final.certificate)
         stage_transactions(changes, height, final.state.transactions)
+        for signed in final.state.records:
+            changes.put(RECORDS, height_key(signed.record.serial), signed.encode())
         self._utxos.stage(changes, final.state.utxos.writes)
         self._ledger.stage(changes, final.state.ledger)
         changes.put(META, _TIP_KEY, final.state.tip.header.encode())
@@ -188,6 +194,11 @@ class ChainStore:
         for key, _ in self._database.scan(CERTIFICATES, start=height_key(height)):
             return height_from_key(key)
         return None
+
+    def records(self, from_serial: int = 1) -> Iterator[SignedRecord]:
+        """The records that final blocks carried out, by rising serial, from `from_serial` on."""
+        for _, data in self._database.scan(RECORDS, start=height_key(from_serial)):
+            yield self._database.decoded(SignedRecord.decode, data)
 
     def keep_deposit_scripts(
         self, claim_scripts: Sequence[Script], created_ms: int, *, forget: Sequence[Script] = ()

@@ -21,6 +21,7 @@ from pegnode.service.unfinal import UnfinalBlock
 from tests.support.chain import MemoryChain
 from tests.support.members import MemoryFederation, Stranger, memory_federation
 from tests.support.mini_wallet import MiniWallet
+from tests.support.records import ANY_RECORD
 from tests.support.verdicts import rejected
 
 LEADER, MEDDLER = 1, 3
@@ -29,7 +30,7 @@ ALICE = MiniWallet("alice")
 BOB = MiniWallet("bob")
 OTHER_BODIES = [
     Body(transactions=(b"\x00" * 60,)),
-    Body(records=(b"",)),
+    Body(records=(ANY_RECORD,)),
     Body(refunds=(b"", b"")),
     Body(evidence=(Evidence(b"\x00", b"\x00" * 80, 1, (Opening(0, CoinKind.CHANGE, 0, b""),)),)),
 ]

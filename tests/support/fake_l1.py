@@ -64,6 +64,13 @@ class FakeL1:
         for _ in range(count):
             self.mine()
 
+    def reorganise(self, fork_height: int) -> list[FakeBlock]:
+        """Give up all blocks above a height for one other block there; the abandoned branch, the fork before it."""
+        branch = self.blocks[fork_height:]
+        del self.blocks[fork_height + 1 :]
+        self.mine(self.payment(TxOut(SUBSIDY_SATS, MINER_SCRIPT)))
+        return branch
+
     def payment(self, *outputs: TxOut) -> Transaction:
         """A transaction nobody has seen, with these outputs; its input spends nothing in particular."""
         self.payments += 1

@@ -146,7 +146,6 @@ def test_body_of_another_header_is_refused_without_condemning_the_header(chain: 
 @pytest.mark.parametrize(
     ("reason", "sections"),
     [
-        (BodyReason.RECORD_UNKNOWN, {"records": (b"record",)}),
         (BodyReason.TOO_LARGE, {"transactions": (bytes(400_000),) * 6}),
         (BodyReason.TOO_MUCH_EVIDENCE, {"evidence": (Evidence(bytes(600_000), b"", 1, ()),) * 2}),
         (BodyReason.DUPLICATE_BATCH, {"batches": (Batch(BatchKind.PAYOUT, None, 1_000, b""),) * 2}),

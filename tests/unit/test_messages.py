@@ -6,8 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.errors import MalformedError
+from federation.record import MAX_SIGNED_RECORD_BYTES
 from pegnode.net.messages import (
     MAX_ITEMS,
+    MAX_RECORDS_PER_ANSWER,
     BlockAnswer,
     BlockRequest,
     CertificatesMessage,
@@ -18,6 +20,9 @@ from pegnode.net.messages import (
     L1Report,
     Message,
     ProposalMessage,
+    RecordMessage,
+    RecordsAnswer,
+    RecordsRequest,
     RegistrationsMessage,
     SharesMessage,
     SignedPayoutMessage,
@@ -54,6 +59,9 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(L1Report, l1_heights, hashes),
     st.builds(SharesMessage, items),
     st.builds(SignedPayoutMessage, encoded),
+    st.builds(RecordMessage, encoded),
+    st.builds(RecordsRequest, heights),
+    st.builds(RecordsAnswer, heights, st.lists(encoded, max_size=3).map(tuple)),
 )
 
 
@@ -86,7 +94,12 @@ def test_garbage_never_raises_anything_else(payload: bytes) -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        [15, b"\x00" * 32],
+        [18, b"\x00" * 32],
+        [15, b""],
+        [15, bytes(MAX_SIGNED_RECORD_BYTES + 1)],
+        [16, -1],
+        [17, 1, [b""]],
+        [17, 1, [b"x"] * (MAX_RECORDS_PER_ANSWER + 1)],
         [4, b"\x00" * 31],
         [4, b"\x00" * 32, 1],
         [8, -1, b"\x00" * 32],

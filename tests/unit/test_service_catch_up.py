@@ -15,6 +15,7 @@ from pegnode.service import catch_up as catch_up_module
 from pegnode.service.core import SUSPICION_MS
 from tests.support.library import LONG, certified, federation_block, library
 from tests.support.members import memory_federation
+from tests.support.records import ANY_RECORD
 
 ALL = (0, 1, 2, 3)
 
@@ -99,7 +100,7 @@ async def test_peer_with_a_false_block_is_dropped_and_the_block_is_not_condemned
     async with library(2) as books:
         federation = books.federation
         first, second = federation_block(books, 1), federation_block(books, 2)
-        forged = Block(first.block.header, replace(first.block.body, records=(b"of somebody else",))).encode()
+        forged = Block(first.block.header, replace(first.block.body, records=(ANY_RECORD,))).encode()
         for blocks in (
             (FinalBlock(forged, b""), certified(federation, second)),
             (FinalBlock(second.data, b""), certified(federation, second)),  # no chain
