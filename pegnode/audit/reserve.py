@@ -23,7 +23,7 @@ from bridge.bitcoin.transaction import Transaction
 from bridge.custody import CoinKind, Custody, reserve_script
 from bridge.deposits import ReserveTerms
 from bridge.l1.answers import ScannedOutput
-from bridge.ledger import LedgerView
+from bridge.ledger import LedgerView, may_enter
 from bridge.params import PegParams
 from bridge.state import Anchor, Coin
 
@@ -57,6 +57,8 @@ class RowCause(enum.StrEnum):
     """Deep enough: a donation, or a deposit below the minimum. It goes to the fund once evidence of it is made."""
     TO_CLAIM = "to-claim"
     """Deep enough: a deposit that nobody has claimed yet."""
+    RETURNED = "returned"
+    """Deep enough: a coin that a record booked as lost and that L1 has again. It enters once evidence of it is made."""
     OTHER_VALUE = "other-value"
     """A coin of the ledger, with another value on L1."""
     OTHER_SCRIPT = "other-script"
@@ -80,6 +82,7 @@ STATUS_OF: Final = {
     RowCause.BELOW_FLOOR: RowStatus.UNCLAIMED,
     RowCause.TO_FUND: RowStatus.UNCLAIMED,
     RowCause.TO_CLAIM: RowStatus.UNCLAIMED,
+    RowCause.RETURNED: RowStatus.UNCLAIMED,
     RowCause.OTHER_VALUE: RowStatus.UNEXPLAINED,
     RowCause.OTHER_SCRIPT: RowStatus.UNEXPLAINED,
     RowCause.FOREIGN_SPEND: RowStatus.UNEXPLAINED,
@@ -134,13 +137,15 @@ class OpenVersion:
 class Books:
     """What the ledger says after one block, of its coins and of some other outputs, all at one moment.
 
-    entered: those of the others that entered the ledger at some time.  superseded: recorded versions of batches that
+    entered: those of the others that entered the ledger at some time, and are not lost.  lost: those that a record
+    booked as lost.  superseded: recorded versions of batches that
     another version settled, as far as the others are theirs.
     """
 
     coins: tuple[Coin, ...]
     open_versions: Mapping[Txid, OpenVersion]
     entered: frozenset[OutPoint]
+    lost: frozenset[OutPoint]
     superseded: frozenset[Txid]
 
     @classmethod
@@ -161,7 +166,8 @@ class Books:
         return cls(
             coins=tuple(coin for _, coin in ledger.coins.items()),
             open_versions=versions,
-            entered=frozenset(outpoint for outpoint in outpoints if outpoint in ledger.entered),
+            entered=frozenset(outpoint for outpoint in outpoints if not may_enter(ledger, outpoint)),
+            lost=frozenset(outpoint for outpoint in outpoints if outpoint in ledger.lost),
             superseded=frozenset(superseded),
         )
 
@@ -264,6 +270,8 @@ def _cause_of_other(
     needed = params.coinbase_confirmations if output.coinbase else params.confirmations
     if confirmations < needed or version is not None:
         return RowCause.TOO_YOUNG
+    if outpoint in books.lost:
+        return RowCause.RETURNED
     if terms.kind is CoinKind.DEPOSIT and output.value_sats >= params.min_deposit_sats:
         return RowCause.TO_CLAIM
     return RowCause.TO_FUND

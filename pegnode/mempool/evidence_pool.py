@@ -17,7 +17,7 @@ from bridge.bitcoin.transaction import Transaction
 from bridge.deposits import apply_evidence
 from bridge.errors import Reason, Rejected
 from bridge.evidence import EVIDENCE_FRAME_SIZE, Evidence, L1BlockFact, Opening
-from bridge.ledger import Ledger, LedgerView
+from bridge.ledger import Ledger, LedgerView, may_enter
 from bridge.params import PegParams
 from pegnode.chain.parameters import ChainRules
 from pegnode.chain.state import ChainView
@@ -172,7 +172,7 @@ class EvidencePool:
         before = list(self._entries.values())
         for entry in before:
             if entry.evidence.openings:
-                self._keep(entry, lambda outpoint: outpoint not in view.ledger.entered)
+                self._keep(entry, lambda outpoint: may_enter(view.ledger, outpoint))
             elif not _settles(entry.txid, view.ledger):
                 self.drop([entry.txid])
         return [entry.txid for entry in before if entry.txid not in self._entries]
@@ -250,7 +250,7 @@ class _Room:
         openings_left, sats_left = self._openings_left, self._sats_left
         for opening in entry.evidence.openings:
             value_sats = entry.values_sats[opening.vout]
-            if value_sats > sats_left or OutPoint(entry.txid, opening.vout) in self._ledger.entered:
+            if value_sats > sats_left or not may_enter(self._ledger, OutPoint(entry.txid, opening.vout)):
                 continue
             bytes_left -= opening.size_bytes
             if bytes_left < 0 or not openings_left:

@@ -13,6 +13,7 @@ from bridge.errors import MalformedError, Rejected
 from bridge.evidence import EvidenceReason, Opening
 from bridge.l1.errors import L1RpcError
 from bridge.l1.watcher import WINDOW_BLOCKS
+from bridge.ledger import may_enter
 from bridge.state import Anchor
 from pegnode.rpc.deposit_states import ClaimReason, ClaimRefused
 from pegnode.service.core import NodeCore
@@ -143,7 +144,7 @@ class Claims:
 
     def _refusal(self, outpoint: OutPoint, value_sats: int, *, is_spent: bool) -> ClaimRefused | None:
         least_sats = self._core.rules.params.min_deposit_sats
-        if outpoint in self._core.store.ledger.entered:
+        if not may_enter(self._core.store.ledger, outpoint):
             if value_sats < least_sats:
                 detail = f"{value_sats} sats, below the least deposit of {least_sats} sats, went to the fund"
                 return ClaimRefused(ClaimReason.BELOW_MINIMUM, detail)

@@ -15,6 +15,7 @@ from bridge.evidence import Opening
 from bridge.l1.client import L1Client
 from bridge.l1.errors import L1Error, L1RpcError
 from bridge.l1.watcher import Payment
+from bridge.ledger import may_enter
 from bridge.state import Anchor
 from pegnode.mempool.evidence_pool import EvidencePoolReason
 from pegnode.service.core import NodeCore
@@ -174,4 +175,4 @@ class EvidenceMaker:
         ledger = self._core.store.ledger
         number = ledger.versions.get(outpoint.txid)
         settled = number is None or number in ledger.closed_lineages
-        return settled and outpoint not in ledger.entered and value_sats >= self._core.rules.params.coin_floor_sats
+        return settled and may_enter(ledger, outpoint) and value_sats >= self._core.rules.params.coin_floor_sats

@@ -10,6 +10,8 @@ from bridge.deposits import ReserveTerms
 from bridge.l1.answers import ScannedOutput
 from bridge.ledger import Ledger, enter_donation
 from bridge.lineages import settle
+from bridge.losses import book_losses, restore_coin
+from bridge.records import Deficit, LostCoin
 from bridge.state import Anchor, Coin
 from pegnode.audit.ages import Ages, ages
 from pegnode.audit.reserve import STATUS_OF, Books, L1Sight, Row, RowCause, RowStatus, explain
@@ -187,6 +189,17 @@ def test_coin_that_was_settled_and_is_back_on_l1_is_unexplained() -> None:
     l1, _ = settled()
     l1.pay(outpoint(1), deposit_script(), 1_000_000)
     assert l1.cause(outpoint(1)) is RowCause.NOT_IN_LEDGER
+
+
+def test_lost_coin_that_l1_has_again_is_unclaimed_until_evidence_of_it_enters() -> None:
+    l1 = L1(small_ledger())
+    book_losses(l1.ledger, Deficit.of((LostCoin(outpoint(1), 1_000_000),)))
+    for height, cause in ((TIP.height, RowCause.TOO_YOUNG), (DEEP, RowCause.RETURNED)):
+        l1.pay(outpoint(1), deposit_script(), 1_000_000, height)
+        assert l1.cause(outpoint(1)) is cause
+    assert not l1.rows()[outpoint(1)].is_finding
+    restore_coin(l1.ledger, outpoint(1), DEEP)
+    assert l1.cause(outpoint(1)) is RowCause.HELD
 
 
 def test_change_of_a_version_that_another_superseded_is_unexplained() -> None:

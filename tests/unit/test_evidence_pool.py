@@ -11,6 +11,8 @@ from bridge.deposits import apply_evidence
 from bridge.errors import Reason, Rejected
 from bridge.evidence import Evidence, EvidenceReason, L1BlockFact, Opening
 from bridge.ledger import Ledger
+from bridge.losses import book_losses, restore_coin
+from bridge.records import Deficit, LostCoin
 from bridge.state import LedgerReason
 from pegnode.mempool import evidence_pool
 from pegnode.mempool.evidence_pool import EvidencePool, EvidencePoolLimits, EvidencePoolReason
@@ -232,6 +234,22 @@ def test_newer_proof_replaces_the_one_of_a_block_that_l1_gave_up(world: World) -
     world.add(fresh, NOW_MS + 5)
     assert world.chosen() == [fresh]
     assert world.pool.size_bytes == len(fresh.encode())
+
+
+def test_evidence_of_a_lost_coin_waits_until_it_is_restored(world: World) -> None:
+    payment, evidence = world.chain.pay_reserve(ALICE.script(), 50_000)
+    world.chain.bury()
+    world.chain.extend(evidence=[evidence])
+    ledger = world.chain.state.ledger
+    assert isinstance(ledger, Ledger)
+    assert world.refused(evidence) is EvidenceReason.ALREADY_ENTERED
+    book_losses(ledger, Deficit.of((LostCoin(payment.outpoint(0), 50_000),)))
+    world.add(evidence)
+    assert world.chosen() == [evidence]
+    assert world.pool.recheck(world.chain.state) == []
+    restore_coin(ledger, payment.outpoint(0), evidence.l1_height)
+    assert world.chosen() == []
+    assert world.pool.recheck(world.chain.state) == [payment.txid]
 
 
 def test_settlement_is_not_merged_with_openings(world: World) -> None:

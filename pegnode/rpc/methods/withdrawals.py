@@ -220,7 +220,7 @@ def _batch_reply(node: NodeApi, lineage: Lineage) -> BatchReply:
     return BatchReply(
         number=lineage.number,
         kind=lineage.kind.name.lower(),
-        open=lineage.settled_by is None,
+        open=lineage.number in node.store.ledger.open_lineages,
         inputs=[str(outpoint) for outpoint in lineage.inputs],
         payees=[str(burn) for burn in lineage.payees],
         versions=[_payout_reply(node, version) for version in lineage.versions],
