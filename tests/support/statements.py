@@ -19,24 +19,27 @@ def _first_ms() -> int:
     return now_ms()
 
 
-def statement(*, time_ms: int | None = None) -> SolvencyStatement:
-    """Reserves of 1,000 satoshis, and a fund of 30."""
-    terms = BlockTerms(
-        chain_id=GENESIS.chain_id,
+def block_terms(chain_id: bytes = GENESIS.chain_id) -> BlockTerms:
+    """Reserves of 1,000 satoshis, a deficit of 5, and a fund of 30."""
+    return BlockTerms(
+        chain_id=chain_id,
         epoch=0,
         height=7,
         block_hash=BlockHash(sha256(b"a block")),
         anchor=Anchor(100, BlockHash(sha256(b"an anchor"))),
         ledger_root=sha256(b"a ledger"),
         reserves_sats=1_000,
-        deficit_sats=0,
+        deficit_sats=5,
         supply_sats=900,
-        unsettled_sats=70,
+        unsettled_sats=75,
         fund_sats=30,
     )
-    return SolvencyStatement(
-        terms, Anchor(106, BlockHash(sha256(b"a tip"))), _first_ms() if time_ms is None else time_ms
-    )
+
+
+def statement(*, time_ms: int | None = None) -> SolvencyStatement:
+    """A statement of these terms."""
+    tip = Anchor(106, BlockHash(sha256(b"a tip")))
+    return SolvencyStatement(block_terms(), tip, _first_ms() if time_ms is None else time_ms)
 
 
 def stated(*members: int, statement: SolvencyStatement = statement()) -> SignedStatement:  # noqa: B008 -- a value

@@ -5,15 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from bridge.bitcoin.identifiers import BlockHash
-from bridge.state import Anchor
-from federation.statement import BlockTerms, SignedStatement, SolvencyStatement
 from pegnode.audit.document import DocumentReason, DocumentRefused, parse_document
 from pegnode.cli.statements import _write
+from tests.support.statements import stated
 
-BLOCK = Anchor(7, BlockHash(bytes(32)))
-TERMS = BlockTerms(bytes(32), 0, 1, BLOCK.hash, BLOCK, bytes(32), 5, 0, 5, 0, 0)
-SIGNED = SignedStatement(SolvencyStatement(TERMS, BLOCK, 1), ())
+SIGNED = stated()
 
 
 def test_statement_is_written_in_one_step(tmp_path: Path) -> None:

@@ -216,20 +216,26 @@ async def test_many_deposits_in_one_l1_block_enter_within_the_caps(autojump_cloc
 # What L1 takes back
 
 
+async def proven_early(federation: MemoryFederation) -> Transaction:
+    """A deposit for Alice of which every member took a proof at once; then L1 gave up its block."""
+    chain, script = federation.l1.chain, ALICE.script()
+    registered(federation, script)
+    payment = chain.payment(TxOut(DEPOSIT_SATS, federation.deposit_script(script)))
+    chain.mine(payment)
+    await trio.sleep(1)
+    evidence = chain.evidence(payment, Opening(0, CoinKind.DEPOSIT, 0, script))
+    for member in federation.members.values():
+        await member.relay.submit_evidence(evidence)
+    chain.blocks.pop()
+    chain.mine()
+    return payment
+
+
 async def test_deposit_that_another_l1_block_holds_now_is_proven_anew(autojump_clock: trio.abc.Clock) -> None:
     """Somebody hands in a proof early; its block is given up, and the transaction confirmed by another one."""
     async with memory_federation(*ALL) as federation:
-        chain, script = federation.l1.chain, ALICE.script()
-        registered(federation, script)
-        payment = chain.payment(TxOut(DEPOSIT_SATS, federation.deposit_script(script)))
-        chain.mine(payment)
-        await trio.sleep(1)
-        early = chain.evidence(payment, Opening(0, CoinKind.DEPOSIT, 0, script))
-        for member in federation.members.values():
-            await member.relay.submit_evidence(early)
-        chain.blocks.pop()
-        chain.mine()
-        chain.mine(payment)
+        payment = await proven_early(federation)
+        federation.l1.chain.mine(payment)
         federation.bury()
         member = federation.members[0]
         await federation.until(lambda: entered(member, payment.outpoint(0)), seconds=30)
@@ -238,17 +244,8 @@ async def test_deposit_that_another_l1_block_holds_now_is_proven_anew(autojump_c
 async def test_proof_of_a_block_that_l1_gave_up_is_forgotten(autojump_clock: trio.abc.Clock) -> None:
     """A double spend after an early proof: it keeps no room that others need."""
     async with memory_federation(*ALL, peg={"max_openings": 1}) as federation:
-        chain, script = federation.l1.chain, ALICE.script()
-        registered(federation, script)
-        lost = chain.payment(TxOut(DEPOSIT_SATS, federation.deposit_script(script)))
-        chain.mine(lost)
-        await trio.sleep(1)
-        early = chain.evidence(lost, Opening(0, CoinKind.DEPOSIT, 0, script))
-        for member in federation.members.values():
-            await member.relay.submit_evidence(early)
-        chain.blocks.pop()
-        chain.mine()
-        good = federation.pay_deposit(script, DEPOSIT_SATS)
+        lost = await proven_early(federation)
+        good = federation.pay_deposit(ALICE.script(), DEPOSIT_SATS)
         federation.bury()
         await federation.until(lambda: entered(federation.members[0], good), seconds=30)
         assert not entered(federation.members[0], lost.outpoint(0))

@@ -19,7 +19,6 @@ from federation.errors import Refused
 from federation.signer import Signer, SignerReason
 from federation.statement import (
     CLOCK_TOLERANCE_MS,
-    BlockTerms,
     SignedStatement,
     SolvencyStatement,
     StatementReason,
@@ -35,24 +34,13 @@ from federation.statement_law import (
     approve_statement,
 )
 from tests.support.signers import AUX, CHAIN_ID, federation
+from tests.support.statements import block_terms
 
 FEDERATION = federation(4)
 MEMBERS = FEDERATION.membership
 NOW_MS = 1_800_000_000_000
 L1_BLOCK = BlockHash(sha256(b"an L1 block"))
-TERMS = BlockTerms(
-    chain_id=CHAIN_ID,
-    epoch=0,
-    height=7,
-    block_hash=BlockHash(sha256(b"a block")),
-    anchor=Anchor(100, BlockHash(sha256(b"an anchor"))),
-    ledger_root=sha256(b"a ledger"),
-    reserves_sats=1_000,
-    deficit_sats=5,
-    supply_sats=900,
-    unsettled_sats=75,
-    fund_sats=30,
-)
+TERMS = block_terms(CHAIN_ID)
 STATEMENT = SolvencyStatement(TERMS, Anchor(106, L1_BLOCK), NOW_MS)
 OWN = OwnAudit(
     halted=False,

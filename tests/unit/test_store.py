@@ -1,9 +1,6 @@
 """The store: what it gives back."""
 
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from bridge.bitcoin.hashes import sha256
 from bridge.bitcoin.identifiers import Txid
@@ -33,13 +30,6 @@ from tests.support.stores import (
     spend,
     transfer,
 )
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[ChainStore]:
-    opened = open_store(tmp_path / "chain")
-    yield opened
-    opened.close()
 
 
 def test_new_store_holds_the_genesis(store: ChainStore) -> None:

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,13 +27,6 @@ from tests.support.stores import (
     open_store,
     transfer,
 )
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[ChainStore]:
-    opened = open_store(tmp_path / "chain")
-    yield opened
-    opened.close()
 
 
 def test_commit_refuses_a_block_that_does_not_follow(store: ChainStore) -> None:
