@@ -14,9 +14,11 @@ from bridge.bitcoin.identifiers import OutPoint, Script, hash_to_hex
 from bridge.bitcoin.script import ScriptType, classify
 from bridge.bitcoin.transaction import Transaction, TxIn, TxOut
 from bridge.deposits import CLAIM_FLAG, REFUND_FLAG
+from bridge.state import Anchor
 from pegnode.chain.header import Header
 from pegnode.chain.state import TransactionKind
 from pegnode.chain.transactions import OP_RETURN
+from pegnode.rpc.results import AnchorReply
 
 _SCRIPT_TYPE_NAMES = {
     ScriptType.P2PKH: "pubkeyhash",
@@ -46,6 +48,11 @@ def btc(value_sats: int) -> msgspec.Raw:
 def outpoint_text(outpoint: OutPoint | None) -> str | None:
     """`txid:vout`, or None."""
     return None if outpoint is None else str(outpoint)
+
+
+def anchor_reply(anchor: Anchor) -> AnchorReply:
+    """A block of L1."""
+    return AnchorReply(anchor.height, hash_to_hex(anchor.hash))
 
 
 def address_text(script: Script, network: Network) -> str | None:

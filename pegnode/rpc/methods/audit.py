@@ -4,7 +4,6 @@ from collections.abc import Iterable
 
 from bridge.bitcoin.identifiers import hash_to_hex
 from bridge.errors import MalformedError
-from bridge.state import Anchor
 from federation.statement import SolvencyStatement
 from pegnode.audit.ages import Ages
 from pegnode.audit.document import StatementDocument
@@ -14,7 +13,8 @@ from pegnode.rpc.arguments import bytes_argument
 from pegnode.rpc.errors import RpcCode, RpcError
 from pegnode.rpc.methods.table import Handler
 from pegnode.rpc.node_api import NodeApi
-from pegnode.rpc.results import AgesReply, AnchorReply, AuditReply, AuditRowReply
+from pegnode.rpc.render import anchor_reply
+from pegnode.rpc.results import AgesReply, AuditReply, AuditRowReply
 
 
 async def audit(node: NodeApi, scan: bool = False) -> AuditReply:
@@ -60,7 +60,7 @@ def _audit_reply(node: NodeApi, audit: Audit) -> AuditReply:
         chain_id=node.rules.chain_id.hex(),
         height=recount.tip.header.height,
         block_hash=hash_to_hex(recount.tip.hash),
-        anchor=_anchor_reply(totals.anchor),
+        anchor=anchor_reply(totals.anchor),
         ledger_root=recount.ledger_root.hex(),
         time_ms=audit.time_ms,
         reserves_sats=totals.reserves_sats,
@@ -74,7 +74,7 @@ def _audit_reply(node: NodeApi, audit: Audit) -> AuditReply:
         coins=recount.coin_count,
         utxos=recount.utxo_count,
         open_withdrawals=recount.open_withdrawal_count,
-        l1_tip=_anchor_reply(audit.l1_tip),
+        l1_tip=anchor_reply(audit.l1_tip),
         scanned=audit.scanned,
         scripts=audit.scripts,
         l1_held_sats=_sum(row for row in rows if row.is_coin and row.on_l1 and row.status is not RowStatus.UNEXPLAINED),
@@ -90,10 +90,6 @@ def _audit_reply(node: NodeApi, audit: Audit) -> AuditReply:
 
 def _sum(rows: Iterable[Row]) -> int:
     return sum(row.value_sats for row in rows)
-
-
-def _anchor_reply(anchor: Anchor) -> AnchorReply:
-    return AnchorReply(anchor.height, hash_to_hex(anchor.hash))
 
 
 def _ages_reply(ages: Ages) -> AgesReply:

@@ -14,9 +14,8 @@ from pegnode.rpc.descriptors import with_checksum
 from pegnode.rpc.errors import RpcCode, RpcError
 from pegnode.rpc.methods.table import Handler
 from pegnode.rpc.node_api import NodeApi
-from pegnode.rpc.render import address_text
+from pegnode.rpc.render import address_text, anchor_reply
 from pegnode.rpc.results import (
-    AnchorReply,
     ClaimReply,
     DepositAddressReply,
     DepositReply,
@@ -31,7 +30,7 @@ from pegnode.rpc.results import (
 async def getpeginfo(node: NodeApi) -> PegInfoReply:
     """The five terms of the peg's equality, its anchor on L1, and its limits."""
     tip, ledger, params, status = node.store.tip, node.store.ledger, node.rules.params, node.status()
-    totals, anchor = ledger.totals, ledger.totals.anchor
+    totals = ledger.totals
     statuses = [withdrawal.status for _, withdrawal in ledger.open_withdrawals.items()]
     burned_sats = sum(entry.burned_sats for entry in totals.withdrawal_window)
     return PegInfoReply(
@@ -40,7 +39,7 @@ async def getpeginfo(node: NodeApi) -> PegInfoReply:
         l1_genesis_hash=hash_to_hex(node.rules.l1_genesis_hash),
         height=tip.header.height,
         block_hash=hash_to_hex(tip.hash),
-        anchor=AnchorReply(anchor.height, hash_to_hex(anchor.hash)),
+        anchor=anchor_reply(totals.anchor),
         l1_reachable=status.l1.health.state.answers,
         l1_height=status.l1.height,
         reserves_sats=totals.reserves_sats,
