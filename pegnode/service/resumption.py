@@ -37,9 +37,8 @@ from pegnode.errors import Refusal
 from pegnode.resume.outlook import CoinSight, coin_outlook, deficit_view, resume_view
 from pegnode.resume.words import count_text
 from pegnode.rpc.node_api import NodeUnavailable, RecordView, ResumePlan, UnavailableReason
-from pegnode.service.abandoned_branch import AbandonedBranch
 from pegnode.service.core import NodeCore
-from pegnode.service.l1_branches import known_branch, trace_coins
+from pegnode.service.l1_branches import AbandonedBranch, known_branch, trace_coins
 
 RECORD_LIFE_ANCHORS: Final = 1_008
 """A plan may take a week of L1 blocks to be signed."""
