@@ -237,6 +237,12 @@ class Custody:
         """The policy of the highest epoch: change goes to its script."""
         return self._policies[max(self._policies)]
 
+    def as_of(self, epoch: int) -> "Custody":
+        """As it was while `epoch` was the newest; raises Rejected(CustodyReason.UNKNOWN_EPOCH)."""
+        if self.policy(epoch) is self.newest:
+            return self
+        return Custody({number: policy for number, policy in self._policies.items() if number <= epoch})
+
     def is_reserve_script(self, script: bytes) -> bool:
         """Whether this is the change or donation script of any epoch.
 

@@ -9,8 +9,9 @@ Theory of operation
        payouts go on. A coin past 3T/4 is taken whatever it holds. If the fund can't bear the fee, the youngest are left
        out; for coins past 3T/4 what the fund lacks is booked as deficit, while the ledger's whole deficit stays within
        `maintenance_deficit_cap_sats`; for coins past 13T/16 whatever the ledger has booked already, up to that cap for
-       each batch: custody comes before bookkeeping. Coins too small to pay for themselves take the least other free coin with them that is
-       enough: the largest may be what a payout waits for, and who gives such coins away would decide how long.
+       each batch: custody comes before bookkeeping. Coins too small to pay for themselves take the least other free
+       coin with them that is enough: the largest may be what a payout waits for, and who gives such coins away would
+       decide how long.
     2. *Merging*: if a burn is above what the `batch_max_first_inputs` largest coins hold, locked ones included, no
        payout can ever have inputs enough for it. The least of those coins and the free ones after it become one.
 

@@ -21,7 +21,7 @@ from bridge.l1.watcher import L1Watcher
 from bridge.ledger import LedgerView
 from bridge.params import PegParams
 from bridge.state import Anchor, BatchVersion, Coin
-from federation.approval import ReserveFacts
+from federation.reserve_law import ReserveFacts
 from pegnode.chain.block import Block
 from pegnode.chain.conditions import VoteFacts, claimed_outputs
 from pegnode.chain.facts import NO_FACTS, AnchorStatus, L1Facts, needs_l1, required_facts
@@ -205,6 +205,9 @@ class L1Questions:
     async def reserve_facts(self, ledger: LedgerView, *, halted: bool) -> ReserveFacts:
         """What a signature needs to know of the reserve. Raises L1Unavailable."""
         versions = _versions_by_coin(ledger)
+        outpoints = [coin.outpoint for coin in versions]
+        # First: what leaves the mempool for a block meanwhile is missed among the outputs.
+        spenders = await self._client.mempool_spenders(outpoints)
         tip_height, outputs = await self._coin_outputs(versions)
         unspent = {
             coin.outpoint: None if found is None else TxOut(found.value_sats, found.script)
@@ -212,7 +215,8 @@ class L1Questions:
         }
         recorded = dict.fromkeys(chain.from_iterable(versions.values()))  # coins of one batch share its versions
         confirmed = await self._confirmed(version.txid for version in recorded)
-        return ReserveFacts(tip_height, halted, unspent, confirmed)
+        spent = {outpoint: txid for outpoint, txid in zip(outpoints, spenders, strict=True) if txid is not None}
+        return ReserveFacts(tip_height, halted, spent, unspent, confirmed)
 
     async def _coin_outputs(self, coins: Iterable[Coin]) -> tuple[int, list[L1TxOut | None]]:
         """The tip's height, and each coin's output. Raises L1Unavailable.

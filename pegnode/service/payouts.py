@@ -23,9 +23,10 @@ from bridge.bitcoin.transaction import Transaction
 from bridge.errors import MalformedError, Rejected
 from bridge.l1.client import L1Client
 from bridge.l1.errors import L1Error, L1RpcError, RpcCode
-from federation.approval import SigningRefused, plan_version, recorded_version
 from federation.cosign import CosignRefused, CosignSession, CosignShare
 from federation.errors import FaultySigner
+from federation.recorded_batch import plan_version, recorded_version
+from federation.refusal import SigningRefused
 from pegnode.net.messages import SharesMessage, SignedPayoutMessage
 from pegnode.net.transport import DropReason, PeerId
 from pegnode.service.core import NodeCore

@@ -20,7 +20,8 @@ from bridge.ledger import Ledger, enter_donation
 from bridge.lineages import free_fund_sats, record_batch, settle
 from bridge.params import PegParams
 from bridge.state import BatchKind, Lineage
-from federation.approval import RefusalReason, SigningRefused, approve_batch
+from federation.approval import approve_batch
+from federation.refusal import RefusalReason, SigningRefused
 from pegnode.service import payouts as payouts_module
 from tests.support.ledgers import ledger_of, only_lineage, wait
 from tests.support.members import Member, MemoryFederation, memory_federation

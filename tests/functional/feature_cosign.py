@@ -12,16 +12,12 @@ from bridge.custody import CoinKind, reserve_script
 from bridge.ledger import Ledger, advance_anchor, enter_coin, record_burn
 from bridge.lineages import record_batch
 from bridge.state import BatchKind, BatchVersion, Coin
-from federation.approval import (
-    RefusalReason,
-    ReserveFacts,
-    SigningRefused,
-    approve_batch,
-    plan_version,
-    recorded_version,
-)
+from federation.approval import approve_batch
 from federation.cosign import CosignReason, CosignSession, CosignShare
 from federation.errors import FaultySigner
+from federation.recorded_batch import plan_version, recorded_version
+from federation.refusal import RefusalReason, SigningRefused
+from federation.reserve_law import ReserveFacts
 from tests.support.bitcoind import Regtest
 from tests.support.peg import ALICE, PARAMS, anchor, new_ledger, outpoint, p2tr, p2wpkh
 from tests.support.signers import Federation, federation
@@ -84,10 +80,12 @@ def record_payout(ledger: Ledger, members: Federation) -> BatchVersion:
 async def facts_of(regtest: Regtest, ledger: Ledger, confirmed: frozenset[Txid] = frozenset()) -> ReserveFacts:
     """What the node says. The ledger of these tests counts its anchors apart from the node's blocks."""
     outpoints = [outpoint for outpoint, _ in ledger.coins.items()]
+    spenders = await regtest.client.mempool_spenders(outpoints)
     found = await regtest.client.txouts(outpoints, include_mempool=False)
     return ReserveFacts(
         l1_height=ledger.totals.anchor.height,
         halted=False,
+        spenders={spent: txid for spent, txid in zip(outpoints, spenders, strict=True) if txid is not None},
         unspent={
             outpoint: None if output is None else TxOut(output.value_sats, output.script)
             for outpoint, output in zip(outpoints, found, strict=True)

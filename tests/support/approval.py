@@ -8,7 +8,9 @@ from bridge.bitcoin.identifiers import OutPoint
 from bridge.bitcoin.transaction import Transaction, TxOut
 from bridge.ledger import Ledger
 from bridge.state import BatchVersion, Coin, Lineage
-from federation.approval import ApprovedBatch, RefusalReason, ReserveFacts, SigningRefused, approve_batch
+from federation.approval import ApprovedBatch, approve_batch
+from federation.refusal import RefusalReason, SigningRefused
+from federation.reserve_law import ReserveFacts
 from tests.support.peg import PARAMS
 from tests.support.signers import federation, honest_facts, ledger_with_payout
 
@@ -65,6 +67,13 @@ class Case:
     def other(self) -> Coin:
         """A coin that it does not spend."""
         return next(coin for _, coin in self.ledger.coins.items() if coin.lineage is None)
+
+    def age(self, outpoint: OutPoint, part: int, of: int) -> None:
+        """Have a coin's block be so old that this part of the recovery's wait has passed."""
+        coin = self.ledger.coins.get(outpoint)
+        assert coin is not None
+        l1_height = self.ledger.totals.anchor.height - part * PARAMS.recovery_timelock_blocks // of
+        self.ledger.coins.put(outpoint, replace(coin, l1_height=l1_height))
 
     def report(self, coin: OutPoint, found: TxOut | None) -> None:
         """Have the own node say something else of one coin."""

@@ -13,9 +13,9 @@ from bridge.ledger import Ledger, LedgerView, advance_anchor, enter_coin, record
 from bridge.lineages import record_batch
 from bridge.params import PegParams
 from bridge.state import BatchKind, BatchVersion
-from federation.approval import ReserveFacts
 from federation.keystore import MemberSecrets
 from federation.membership import Member, Membership
+from federation.reserve_law import ReserveFacts
 from federation.signer import Signer
 from tests.support.peg import ALICE, PARAMS, anchor, coin, new_ledger, outpoint, p2tr
 
@@ -95,6 +95,7 @@ def honest_facts(view: LedgerView, custody: Custody) -> ReserveFacts:
     return ReserveFacts(
         l1_height=view.totals.anchor.height + PARAMS.confirmations,
         halted=False,
+        spenders={},
         unspent={
             outpoint: TxOut(
                 entry.value_sats, reserve_script(custody.policy(entry.epoch), entry.kind, entry.claim_script).script

@@ -13,13 +13,9 @@ from bridge.bitcoin.transaction import Transaction, TxIn
 from bridge.custody import CoinKind
 from bridge.lineages import settle
 from bridge.state import BatchKind, Lineage
-from federation.approval import (
-    ApprovedBatch,
-    RefusalReason,
-    SigningRefused,
-    plan_version,
-    recorded_version,
-)
+from federation.approval import ApprovedBatch
+from federation.recorded_batch import plan_version, recorded_version
+from federation.refusal import RefusalReason, SigningRefused
 from federation.signing_plan import SigningPlan
 from tests.support.approval import FEDERATION, Case, assert_refused, payout_case, shifted
 from tests.support.peg import START_HEIGHT

@@ -9,11 +9,8 @@ from bridge.bitcoin.amounts import fee_sats
 from bridge.bitcoin.transaction import Transaction
 from bridge.custody import CoinKind, reserve_script
 from bridge.state import BatchKind, WithdrawalStatus
-from federation.approval import (
-    RefusalReason,
-    SigningRefused,
-    approve_batch,
-)
+from federation.approval import approve_batch
+from federation.refusal import RefusalReason, SigningRefused
 from tests.support.approval import FEDERATION, Case, assert_refused, payout_case, shifted, with_output
 from tests.support.peg import ALICE, PARAMS, p2wpkh
 from tests.support.signers import honest_facts, ledger_with_payout
@@ -117,7 +114,7 @@ def test_change_under_the_coin_floor_is_refused(case: Case) -> None:
     assert_refused(case, RefusalReason.CHANGE_BELOW_FLOOR)
     case = payout_case()
     case.record(shifted(case.transaction, 3, 4, left_sats - 1))
-    case.approve()
+    assert_refused(case, RefusalReason.NOT_AS_REBUILT)
 
 
 def test_outputs_beyond_the_inputs_are_refused(case: Case) -> None:

@@ -4,16 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from bridge.bitcoin.transaction import Transaction, TxIn, TxOut
-from bridge.state import BatchKind, BatchVersion, Lineage
-from federation.approval import (
-    RefusalReason,
-    SigningRefused,
-    approve_batch,
-)
+from bridge.batch import build_batch
+from bridge.bitcoin.hashes import sha256
+from bridge.bitcoin.identifiers import Txid
+from bridge.lineages import record_batch
+from bridge.state import BatchKind, BatchVersion
+from federation.approval import approve_batch
+from federation.refusal import RefusalReason, SigningRefused
 from tests.support.approval import FEDERATION, Case, assert_refused, payout_case
-from tests.support.peg import PARAMS, START_HEIGHT, outpoint, p2wpkh
-from tests.support.signers import change_script_of
+from tests.support.peg import PARAMS, outpoint, p2wpkh
 
 
 @pytest.fixture
@@ -71,16 +70,12 @@ def test_coin_that_the_node_has_otherwise_is_refused(case: Case, which: str, cha
 
 
 def _with_maintenance(case: Case) -> BatchVersion:
-    """A second lineage, of maintenance, that spends the one free coin."""
-    coin = case.other()
-    spend = Transaction(
-        2, (TxIn(coin.outpoint, b"", 0xFFFFFFFD),), (TxOut(coin.value_sats - 10_000, change_script_of(FEDERATION)),)
-    )
-    version = BatchVersion(spend.txid, spend.serialize(), 20_000, 10_000, 10_000, 0, START_HEIGHT)
-    case.ledger.coins.put(coin.outpoint, replace(coin, lineage=1))
-    case.ledger.open_lineages.put(1, Lineage(1, BatchKind.MAINTENANCE, (coin.outpoint,), (), (version,), 10_000))
-    case.ledger.versions.put(version.txid, 1)
-    return version
+    """A second lineage, of maintenance, that refreshes the one free coin, for which three quarters have passed."""
+    case.age(case.other().outpoint, 3, 4)
+    planned = build_batch(case.ledger, BatchKind.MAINTENANCE, None, 2_000, FEDERATION.custody, PARAMS)
+    assert planned is not None
+    record_batch(case.ledger, planned)
+    return planned.version
 
 
 def test_coin_spent_by_another_recorded_version_is_no_loss(case: Case) -> None:
@@ -103,25 +98,67 @@ def test_other_lineage_with_a_malformed_version_is_refused(case: Case) -> None:
     assert_refused(case, RefusalReason.MALFORMED_TRANSACTION)
 
 
-def test_maintenance_is_approved_and_may_book_a_capped_deficit(case: Case) -> None:
+def test_maintenance_is_approved(case: Case) -> None:
     case.version = _with_maintenance(case)
-    case.approve()
+    assert case.version.fund_part_sats == case.version.fee_sats > 100
+    assert case.approve().txid == case.version.txid
+
+
+@pytest.mark.parametrize(
+    ("waited", "short_sats", "cap_sats", "reason"),
+    [
+        ((3, 4), 100, 100, None),
+        ((3, 4), 100, 99, RefusalReason.FUND_PART_DIFFERS),
+        ((3, 4), -1, 1_000_000, RefusalReason.FUND_PART_DIFFERS),
+        ((2, 3), 1, 1_000_000, RefusalReason.FUND_PART_DIFFERS),
+    ],
+    ids=["at the cap", "over the cap", "more than the fee", "of a coin that can wait"],
+)
+def test_maintenance_may_book_a_capped_deficit_for_an_urgent_coin_alone(
+    case: Case, waited: tuple[int, int], short_sats: int, cap_sats: int, reason: RefusalReason | None
+) -> None:
+    recorded = _with_maintenance(case)
     lineage = case.ledger.open_lineages.get(1)
     assert lineage is not None
-    for fund_part_sats, expected in ((9_000, None), (10_001, RefusalReason.FUND_PART_DIFFERS)):
-        version = replace(case.version, fund_part_sats=fund_part_sats)
-        case.ledger.open_lineages.put(1, replace(lineage, versions=(version,)))
-        if expected is None:
+    case.age(lineage.inputs[0], *waited)
+    version = replace(recorded, fund_part_sats=recorded.fee_sats - short_sats)
+    case.ledger.open_lineages.put(1, replace(lineage, versions=(version,)))
+    params = replace(PARAMS, maintenance_deficit_cap_sats=cap_sats)
+    if reason is None:
+        approve_batch(case.ledger, version.txid, case.facts, FEDERATION.custody, params)
+        return
+    with pytest.raises(SigningRefused) as caught:
+        approve_batch(case.ledger, version.txid, case.facts, FEDERATION.custody, params)
+    assert caught.value.reason is reason
+
+
+# The mempool
+
+
+@pytest.mark.parametrize("which", ["locked", "other"])
+def test_coin_that_a_stranger_spends_in_the_mempool_is_refused(case: Case, which: str) -> None:
+    coin = case.locked() if which == "locked" else case.other()
+    case.facts = replace(case.facts, spenders={coin.outpoint: Txid(sha256(b"a thief's"))})
+    assert_refused(case, RefusalReason.COIN_SPENT_IN_MEMPOOL)
+
+
+def test_version_in_the_mempool_is_no_foreign_spend_of_its_own_coins(case: Case) -> None:
+    case.facts = replace(case.facts, spenders=dict.fromkeys(case.lineage.inputs, case.version.txid))
+    case.approve()
+    case.facts = replace(case.facts, spenders={case.other().outpoint: case.version.txid})
+    assert_refused(case, RefusalReason.COIN_SPENT_IN_MEMPOOL)
+
+
+def test_version_of_a_closed_lineage_in_the_mempool_is_a_foreign_spend(case: Case) -> None:
+    """Whatever became of its lineage: nothing but an open one has a claim on the coin."""
+    old = Txid(sha256(b"a version of old"))
+    for number, reason in ((0, None), (7, RefusalReason.COIN_SPENT_IN_MEMPOOL)):
+        case.ledger.versions.put(old, number)
+        case.facts = replace(case.facts, spenders={case.locked().outpoint: old})
+        if reason is None:
             case.approve()
         else:
-            assert_refused(case, expected)
-    case.ledger.open_lineages.put(1, replace(lineage, versions=(replace(case.version, fund_part_sats=9_000),)))
-    params = replace(PARAMS, maintenance_deficit_cap_sats=1_000)
-    approve_batch(case.ledger, case.version.txid, case.facts, FEDERATION.custody, params)
-    params = replace(PARAMS, maintenance_deficit_cap_sats=999)
-    with pytest.raises(SigningRefused) as caught:
-        approve_batch(case.ledger, case.version.txid, case.facts, FEDERATION.custody, params)
-    assert caught.value.reason is RefusalReason.FUND_PART_DIFFERS
+            assert_refused(case, reason)
 
 
 def test_facts_of_coins_that_the_ledger_lacks_do_not_matter(case: Case) -> None:

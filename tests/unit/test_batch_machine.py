@@ -7,6 +7,7 @@ Random histories try to have a burn paid twice, a coin counted that is spent, or
 from dataclasses import replace
 from functools import partial
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -20,8 +21,11 @@ from bridge.ledger import advance_anchor, enter_coin, enter_donation, record_bur
 from bridge.lineages import free_fund_sats, record_batch, settle
 from bridge.replacement import is_least_step
 from bridge.state import BatchKind, Coin, LedgerReason, Lineage
+from federation.approval import approve_batch
+from federation.refusal import RefusalReason, SigningRefused
 from tests.support.ledgers import rejection
 from tests.support.peg import ALICE, CUSTODY, PARAMS, anchor, new_ledger, outpoint, p2wpkh
+from tests.support.signers import honest_facts
 
 LIMITS = replace(
     PARAMS,
@@ -130,6 +134,22 @@ class BatchMachine(RuleBasedStateMachine):
         assert planned is not None
         record_batch(self.ledger, planned)
         assert rejection(self.ledger, lambda: record_batch(self.ledger, planned)) is LedgerReason.NOT_NEWEST
+
+    @rule()
+    def sign(self) -> None:
+        """The signer's laws allow every version that is recorded by the rules, however long ago, unless L1 has one."""
+        facts = honest_facts(self.ledger, CUSTODY)
+        seen = {held: found if held in self.unspent else None for held, found in facts.unspent.items()}
+        facts = replace(facts, unspent=seen, confirmed=frozenset(self.mined))
+        for _, lineage in self.ledger.open_lineages.items():
+            versions = [version.txid for version in lineage.versions]
+            for txid in versions:
+                if set(versions) & set(self.mined):
+                    with pytest.raises(SigningRefused) as caught:
+                        approve_batch(self.ledger, txid, facts, CUSTODY, LIMITS)
+                    assert caught.value.reason is RefusalReason.ALREADY_CONFIRMED
+                else:
+                    assert approve_batch(self.ledger, txid, facts, CUSTODY, LIMITS).txid == txid
 
     @precondition(lambda self: self._waiting())
     @rule(pick=PICKS)

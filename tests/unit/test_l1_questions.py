@@ -32,6 +32,7 @@ class FakeNode:
         self.tip = anchor(START_HEIGHT)
         self.indexed: set[Txid] = set()
         self.looked_for: list[Txid] = []
+        self.mempool: dict[OutPoint, Txid] = {}
         self.blocks = {anchor(START_HEIGHT): 1, anchor(START_HEIGHT + 1): 1}
         self.other_blocks: set[Anchor] = set()
         self.extra_blocks, self.headers_ahead, self.downloading = 0, 0, False
@@ -59,6 +60,11 @@ class FakeNode:
             None if outpoint in gone else L1TxOut(self.coins[outpoint], script, 6, False, self.node_tip.hash)
             for outpoint in outpoints
         ]
+
+    async def mempool_spenders(self, outpoints: Sequence[OutPoint]) -> list[Txid | None]:
+        """The Bitcoin node's answer."""
+        await trio.lowlevel.checkpoint()
+        return [self.mempool.get(outpoint) for outpoint in outpoints]
 
     async def chain_info(self) -> ChainInfo:
         """The Bitcoin node's answer: the tip is at the peg's depth above the newest block that it names."""
@@ -105,6 +111,7 @@ class _Client:
 
     def __init__(self, node: FakeNode) -> None:
         self.txouts = node.txouts
+        self.mempool_spenders = node.mempool_spenders
         self.tip = node.tip_of_node
         self.chain_info = node.chain_info
         self.transaction_block = node.transaction_block
@@ -202,6 +209,19 @@ async def test_signature_is_asked_for_with_the_payouts_that_blocks_hold() -> Non
     facts = await questions(node).reserve_facts(ledger, halted=True)
     assert (facts.l1_height, facts.halted, facts.confirmed) == (START_HEIGHT + 1, True, frozenset(node.payouts))
     assert [outpoint for outpoint, found in facts.unspent.items() if found is None] == list(node.spent)
+
+
+async def test_signature_is_asked_for_with_what_the_mempool_spends() -> None:
+    """Before the outputs: what a block takes from the mempool meanwhile is gone from them."""
+    ledger = batched_ledger()
+    node = FakeNode(ledger)
+    [payout] = node.payouts
+    stolen = next(outpoint for outpoint in node.coins if outpoint not in node.spent)
+    node.mempool = {**dict.fromkeys(node.spent, payout), stolen: Txid(bytes(32))}
+    waiting = dict(node.mempool)
+    node.when_asked = node.mempool.clear
+    facts = await questions(node).reserve_facts(ledger, halted=False)
+    assert facts.spenders == waiting
 
 
 async def test_payout_that_the_watcher_never_read_is_found_by_the_index() -> None:

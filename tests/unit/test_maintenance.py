@@ -17,7 +17,8 @@ from bridge.lineages import PlannedBatch, free_fund_sats, record_batch, settle
 from bridge.params import PegParams
 from bridge.replacement import STALE_INTERVALS
 from bridge.state import BatchKind, Coin
-from federation.approval import RefusalReason, SigningRefused, approve_batch
+from federation.approval import approve_batch
+from federation.refusal import RefusalReason, SigningRefused
 from tests.support.ledgers import CHANGE, burn, only_lineage, pending, signed, terms, wait
 from tests.support.peg import CUSTODY, PARAMS, POLICY, START_HEIGHT, coin, new_ledger, outpoint, policy
 from tests.support.signers import honest_facts
