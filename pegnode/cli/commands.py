@@ -1,56 +1,62 @@
-"""All of `peg`'s commands."""
+"""All of `peg`'s commands. Only those that are asked for are imported, since all together take a second of CPU."""
+
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Final
 
 import typer
 
 from pegnode import __version__
-from pegnode.cli import (
-    audit,
-    bitcoind,
-    db,
-    demo,
-    deposits,
-    doctor,
-    federation,
-    fund,
-    keys,
-    l1,
-    local,
-    processes,
-    recovery,
-    status,
-    wallets,
-    withdrawals,
-)
 from pegnode.cli.terminal import out
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="Pegnode: a two-way-peg sidechain of Bitcoin, run by a federation.",
-)
-app.command()(local.up)
-app.command()(local.down)
-app.command()(status.status)
-app.command()(local.logs)
-app.add_typer(l1.l1_app, name="l1")
-app.add_typer(wallets.wallet_app, name="wallet")
-app.add_typer(deposits.deposit_app, name="deposit")
-app.command()(withdrawals.withdraw)
-app.add_typer(fund.fund_app, name="fund")
-app.add_typer(audit.audit_app, name="audit")
-app.command()(demo.demo)
-app.command()(doctor.doctor)
-app.add_typer(db.db_app, name="db")
-app.add_typer(federation.federation_app, name="federation")
-app.add_typer(keys.keys_app, name="keys")
-app.add_typer(recovery.recovery_app, name="recovery")
-app.add_typer(bitcoind.bitcoind_app, name="bitcoind")
-app.add_typer(processes.functionary_app, name="functionary")
-app.add_typer(processes.node_app, name="node")
+COMMANDS: Final = {
+    "up": "local.up",
+    "down": "local.down",
+    "status": "status.status",
+    "logs": "local.logs",
+    "withdraw": "withdrawals.withdraw",
+    "demo": "demo.demo",
+    "doctor": "doctor.doctor",
+    "version": "commands.version",
+    "l1": "l1.l1_app",
+    "wallet": "wallets.wallet_app",
+    "deposit": "deposits.deposit_app",
+    "fund": "fund.fund_app",
+    "audit": "audit.audit_app",
+    "db": "db.db_app",
+    "federation": "federation.federation_app",
+    "keys": "keys.keys_app",
+    "recovery": "recovery.recovery_app",
+    "bitcoind": "bitcoind.bitcoind_app",
+    "functionary": "processes.functionary_app",
+    "node": "processes.node_app",
+}
+"""Where each command, or group of commands, is: a module of `pegnode.cli`, and its name there."""
 
 
-@app.command()
+def command_line(words: Sequence[str] = ()) -> typer.Typer:
+    """`peg` with the command that the first word names, or with all of them if it names none, as for help."""
+    app = typer.Typer(
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        help="Pegnode: a two-way-peg sidechain of Bitcoin, run by a federation.",
+    )
+    app.callback()(_peg)
+    for name in words[:1] if words and words[0] in COMMANDS else COMMANDS:
+        module, _, attribute = COMMANDS[name].partition(".")
+        command = getattr(import_module(f"pegnode.cli.{module}"), attribute)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name)(command)
+    return app
+
+
 def version() -> None:
     """Print the version."""
     out.print(__version__)
+
+
+def _peg() -> None:
+    """Keep a command a subcommand, also where it is alone."""

@@ -7,10 +7,12 @@ import sys
 def main() -> None:
     """Run the command line. An interrupt while the commands are imported ends it as quietly as one later."""
     try:
-        from pegnode.cli.commands import app
+        from pegnode.cli.commands import command_line
+
+        peg = command_line(sys.argv[1:])
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
-    app()
+    peg()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 from bridge.l1.client import L1Client
 from bridge.l1.jsonrpc import Call
 from bridge.l1.regtest import RegtestMiner
-from pegnode.cli.commands import app
+from pegnode.cli.commands import command_line
 from pegnode.cli.statements import VerifiedReply
 from pegnode.rpc.results import AuditReply, FederationReply
 from tests.support.federation import (
@@ -36,7 +36,7 @@ class Outsider:
 
     def run(self, *arguments: str) -> Result:
         """`peg audit`, on the federation."""
-        return RUN.invoke(app, ["audit", *arguments])
+        return RUN.invoke(command_line(), ["audit", *arguments])
 
     def audit(self, *arguments: str, node: str = "bob", status: int = 0) -> AuditReply:
         """The machine form of an audit."""

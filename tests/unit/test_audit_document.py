@@ -15,7 +15,7 @@ from pegnode.audit.document import (
     parse_document,
     render_document,
 )
-from pegnode.cli.commands import app
+from pegnode.cli.commands import command_line
 from pegnode.clock import now_ms
 from pegnode.setup.errors import SetupReason
 from tests.support.chain import local_genesis
@@ -86,7 +86,7 @@ class Folder:
         return str(self.path / name)
 
     def run(self, *arguments: str, status: int = 0) -> str:
-        result = RUN.invoke(app, ["audit", *arguments, "--genesis", str(self.genesis)])
+        result = RUN.invoke(command_line(), ["audit", *arguments, "--genesis", str(self.genesis)])
         assert result.exit_code == status, result.output
         return result.output
 
@@ -153,6 +153,6 @@ def test_combine_takes_nothing_that_does_not_belong(folder: Folder) -> None:
 def test_option_before_a_subcommand_is_refused(folder: Folder) -> None:
     file = folder.write("whole.json", stated(0, 1, 3))
     for option in (("--json",), ("--node", "bob"), ("--dir", str(folder.path))):
-        result = RUN.invoke(app, ["audit", *option, "verify", file, "--genesis", str(folder.genesis)])
+        result = RUN.invoke(command_line(), ["audit", *option, "verify", file, "--genesis", str(folder.genesis)])
         assert result.exit_code == 1
         assert "options of `verify` stand after it" in result.output
