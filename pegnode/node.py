@@ -33,6 +33,7 @@ from pegnode.service.l1_questions import L1Questions
 from pegnode.service.live_node import LiveNode
 from pegnode.service.payouts import Payouts
 from pegnode.service.peers import Peers
+from pegnode.service.records import RecordRelay
 from pegnode.service.registry import DepositRegistry
 from pegnode.service.relay import Relay
 from pegnode.service.unfinal import UnfinalBlocks
@@ -61,6 +62,7 @@ class NodeParts:
     core: NodeCore
     peers: Peers
     relay: Relay
+    records: RecordRelay
     catch_up: CatchUp
     evidence_maker: EvidenceMaker
     pool_limits: PoolLimits
@@ -97,7 +99,8 @@ def assemble(config: NodeConfig, transport_secret: bytes, max_guests: int) -> No
     )
     peers = Peers(host, rules.membership)
     relay = Relay(core, peers)
-    catch_up = CatchUp(core, peers)
+    records = RecordRelay(core, peers)
+    catch_up = CatchUp(core, peers, records)
     return NodeParts(
         config=config,
         genesis=genesis,
@@ -106,6 +109,7 @@ def assemble(config: NodeConfig, transport_secret: bytes, max_guests: int) -> No
         core=core,
         peers=peers,
         relay=relay,
+        records=records,
         catch_up=catch_up,
         evidence_maker=EvidenceMaker(core, client, relay, lambda: catch_up.is_current),
         pool_limits=pool_limits,
@@ -156,7 +160,8 @@ async def run_parts(
         )
         nursery.start_soon(parts.l1_monitor.run, l1_changed)
         nursery.start_soon(parts.core.watcher.run, L1_POLL_S, l1_changed)
-        own_tasks = (parts.relay.run, parts.catch_up.run, parts.evidence_maker.run, parts.l1_mempool.run, payouts.run)
+        relaying = (parts.relay.run, parts.records.run, parts.catch_up.run)
+        own_tasks = (*relaying, parts.evidence_maker.run, parts.l1_mempool.run, payouts.run)
         for task in (*own_tasks, *tasks):
             nursery.start_soon(task)
         await parts.stop.wait()

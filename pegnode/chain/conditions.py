@@ -14,6 +14,7 @@ from bridge.errors import Reason
 from bridge.evidence import Evidence
 from bridge.ledger import LedgerView
 from bridge.lineages import open_lineage
+from bridge.records import Deficit
 from bridge.replacement import is_least_step
 from pegnode.chain.block import Block
 from pegnode.chain.facts import needs_l1
@@ -38,6 +39,10 @@ class WithheldReason(Reason):
     DEPOSIT_SPENT = "vote-deposit-spent"  # A deposit is spent on L1 already, if only in the mempool.
     FEERATE_UNKNOWN = "vote-feerate-unknown"  # A batch above the floor while its own Bitcoin node has no estimate.
     FEERATE_FAR = "vote-feerate-far"  # A batch's feerate is more than a factor of 2 from its own estimate.
+    COIN_NOT_LOST = (
+        "vote-coin-not-lost"
+    """Its own Bitcoin node holds unspent what a record calls lost, or was not asked about it."""
+    )
     VERSION_CONFIRMED = "vote-version-confirmed"
     """A replacement of a batch that its own Bitcoin node sees confirmed in some version."""
 
@@ -51,7 +56,8 @@ class VoteFacts:
     """What this member knows besides the chain.
 
     now_ms: its clock.  anchor_confirmations: of the block's anchor on its own node's active chain; None when unknown.
-    unspent: for each outpoint of `claimed_outputs`, whether its own node holds it unspent.
+    unspent: for each outpoint of `claimed_outputs`, whether its own node holds it unspent; for each of `lost_outputs`,
+    whether it does if its mempool is counted, or if it is not.
     feerate_estimate_sat_kvb: None when its node has none.  halted: whether it has latched a halt.
     confirmed: the recorded batch versions that its node sees confirmed, of lineages that the block has a version of.
     reserve_agrees: whether its own node holds every reserve coin of the ledger.
@@ -71,6 +77,12 @@ def claimed_outputs(block: Block) -> tuple[OutPoint, ...]:
     return opened_outputs(block.body.evidence)
 
 
+def lost_outputs(block: Block) -> tuple[OutPoint, ...]:
+    """The coins that the records of `block` call lost: `VoteFacts.unspent` must speak about them too."""
+    contents = [signed.record.content for signed in block.body.records]
+    return tuple(coin.outpoint for content in contents if isinstance(content, Deficit) for coin in content.lost)
+
+
 def opened_outputs(evidence: Iterable[Evidence]) -> tuple[OutPoint, ...]:
     """The L1 outputs that are opened."""
     return tuple(
@@ -83,8 +95,9 @@ def check_vote_conditions(block: Block, parent: Header, after: LedgerView, facts
 
     after: the ledger after the block.
 
-    A block that keeps its parent's anchor and holds neither evidence nor a batch depends on the clock alone, so that
-    transfers go on whatever L1 says.
+    A block that keeps its parent's anchor and holds no record, evidence or batch depends on the clock alone, so that
+    transfers go on whatever L1 says. Who is halted votes for records: nothing else ends a halt. A coin that is not lost
+    any more is none to pay for twice, so there the members look once more, after they signed.
     """
     latest_ms = max(facts.now_ms + MAX_CLOCK_AHEAD_MS, parent.time_ms + 1)
     if block.header.time_ms > latest_ms:
@@ -94,6 +107,9 @@ def check_vote_conditions(block: Block, parent: Header, after: LedgerView, facts
         confirmations = facts.anchor_confirmations or 0
         if confirmations < rules.params.confirmations:
             raise VoteWithheld(WithheldReason.ANCHOR_SHALLOW, f"{confirmations} of {rules.params.confirmations}")
+    for outpoint in lost_outputs(block):
+        if facts.unspent.get(outpoint, True):
+            raise VoteWithheld(WithheldReason.COIN_NOT_LOST, str(outpoint))
     if moves_value:
         _check_reserve(facts)
         _check_deposits(block, facts)

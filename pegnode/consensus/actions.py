@@ -15,7 +15,7 @@ from pegnode.consensus.events import BlockInfo
 class Build:
     """Build a block on `parent_hash` (empty if there is nothing to include); answer BlockBuilt or BuildFailed.
 
-    include_l1: False leaves out evidence, batches and a new anchor.
+    include_l1: False leaves out records, evidence, batches and a new anchor.
     """
 
     view: int

@@ -28,7 +28,7 @@ class BlockInfo:
     """What consensus needs of a block.
 
     view: u64, from 1.  height: u64.  leader: the member who proposed it.
-    carries_l1: it holds evidence, a batch, or another anchor than its parent.
+    carries_l1: it holds a record, evidence, a batch, or another anchor than its parent.
     """
 
     hash: BlockHash

@@ -39,6 +39,7 @@ from pegnode.net.transport import DropReason, PeerId
 from pegnode.service.block_server import MAX_ANSWER_BYTES, BlockServer
 from pegnode.service.core import NodeCore
 from pegnode.service.peers import Peers
+from pegnode.service.records import RecordRelay
 from pegnode.service.unfinal import UnfinalBlock
 from pegnode.service.validation import validate
 
@@ -71,9 +72,10 @@ class _Request:
 class CatchUp:
     """Asks for what is missing, and answers what others miss."""
 
-    def __init__(self, core: NodeCore, peers: Peers) -> None:
+    def __init__(self, core: NodeCore, peers: Peers, records: RecordRelay) -> None:
         self._core = core
         self._peers = peers
+        self._records = records
         self._is_member = peers.member_of(peers.transport.peer_id) is not None
         self._server = BlockServer(core, peers)
         self._tips: dict[PeerId, int] = {}
@@ -328,6 +330,12 @@ class CatchUp:
             self._core.waiting_for = None
         return True
 
+    def _ask_for_records(self, height: int) -> None:
+        """L1 may have left the anchor of a final block: whoever has that block may have the record that says so."""
+        for peer, tip in self._tips.items():
+            if tip >= height:
+                self._records.ask(peer)
+
     async def _keep(self, block: Block, data: bytes) -> bool:
         """Apply a block, waiting for L1 as long as it takes; False when it stands on nothing, or breaks a rule."""
         core, finding = self._core, Finding.anchor_left(block.header.anchor)
@@ -349,6 +357,8 @@ class CatchUp:
                 core.waiting_for = f"L1 for block {block.header.height}: {waiting}"
             except L1Error as outage:
                 core.waiting_for = f"L1 for block {block.header.height}: {outage}"
+            self._ask_for_records(block.header.height)
+            self._ask_for_records(block.header.height)
             self._commit()  # this may take long
             await trio.sleep(L1_RETRY_S)
         return True

@@ -189,7 +189,7 @@ class ConsensusDriver:
             height=header.height,
             parent_hash=header.parent,
             leader=header.leader,
-            carries_l1=moves_anchor or bool(block.body.evidence or block.body.batches),
+            carries_l1=moves_anchor or bool(block.body.records or block.body.evidence or block.body.batches),
         )
 
     def _after_final(self, unfinal: UnfinalBlock) -> None:

@@ -23,7 +23,7 @@ from bridge.params import PegParams
 from bridge.state import Anchor, BatchVersion, Coin
 from federation.reserve_law import ReserveFacts
 from pegnode.chain.block import Block
-from pegnode.chain.conditions import VoteFacts, claimed_outputs
+from pegnode.chain.conditions import VoteFacts, claimed_outputs, lost_outputs
 from pegnode.chain.facts import NO_FACTS, AnchorStatus, L1Facts, needs_l1, required_facts
 from pegnode.chain.header import Header
 from pegnode.rpc.node_api import L1Reserve
@@ -146,21 +146,38 @@ class L1Questions:
         self, parent: Header, block: Block, ledger: LedgerView, *, now_ms: int, halted: bool
     ) -> VoteFacts:
         """What this member's prudence needs to know about `block`, whose parent's ledger is `ledger`."""
-        if not needs_l1(parent, block) and not block.body.batches:
+        claimed, lost = claimed_outputs(block), lost_outputs(block)
+        if not needs_l1(parent, block) and not block.body.batches and not lost:
             return VoteFacts(now_ms=now_ms, anchor_confirmations=None, halted=halted)
-        claimed = claimed_outputs(block)
         outputs = await self._client.txouts(claimed, include_mempool=True)
-        tip_height, _ = await self._client.tip()
-        on_chain = await self._client.block_hash(block.header.anchor.height) == block.header.anchor.hash
+        existing = await self.existing(lost)
         return VoteFacts(
             now_ms=now_ms,
-            anchor_confirmations=tip_height - block.header.anchor.height + 1 if on_chain else None,
-            unspent=dict(zip(claimed, [found is not None for found in outputs], strict=True)),
+            anchor_confirmations=await self.confirmations(block.header.anchor),
+            unspent={
+                **{outpoint: found is not None for outpoint, found in zip(claimed, outputs, strict=True)},
+                **{outpoint: outpoint in existing for outpoint in lost},
+            },
             feerate_estimate_sat_kvb=await self.feerate_sat_kvb() if block.body.batches else None,
             halted=halted,
-            reserve_agrees=not (await self.reserve(ledger)).missing,
+            reserve_agrees=bool(block.body.records) or not (await self.reserve(ledger)).missing,
             confirmed=await self.confirmed_versions(ledger) if block.body.batches else frozenset(),
         )
+
+    async def confirmations(self, anchor: Anchor) -> int | None:
+        """Of a block on the active chain; None for any other. Raises L1Unavailable."""
+        tip_height, _ = await self._client.tip()
+        on_chain = await self._client.block_hash(anchor.height) == anchor.hash
+        return tip_height - anchor.height + 1 if on_chain else None
+
+    async def existing(self, outpoints: Sequence[OutPoint]) -> frozenset[OutPoint]:
+        """Those that this node holds unspent if its mempool is counted, or if it is not. Raises L1Unavailable."""
+        if not outpoints:
+            return frozenset()
+        with_mempool = await self._client.txouts(outpoints, include_mempool=True)
+        without = await self._client.txouts(outpoints, include_mempool=False)
+        found = zip(outpoints, with_mempool, without, strict=True)
+        return frozenset(outpoint for outpoint, *outputs in found if any(output is not None for output in outputs))
 
     async def confirmed_versions(self, ledger: LedgerView) -> frozenset[Txid]:
         """The versions of open batches that the active chain holds. Raises L1Unavailable."""

@@ -16,8 +16,11 @@ from bridge.errors import Rejected
 from bridge.evidence import Evidence
 from bridge.l1.errors import L1Error, L1Reason, L1Unavailable
 from bridge.ledger import Ledger, LedgerView, advance_anchor
+from bridge.records import Deficit
 from bridge.refunds import due_refunds
 from bridge.state import Anchor
+from federation.record import SignedRecord
+from pegnode.chain.block import Body
 from pegnode.chain.builder import BuiltBlock, Candidates, Slot, build_block
 from pegnode.chain.conditions import VoteWithheld, check_vote_conditions, claimed_outputs
 from pegnode.chain.facts import NO_FACTS, AnchorStatus, L1Facts
@@ -35,6 +38,7 @@ ANCHORS_BEHIND: Final = 2
 Batches may be the reason, for members may not agree on a feerate. So such a block has none, and brings anchor, deposits
 and settlements up to date; the next one has the batch again.
 """
+_ON_CHAIN: Final = L1Facts(AnchorStatus.ON_CHAIN)
 REFUND_WORK: Final = b"refund"
 """Stands for refunds that the next anchor makes due."""
 
@@ -59,9 +63,11 @@ class Proposer:
         """
         core = self._core
         built = None
-        if include_l1 and not core.halted:
+        if include_l1:
             try:
-                built = await self._build_with_l1(parent_hash, view)
+                built = await self._build_with_records(parent_hash, view)
+                if built is None and not core.halted:
+                    built = await self._build_with_l1(parent_hash, view)
             except (L1Error, VoteWithheld) as obstacle:
                 log.info("proposing without L1", view=view, detail=str(obstacle))
             except trio.TooSlowError:
@@ -115,6 +121,62 @@ class Proposer:
         if anchor.height > ledger.totals.anchor.height:
             advance_anchor(ledger, anchor, self._core.rules.params)
         return ledger
+
+    async def _build_with_records(self, parent_hash: BlockHash, view: int) -> BuiltBlock | None:
+        """The block with what a quorum decided; None when nothing of that can enter, or the parent's state is gone.
+
+        One who is halted builds it too: nothing else ends a halt. Raises as `_build_with_l1`.
+        """
+        core = self._core
+        parent = core.unfinal.view(parent_hash)
+        if parent is None or not core.records.waiting():
+            return None
+        header = parent.tip.header
+        with trio.fail_after(self._patience_s):
+            records = await self._records_after(parent.ledger.totals.record_serial)
+        rebase = Body(records=records).rebase
+        anchor, facts = (header.anchor, NO_FACTS) if rebase is None else (rebase.new_anchor, _ON_CHAIN)
+        parent = core.unfinal.view(parent_hash)
+        if parent is None or not records:
+            return None
+        slot = Slot(view, core.now_ms(), anchor, None, include_l1=rebase is not None)
+        candidates = Candidates(transactions=self._transactions(parent), records=records)
+        built = build_block(parent, slot, candidates, facts, core.rules)
+        if built.rejected_record is not None and parent is core.store:
+            signed, rejected = built.rejected_record
+            log.warning("record dropped", serial=signed.record.serial, reason=rejected.reason, detail=rejected.detail)
+            core.records.drop(signed)
+        if not built.block.body.records:
+            return None
+        with trio.fail_after(self._patience_s):
+            prudence = await core.questions.vote_facts(
+                header, built.block, parent.ledger, now_ms=core.now_ms(), halted=core.halted
+            )
+        check_vote_conditions(built.block, header, built.state.ledger, prudence, core.rules)
+        return built
+
+    async def _records_after(self, serial: int) -> tuple[SignedRecord, ...]:
+        """The records that may enter one after the other, with the serials after `serial`. Raises L1Unavailable.
+
+        Of several with one serial it is the one for which this member would vote. None after a rebase: a block leads
+        from one anchor to one other.
+        """
+        chosen: list[SignedRecord] = []
+        while not chosen or chosen[-1].record.rebase is None:
+            serial += 1
+            votable = [signed for signed in self._core.records.with_serial(serial) if await self._is_votable(signed)]
+            if not votable:
+                break
+            chosen.append(votable[0])
+        return tuple(chosen)
+
+    async def _is_votable(self, signed: SignedRecord) -> bool:
+        questions, content = self._core.questions, signed.record.content
+        if isinstance(content, Deficit):
+            return not await questions.existing([coin.outpoint for coin in content.lost])
+        if content.rebase is None:
+            return True
+        return (await questions.confirmations(content.rebase.new_anchor) or 0) >= self._core.rules.params.confirmations
 
     async def _build_with_l1(self, parent_hash: BlockHash, view: int) -> BuiltBlock | None:
         """The block with all that can enter; None when nothing of L1 can, or the parent's state is gone.

@@ -32,6 +32,7 @@ class WorkWatch:
         self._proposer = proposer
         self._driver = driver
         self._l1_since_ms: dict[bytes, int] = {}
+        self._records_since_ms: dict[bytes, int] = {}
         self._passes: dict[bytes, int] = {}
         self._told: bool | None = None
         self._anchor: Anchor = core.store.tip.header.anchor
@@ -52,10 +53,10 @@ class WorkWatch:
     def _after_final(self, unfinal: UnfinalBlock) -> None:
         header, body = unfinal.block.header, unfinal.block.body
         moved, self._anchor = header.anchor != self._anchor, header.anchor
-        if moved or body.evidence or body.refunds or body.transactions or body.batches:
+        if moved or any((body.records, body.evidence, body.refunds, body.transactions, body.batches)):
             self._passes = {}
             return
-        since_ms = {**self._transactions(), **self._l1_since_ms}
+        since_ms = {**self._transactions(), **self._records(), **self._l1_since_ms}
         latest_ms = header.time_ms - PATIENCE_MS
         self._passes = {
             key: self._passes.get(key, 0) + 1 for key, known_ms in since_ms.items() if known_ms <= latest_ms
@@ -64,6 +65,15 @@ class WorkWatch:
     def _transactions(self) -> dict[bytes, int]:
         """Since when each transaction waits."""
         return {entry.transaction.txid: entry.arrived_ms for entry in self._core.mempool.entries()}
+
+    def _records(self) -> dict[bytes, int]:
+        """Since when each record waits that may be carried out next."""
+        pool, now_ms = self._core.records, self._core.now_ms()
+        digests = [
+            signed.record.digest32 for signed in pool.with_serial(self._core.store.ledger.totals.record_serial + 1)
+        ]
+        self._records_since_ms = {digest: self._records_since_ms.get(digest, now_ms) for digest in digests}
+        return self._records_since_ms
 
     async def run(self) -> None:
         """Look after each change, for ever."""
@@ -74,9 +84,10 @@ class WorkWatch:
             self._tell(known=known or self._waits())
 
     def _waits(self) -> bool:
-        """Whether the next block may hold something, whatever L1 says: a transaction, or refunds left over."""
+        """Whether the next block may hold something, L1 asked or not: transactions, records, or refunds left over."""
         ledger, params = self._core.store.ledger, self._core.rules.params
-        return any(map(self._may_enter, self._transactions())) or bool(due_refunds(ledger, params))
+        waiting = {**self._transactions(), **self._records()}
+        return any(map(self._may_enter, waiting)) or bool(due_refunds(ledger, params))
 
     async def _is_known(self) -> bool:
         if self._waits():

@@ -29,6 +29,7 @@ from pegnode.service.live_node import LiveNode
 from pegnode.service.payouts import Payouts
 from pegnode.service.peers import Peers
 from pegnode.service.proposer import Proposer
+from pegnode.service.records import RecordRelay
 from pegnode.service.registry import DepositRegistry
 from pegnode.service.relay import Relay
 from pegnode.service.unfinal import UnfinalBlocks
@@ -84,7 +85,8 @@ class Member:
         )
         self.peers = Peers(self.transport, rules.membership)
         self.relay = Relay(self.core, self.peers)
-        self.catch_up = CatchUp(self.core, self.peers)
+        self.records = RecordRelay(self.core, self.peers)
+        self.catch_up = CatchUp(self.core, self.peers, self.records)
         self.evidence_maker = EvidenceMaker(self.core, client, self.relay, self.is_current)
         self.dropped: list[tuple[PeerId, DropReason]] = []
         self._note_drops()
@@ -97,7 +99,8 @@ class Member:
         self.reports: L1Reports | None = None
         voting = () if index is None or self.signer is None else self._take_part(index, self.signer)
         self.live = self._live()
-        parts = (self.peers.run, self.relay.run, self.catch_up.run, self.evidence_maker.run, self.payouts.run)
+        relaying = (self.relay.run, self.records.run, self.catch_up.run)
+        parts = (self.peers.run, *relaying, self.evidence_maker.run, self.payouts.run)
         watching = (partial(self.l1_monitor.run, self._l1_changed), partial(watcher.run, L1_POLL_S, self._l1_changed))
         self.tasks: tuple[Task, ...] = (*parts, self.l1_mempool.run, *watching, *voting)
 

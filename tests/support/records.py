@@ -48,15 +48,15 @@ def rebase_of(branch: list[FakeBlock], new_anchor: Anchor) -> Rebase:
     return Rebase(Anchor(fork.height, fork.hash), blocks, new_anchor)
 
 
-def record_block(chain: MemoryChain, *records: SignedRecord, anchor: Anchor | None = None) -> Block:
+def sealed_record_block(chain: MemoryChain, *records: SignedRecord, anchor: Anchor | None = None) -> Block:
     """The next block, of these records alone, whatever they are worth. anchor: another than the parent's."""
     block = chain.build(slot=chain.slot(include_l1=False)).block
     header = replace(block.header, anchor=anchor or chain.header.anchor)
     return chain.reseal(Block(header, Body(records=records)))
 
 
-def carried_out(chain: MemoryChain, *records: SignedRecord) -> BuiltBlock:
-    """The next block as a leader builds it of these records; it is checked and becomes the newest."""
+def built_record_block(chain: MemoryChain, *records: SignedRecord) -> BuiltBlock:
+    """The next block as a leader builds it of these records."""
     rebase = Body(records=records).rebase
     slot = chain.slot()
     if rebase is not None:
@@ -64,6 +64,12 @@ def carried_out(chain: MemoryChain, *records: SignedRecord) -> BuiltBlock:
     facts = chain.l1.facts(slot.anchor)
     built = build_block(chain.state, slot, Candidates(records=records), facts, chain.rules)
     assert built.block.body.records == records, built.rejected_record
+    return built
+
+
+def carried_out(chain: MemoryChain, *records: SignedRecord) -> BuiltBlock:
+    """The same, checked; it becomes the newest."""
+    built = built_record_block(chain, *records)
     chain.state = chain.apply(Block.decode(built.block.encode()))
     chain.blocks.append(built.block)
     return built

@@ -20,7 +20,7 @@ from pegnode.chain.verdicts import BodyReason, HeaderReason
 from tests.support.chain import L1_START, MemoryChain
 from tests.support.fake_l1 import FakeBlock
 from tests.support.mini_wallet import MiniWallet
-from tests.support.records import carried_out, changed, rebase_of, record_block, record_of, resume, signed
+from tests.support.records import carried_out, changed, rebase_of, record_of, resume, sealed_record_block, signed
 from tests.support.verdicts import evidence_refusal, refusal, rejected
 
 ALICE = MiniWallet("alice")
@@ -67,7 +67,7 @@ def test_record_is_carried_out_and_its_serial_committed_to(chain: MemoryChain) -
 
 
 def test_block_whose_ledger_root_passes_over_its_record_is_refused(chain: MemoryChain) -> None:
-    assert rejected(chain, record_block(chain, resume(chain.rules))).reason is BodyReason.WRONG_LEDGER_ROOT
+    assert rejected(chain, sealed_record_block(chain, resume(chain.rules))).reason is BodyReason.WRONG_LEDGER_ROOT
 
 
 def test_transfers_stand_beside_a_record(chain: MemoryChain) -> None:
@@ -159,7 +159,7 @@ def record_refusal(
     chain: MemoryChain, *records: SignedRecord, anchor: Anchor | None = None
 ) -> tuple[Reason, Reason | None]:
     """Why a block of these records is refused, and which rule one of them broke."""
-    return refusal(chain, record_block(chain, *records, anchor=anchor))
+    return refusal(chain, sealed_record_block(chain, *records, anchor=anchor))
 
 
 def test_rebase_from_another_anchor_or_to_another_is_refused(chain: MemoryChain) -> None:

@@ -11,6 +11,7 @@ from pegnode.net.messages import TipMessage
 from pegnode.net.transport import PeerId
 from pegnode.service.catch_up import CatchUp
 from pegnode.service.peers import Peers
+from pegnode.service.records import RecordRelay
 from pegnode.storage.store import ChainStore
 from tests.support.chain import MemoryChain
 from tests.support.lone_node import Wire, lone_core
@@ -26,7 +27,8 @@ class Follower:
         self.store = ChainStore.open(path, chain.rules)
         self.wire = Wire(chain.rules.membership, OWN)
         self.peers = Peers(self.wire, chain.rules.membership)
-        self.catch_up = CatchUp(lone_core(chain, self.store), self.peers)
+        core = lone_core(chain, self.store)
+        self.catch_up = CatchUp(core, self.peers, RecordRelay(core, self.peers))
 
     async def told(self, **heights: int) -> bool:
         """Whether the node is current once members (m1, m2, m3), or a guest, have told of their heights."""

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from bridge.bitcoin.transaction import TxOut
+from bridge.records import Deficit, LostCoin
 from bridge.replacement import STALE_INTERVALS
 from pegnode.chain.block import Block
 from pegnode.chain.conditions import (
@@ -14,9 +15,11 @@ from pegnode.chain.conditions import (
     WithheldReason,
     check_vote_conditions,
     claimed_outputs,
+    lost_outputs,
 )
-from tests.support.chain import FEERATE_SAT_KVB, MemoryChain
+from tests.support.chain import FEERATE_SAT_KVB, L1_START, MemoryChain
 from tests.support.mini_wallet import MiniWallet
+from tests.support.records import built_record_block, rebase_of, record_of, resume, signed
 
 ALICE = MiniWallet("alice")
 BOB = MiniWallet("bob")
@@ -34,7 +37,7 @@ def facts_about(chain: MemoryChain, block: Block) -> VoteFacts:
     return VoteFacts(
         now_ms=block.header.time_ms,
         anchor_confirmations=chain.rules.params.confirmations,
-        unspent=dict.fromkeys(claimed_outputs(block), True),
+        unspent={**dict.fromkeys(claimed_outputs(block), True), **dict.fromkeys(lost_outputs(block), False)},
         feerate_estimate_sat_kvb=FEERATE_SAT_KVB,
     )
 
@@ -236,3 +239,38 @@ def test_replacement_of_what_has_confirmed_is_not_voted_for(chain: MemoryChain) 
     assert batch.replaces is not None
     reason = withheld(chain, block, confirmed=frozenset({batch.replaces}))
     assert reason is WithheldReason.VERSION_CONFIRMED
+
+
+# Records
+
+
+def test_member_that_halted_and_sees_nothing_votes_for_a_record_that_names_no_l1(chain: MemoryChain) -> None:
+    block = built_record_block(chain, resume(chain.rules)).block
+    check(chain, block, replace(BLIND, now_ms=block.header.time_ms))
+
+
+def test_member_that_halted_votes_for_a_rebase_once_its_node_has_the_new_anchor_deep_enough(
+    chain: MemoryChain,
+) -> None:
+    chain.bury()
+    chain.extend()
+    height = chain.header.anchor.height
+    branch = chain.l1.reorganise(L1_START)[: height - L1_START + 1]
+    chain.l1.mine_empty(2 * height)
+    block = built_record_block(chain, resume(chain.rules, 1, rebase_of(branch, chain.l1.anchor(height + 1)))).block
+    depth = chain.rules.params.confirmations
+    halted = VoteFacts(block.header.time_ms, anchor_confirmations=depth, halted=True, reserve_agrees=False)
+    check(chain, block, halted)
+    for confirmations in (depth - 1, None):
+        assert withheld(chain, block, anchor_confirmations=confirmations) is WithheldReason.ANCHOR_SHALLOW
+
+
+def test_coin_that_a_record_calls_lost_must_be_gone_by_ones_own_node_whoever_signed(chain: MemoryChain) -> None:
+    chain.fund(ALICE.script())
+    [(outpoint, coin)] = chain.state.ledger.coins.items()
+    lost = Deficit.of((LostCoin(outpoint, coin.value_sats),))
+    block = built_record_block(chain, signed(record_of(chain.rules, lost))).block
+    assert lost_outputs(block) == (outpoint,)
+    check(chain, block, replace(facts_about(chain, block), halted=True, reserve_agrees=False))
+    assert withheld(chain, block, unspent={outpoint: True}) is WithheldReason.COIN_NOT_LOST
+    assert withheld(chain, block, unspent={}) is WithheldReason.COIN_NOT_LOST
