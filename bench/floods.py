@@ -1,5 +1,6 @@
 """`python -m bench.floods`: what floods cost a member and its users, in latency of transfers and in memory."""
 
+import argparse
 import statistics
 import tempfile
 import time
@@ -17,14 +18,15 @@ POLL_S = 0.01
 MEBIBYTE = 1 << 20
 
 
-def run() -> None:
-    """Measure and print."""
+def run(rounds: int = 1) -> None:
+    """Measure and print. rounds: how often all of the floods come, to see whether memory stays as it is."""
     with (
         tempfile.TemporaryDirectory(prefix="pegnode-bench-") as directory,
         hostile_stage(Path(directory) / "federation") as stage,
     ):
         rows = [_row(stage, "none", _latencies_seconds(stage))]
-        rows += [_row(stage, flood.__name__, trio.run(_under, stage, flood)) for flood in FLOODS]
+        for _ in range(rounds):
+            rows += [_row(stage, flood.__name__, trio.run(_under, stage, flood)) for flood in FLOODS]
     columns = ("", "median", "longest", "memory since start")
     print_table(f"{TRANSFERS} transfers, submitted to final, three of four members, during floods", columns, rows)
 
@@ -61,5 +63,8 @@ def _row(stage: Stage, name: str, latencies: list[float]) -> tuple[str, ...]:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m bench.floods", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=1, help="how often all of the floods come")
+    chosen = parser.parse_args()
     print_machine()
-    run()
+    run(chosen.rounds)
