@@ -1,7 +1,7 @@
 """What a genesis, or a template for one, must be like. Every refusal names the fields that it is about. (pure)"""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -19,7 +19,7 @@ from pegnode.chain.parameters import ChainParams, ChainParamsRefused
 from pegnode.consensus.parameters import ConsensusParams, ConsensusParamsRefused
 from pegnode.net.address import transport_key_of
 from pegnode.net.transport import TransportError
-from pegnode.options.errors import OptionRefused
+from pegnode.options.errors import OptionRefused, refuse_any
 from pegnode.options.toml_document import OptionPath, spelt
 from pegnode.options.wording import explained, suggestion
 
@@ -123,7 +123,9 @@ def converted(raw: Any, wanted: type[T]) -> T:
     """`raw` as `wanted`, complete and with nothing else. Raises GenesisRefused."""
     if not isinstance(raw, Mapping):
         raise GenesisRefused(GenesisReason.INVALID_FIELD, "this is no table of fields")
-    _require_exactly(raw, wanted, (), raw)
+    sections = list(_sections(raw, wanted, ()))
+    refuse_any(_unknown(sections, raw))
+    refuse_any(_missing(sections))
     try:
         return msgspec.convert(raw, wanted, strict=True)
     except msgspec.ValidationError as error:
@@ -131,25 +133,39 @@ def converted(raw: Any, wanted: type[T]) -> T:
         raise GenesisRefused(GenesisReason.INVALID_FIELD, what, (option,)) from error
 
 
-def _require_exactly(raw: Mapping[str, Any], wanted: type, section: OptionPath, whole: Mapping[str, Any]) -> None:
-    """Raise GenesisRefused for the first field that `wanted` lacks, and then for the first that `raw` lacks."""
+_Section = tuple[OptionPath, Mapping[str, Any], Mapping[str, Any]]
+"""Where a section is, what it gives, and the types of what it should give."""
+
+
+def _sections(raw: Mapping[str, Any], wanted: type, section: OptionPath) -> Iterator[_Section]:
+    """A section, and those within it."""
     kinds = get_type_hints(wanted)
-    for name in raw:
-        if name not in kinds:
-            what = _quorum_advice(whole) if "quorum" in name or "threshold" in name else suggestion(name, list(kinds))
-            raise GenesisRefused(GenesisReason.UNKNOWN_FIELD, what, ((*section, name),))
+    yield section, raw, kinds
     for name, kind in kinds.items():
-        option = (*section, name)
-        if name not in raw:
-            what = "missing: nothing in a genesis has a default; see configs/federation-15.toml for what it means"
-            raise GenesisRefused(GenesisReason.MISSING_FIELD, what, (option,))
-        value = raw[name]
+        value, option = raw.get(name), (*section, name)
         if isinstance(value, Mapping) and _is_section(kind):
-            _require_exactly(value, kind, option, whole)
+            yield from _sections(value, kind, option)
         if isinstance(value, list) and get_origin(kind) is tuple and _is_section(element := get_args(kind)[0]):
             for index, item in enumerate(value):
                 if isinstance(item, Mapping):
-                    _require_exactly(item, element, (*option, index), whole)
+                    yield from _sections(item, element, (*option, index))
+
+
+def _unknown(sections: Iterable[_Section], whole: Mapping[str, Any]) -> Iterator[GenesisRefused]:
+    for section, raw, kinds in sections:
+        for name in raw:
+            if name not in kinds:
+                is_quorum = "quorum" in name or "threshold" in name
+                what = _quorum_advice(whole) if is_quorum else suggestion(name, list(kinds))
+                yield GenesisRefused(GenesisReason.UNKNOWN_FIELD, what, ((*section, name),))
+
+
+def _missing(sections: Iterable[_Section]) -> Iterator[GenesisRefused]:
+    what = "missing: nothing in a genesis has a default; see configs/federation-15.toml for what it means"
+    for section, raw, kinds in sections:
+        for name in kinds:
+            if name not in raw:
+                yield GenesisRefused(GenesisReason.MISSING_FIELD, what, ((*section, name),))
 
 
 def _is_section(kind: Any) -> bool:

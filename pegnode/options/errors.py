@@ -1,12 +1,16 @@
 """Why options are refused, and where in their file."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Self
+from itertools import islice
+from typing import Final, Self
 
 from bridge.errors import Reason
 from pegnode.errors import ReasonedError
 from pegnode.options.toml_document import OptionPath, TomlDocument, spelt
+
+MAX_NAMED: Final = 10
+"""Flaws that one refusal names."""
 
 
 class ConfigReason(Reason):
@@ -42,8 +46,8 @@ class OptionRefused(ReasonedError):  # noqa: N818 -- a verdict, as in bridge.err
     """Something in a file of options that this program won't run with.
 
     what: what is wrong and what to do.  options: those that it is about, the first of all first.
-    lines: of each option, from 1, as far as known.  The detail is `FILE:LINE: option: what`, of which FILE and LINE
-    are left out while they aren't known.
+    lines: of each option, from 1, as far as known.  others: what else is wrong.  The detail is
+    `FILE:LINE: option: what`, of which FILE and LINE are left out while they aren't known; then the same of the others.
     """
 
     def __init__(
@@ -54,19 +58,31 @@ class OptionRefused(ReasonedError):  # noqa: N818 -- a verdict, as in bridge.err
         *,
         lines: Sequence[int | None] = (),
         file: str = "",
+        others: Sequence["OptionRefused"] = (),
     ) -> None:
-        super().__init__(reason, _detail(what, options, lines, file))
+        flaws = [_detail(what, options, lines, file), *(item.detail for item in others)]
+        super().__init__(reason, "; and ".join(flaws))
         self.what = what
         self.options = tuple(options)
         self.lines = tuple(lines)
+        self.others = tuple(others)
 
     def located(self, document: TomlDocument, file: str) -> Self:
         """The same, with the lines of its options in a document. file: what to call it, empty for nothing."""
-        return type(self)(self.reason, self.what, self.options, lines=document.lines_of(self.options), file=file)
+        lines, others = document.lines_of(self.options), [item.located(document, "") for item in self.others]
+        return type(self)(self.reason, self.what, self.options, lines=lines, file=file, others=others)
 
 
 class ConfigRefused(OptionRefused):
     """A configuration that this program won't run with. reason: ConfigReason."""
+
+
+def refuse_any(flaws: Iterable[OptionRefused]) -> None:
+    """Raise the first of these, if there is one, with the others: the next ones, if they are very many."""
+    found = list(islice(flaws, MAX_NAMED))
+    if found:
+        first, *others = found
+        raise type(first)(first.reason, first.what, first.options, others=others)
 
 
 @contextmanager

@@ -232,8 +232,16 @@ def test_missing_cap_is_refused_with_the_line_of_its_section() -> None:
     assert refused.lines == (line_of("[peg]"),)
 
 
+def test_each_missing_cap_is_named_with_a_line() -> None:
+    text = TEMPLATE.replace("max_peg_sats = 2_100_000_000_000_000 ", "# ").replace("\nmax_inputs = ", "\n# ")
+    with pytest.raises(GenesisRefused) as caught:
+        from_template(text, file="local.toml")
+    assert caught.value.detail.startswith(f"local.toml:{line_of('[peg]')}: peg.max_peg_sats: missing: ")
+    assert f"; and line {line_of('[chain]')}: chain.max_inputs: missing: " in caught.value.detail
+
+
 @pytest.mark.parametrize("text", ["[peg", "a = " + "1" * 5_000, "a = " + "[" * 50_000])
 def test_template_that_is_no_toml_is_refused(text: str) -> None:
     with pytest.raises(GenesisRefused) as caught:
-        from_template(text)
+        from_template(text, file="local.toml")
     assert caught.value.reason is GenesisReason.MALFORMED

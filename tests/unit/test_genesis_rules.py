@@ -15,6 +15,7 @@ from pegnode.chain.parameters import ChainParams
 from pegnode.consensus.parameters import ConsensusParams
 from pegnode.genesis import Genesis
 from pegnode.genesis_rules import MAX_FEDERATION_MEMBERS, GenesisReason, GenesisRefused
+from pegnode.options.errors import MAX_NAMED
 from pegnode.options.toml_document import spelt
 from tests.support.chain import local_genesis, peer_id, secret
 from tests.unit.test_genesis import ANCHOR
@@ -118,6 +119,32 @@ def test_unknown_field_is_refused_by_name(change: Change, name: str, hint: str) 
     refused = refusal(changed(change))
     assert (refused.reason, names(refused)) == (GenesisReason.UNKNOWN_FIELD, [name])
     assert hint in refused.detail
+
+
+def test_all_missing_fields_are_named_at_once() -> None:
+    def change(raw: dict[str, Any]) -> None:
+        del raw["version"], raw["peg"]["confirmations"], raw["members"][2]["name"]
+
+    refused = refusal(changed(change))
+    missing = {spelt(flaw.options[0]) for flaw in (refused, *refused.others)}
+    assert missing == {"version", "peg.confirmations", "members[2].name"}
+    assert refused.detail.count("missing: ") == 3
+
+
+def test_unknown_fields_are_named_at_once_and_before_what_they_may_be_meant_for() -> None:
+    def change(raw: dict[str, Any]) -> None:
+        raw["peg"]["confirmation"] = raw["peg"].pop("confirmations")
+        raw["extra"] = 1
+
+    refused = refusal(changed(change))
+    assert [spelt(flaw.options[0]) for flaw in (refused, *refused.others)] == ["extra", "peg.confirmation"]
+    assert "missing" not in refused.detail
+
+
+def test_very_many_flaws_are_not_all_named() -> None:
+    refused = refusal(changed(lambda raw: raw.update((f"extra{number}", 1) for number in range(1_000))))
+    assert 1 + len(refused.others) == MAX_NAMED
+    assert len(refused.detail) < 5_000
 
 
 @pytest.mark.parametrize("quorum", [0, 2, 3, 5, 10**9])
