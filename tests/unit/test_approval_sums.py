@@ -7,17 +7,22 @@ from typing import Any
 import pytest
 
 from bridge.batch import build_batch
+from bridge.bitcoin.identifiers import OutPoint
 from bridge.bitcoin.transaction import Transaction
 from bridge.custody import Custody
 from bridge.ledger import Ledger, advance_anchor, record_burn
 from bridge.lineages import record_batch, settle
+from bridge.losses import book_losses
 from bridge.params import PegParams
+from bridge.records import Deficit, LostCoin
 from bridge.state import BatchKind, BatchVersion, Lineage, Withdrawal, WithdrawalStatus
 from federation import batch_law
 from federation.approval import approve_batch
 from federation.refusal import RefusalReason, SigningRefused
 from tests.support.approval import FEDERATION, Case, assert_refused, payout_case, shifted
-from tests.support.peg import ALICE, PARAMS, START_HEIGHT, anchor, outpoint, p2tr, policy
+from tests.support.ledgers import only_lineage
+from tests.support.peg import ALICE, CUSTODY, PARAMS, START_HEIGHT, anchor, outpoint, p2tr, policy
+from tests.support.replacements import ONE, bump, open_payout
 from tests.support.signers import honest_facts
 
 BURN_SATS = 17_500_000
@@ -349,3 +354,38 @@ def test_burn_that_waits_again_since_its_coins_were_lost_is_not_counted_twice(ca
     assert refused(case, max_window_withdrawals_sats=cap_sats) is RefusalReason.WINDOW_OVER_CAP
     case.ledger.closed_lineages.put(1, lost)
     approve(case, max_window_withdrawals_sats=cap_sats)
+
+
+# After losses
+
+
+def _lose(ledger: Ledger, lost: OutPoint) -> None:
+    """A record books a coin as lost."""
+    coin = ledger.coins.get(lost)
+    assert coin is not None
+    book_losses(ledger, Deficit((LostCoin(lost, coin.value_sats),)))
+
+
+def test_version_that_outlives_a_loss_is_approved_and_the_dead_one_is_not() -> None:
+    ledger = open_payout([500_000, 40_000, 90_000, 70_000], [(500_000, 2_000)], donated_sats=60_000)
+    bump(ledger)
+    living, dead = (version.txid for version in only_lineage(ledger).versions)
+    _lose(ledger, only_lineage(ledger).inputs[-1])
+    facts = honest_facts(ledger, CUSTODY)
+    assert approve_batch(ledger, living, facts, CUSTODY, ONE).txid == living
+    with pytest.raises(SigningRefused) as caught:
+        approve_batch(ledger, dead, facts, CUSTODY, ONE)
+    assert caught.value.reason is RefusalReason.NOT_RECORDED
+
+
+def test_payout_of_burns_that_wait_again_after_a_loss_is_approved(case: Case) -> None:
+    burned_sats = sum(payee(case, position).value_sats for position in range(3))
+    _lose(case.ledger, case.lineage.inputs[-1])
+    assert_refused(case, RefusalReason.LINEAGE_CLOSED)
+    wait(case.ledger, 1)
+    planned = build_batch(case.ledger, BatchKind.PAYOUT, None, 2_000, FEDERATION.custody, PARAMS)
+    assert planned is not None
+    record_batch(case.ledger, planned)
+    case.version = planned.version
+    case.facts = honest_facts(case.ledger, FEDERATION.custody)
+    approve(case, max_window_withdrawals_sats=burned_sats)
