@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Self
 
-from bridge.bitcoin.identifiers import BlockHash, OutPoint
+from bridge.bitcoin.identifiers import BlockHash, OutPoint, hash_to_hex
 from bridge.codec import Encoded, Reader, Writer
 from bridge.errors import MalformedError
 from bridge.records import Deficit, Finding, FindingKind, Record, Resume
@@ -83,6 +83,19 @@ def active_findings(
 def finding_name(kind: FindingKind) -> str:
     """The stable name of a kind at the edges, such as "coin-gone"."""
     return kind.name.lower().replace("_", "-")
+
+
+def subject_text(finding: Finding) -> str:
+    """What a finding is about, as people write it: a block's height and hash, an outpoint, a txid, a block's hash."""
+    match finding.kind:
+        case FindingKind.ANCHOR_LEFT:
+            return f"{finding.anchor.height} {hash_to_hex(finding.anchor.hash)}"
+        case FindingKind.COIN_GONE:
+            return str(finding.outpoint)
+        case FindingKind.SECOND_VERSION:
+            return hash_to_hex(finding.txid)
+        case FindingKind.BLOCK_REFUSED:
+            return hash_to_hex(finding.block_hash)
 
 
 def remedy(kind: FindingKind) -> str:

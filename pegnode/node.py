@@ -26,6 +26,7 @@ from pegnode.net.transport import PeerId
 from pegnode.rpc.server import ServerConfig, serve
 from pegnode.service.auditor import Auditor
 from pegnode.service.catch_up import CatchUp
+from pegnode.service.closed_lineages import ClosedLineages
 from pegnode.service.core import NodeCore
 from pegnode.service.evidence_maker import EvidenceMaker
 from pegnode.service.l1_monitor import L1Monitor
@@ -36,6 +37,8 @@ from pegnode.service.peers import Peers
 from pegnode.service.records import RecordRelay
 from pegnode.service.registry import DepositRegistry
 from pegnode.service.relay import Relay
+from pegnode.service.reserve_watch import ReserveWatch
+from pegnode.service.settled_payouts import SettledPayouts
 from pegnode.service.unfinal import UnfinalBlocks
 from pegnode.storage.store import ChainStore
 
@@ -68,6 +71,8 @@ class NodeParts:
     pool_limits: PoolLimits
     l1_monitor: L1Monitor
     l1_mempool: MempoolWatcher
+    reserve_watch: ReserveWatch
+    settled_payouts: SettledPayouts
     stop: trio.Event
 
     async def close(self) -> None:
@@ -101,6 +106,7 @@ def assemble(config: NodeConfig, transport_secret: bytes, max_guests: int) -> No
     relay = Relay(core, peers)
     records = RecordRelay(core, peers)
     catch_up = CatchUp(core, peers, records)
+    closed = ClosedLineages(core)
     return NodeParts(
         config=config,
         genesis=genesis,
@@ -115,6 +121,8 @@ def assemble(config: NodeConfig, transport_secret: bytes, max_guests: int) -> No
         pool_limits=pool_limits,
         l1_monitor=L1Monitor(core, client, genesis.anchor),
         l1_mempool=MempoolWatcher(client, watcher, core.registry.is_deposit),
+        reserve_watch=ReserveWatch(core, client, closed, lambda: catch_up.is_current),
+        settled_payouts=SettledPayouts(core, client, closed),
         stop=trio.Event(),
     )
 
@@ -162,7 +170,8 @@ async def run_parts(
         nursery.start_soon(parts.core.watcher.run, L1_POLL_S, l1_changed)
         relaying = (parts.relay.run, parts.records.run, parts.catch_up.run)
         own_tasks = (*relaying, parts.evidence_maker.run, parts.l1_mempool.run, payouts.run)
-        for task in (*own_tasks, *tasks):
+        watches = (parts.reserve_watch.run, parts.settled_payouts.run)
+        for task in (*own_tasks, *watches, *tasks):
             nursery.start_soon(task)
         await parts.stop.wait()
         log.info("stopping")

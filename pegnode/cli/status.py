@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -14,7 +14,8 @@ from pegnode.config import NodeConfig
 from pegnode.genesis import Genesis
 from pegnode.local_federation import client_of
 from pegnode.rpc.client import RpcClientError
-from pegnode.rpc.results import PegInfoReply, StatusReply
+from pegnode.rpc.results import HaltReply, PegInfoReply, StatusReply
+from pegnode.setup.template import time_text
 
 StatusNodeOption = Annotated[
     str | None,
@@ -25,6 +26,13 @@ StatusNodeOption = Annotated[
         show_default="every member of the local federation",
     ),
 ]
+
+MOST_FINDINGS_TOLD: Final = 10
+HALT_MEANS: Final = (
+    "nothing that concerns Bitcoin is voted for or signed there, so that no deposit is credited and no withdrawal paid "
+    "once too few others are left. Transfers go on."
+)
+HALT_HELP: Final = "A halt does not clear itself, nor by a restart: see 'Halts' in docs/operating.md"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +97,7 @@ def _print(seen: Mapping[str, _Seen]) -> None:
         "no members",
     )
     out.print()
+    _print_halts({name: item.reply for name, item in seen.items() if item.reply is not None and item.reply.halted})
     for name, item in seen.items():
         if item.reply is not None:
             _print_troubles(name, item.reply, _member_names(item.config))
@@ -123,11 +132,40 @@ def _state(reply: StatusReply) -> str:
     return f"catching up to {reply.best_known_height}" if reply.syncing else "running"
 
 
+def _print_halts(halted: Mapping[str, StatusReply]) -> None:
+    """Why members are halted, each finding once with those who made it, what still works, and what to do."""
+    if not halted:
+        return
+    out.print(f"{_listed(list(halted))} HALTED: {HALT_MEANS}", markup=False)
+    findings: dict[tuple[str, str], dict[str, HaltReply]] = {}
+    for name, reply in halted.items():
+        for item in reply.halts:
+            findings.setdefault((item.kind, item.subject), {})[name] = item
+    for members in list(findings.values())[:MOST_FINDINGS_TOLD]:
+        first = min(members.values(), key=lambda item: item.since_ms)
+        out.print(f"    {first.detail}", markup=False)
+        out.print(
+            f"        {first.kind}, found by {_listed(list(members))}, at {time_text(first.since_ms)}", markup=False
+        )
+    if len(findings) > MOST_FINDINGS_TOLD:
+        out.print(f"    and {len(findings) - MOST_FINDINGS_TOLD} more: see them with --json", markup=False)
+    remedies = {item.remedy for members in findings.values() for item in members.values()}
+    for remedy in sorted(remedies):
+        out.print(f"    what to do: {remedy}", markup=False)
+    out.print(f"    {HALT_HELP}", markup=False)
+    out.print()
+
+
+def _listed(names: list[str]) -> str:
+    """Names as people list them."""
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
+
+
 def _print_troubles(name: str, reply: StatusReply, member_names: list[str]) -> None:
     """What is the matter with a node, since when its Bitcoin node is in its state, and what to do; or nothing."""
     absent = [member_names[it.member] for it in reply.members if not it.connected and it.member != reply.member]
     troubles = [
-        *(f"halted: {finding}" for finding in reply.halt_findings),
         *(f"waits for {missing}" for missing in reply.waiting_for),
         *([f"not connected to {', '.join(absent)}"] if absent else []),
     ]

@@ -12,9 +12,10 @@ from pegnode.config import FunctionaryConfig, NodeConfig
 from pegnode.doctor.findings import Check, Finding, ok, problem, warning
 from pegnode.net.address import Endpoint, parse_endpoint
 from pegnode.rpc.client import ClientReason, RpcClient, RpcClientError
-from pegnode.rpc.results import StatusReply
+from pegnode.rpc.results import HaltReply, StatusReply
 
 ASK_TIMEOUT_S = 10.0
+MOST_FINDINGS_TOLD = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,7 @@ def check_process(process: Process, now_ms: int) -> Finding:
     if status is None:
         return _check_silent(process.failure)
     if status.halted:
-        what = f"halted: {'; '.join(status.halt_findings)}"
-        return problem(Check.PROCESS, what, "talk to the other members: a halt does not clear itself")
+        return _check_halt(status.halts)
     ahead_ms = status.block_time_ms - now_ms
     if ahead_ms > 2_000:
         what = f"the newest block's time is {ahead_ms / 1000:.1f} s ahead of this clock"
@@ -57,6 +57,15 @@ def check_process(process: Process, now_ms: int) -> Finding:
         what = f"catching up: block {status.height} of {status.best_known_height}"
         return warning(Check.PROCESS, what, "wait; see the log if it stands still")
     return ok(Check.PROCESS, f"runs, at block {status.height}")
+
+
+def _check_halt(halts: Sequence[HaltReply]) -> Finding:
+    """Why it is halted, some of it, and what to do about each kind of finding."""
+    told = [f"{item.kind}: {item.detail}" for item in halts[:MOST_FINDINGS_TOLD]]
+    more = [f"and {len(halts) - len(told)} more"] if len(halts) > len(told) else []
+    remedies = "; ".join(dict.fromkeys(item.remedy for item in halts))
+    what = f"halted, and does nothing that concerns Bitcoin: {'; '.join([*told, *more])}"
+    return problem(Check.PROCESS, what, f"a halt does not clear itself: {remedies}")
 
 
 def _check_silent(failure: RpcClientError | None) -> Finding:

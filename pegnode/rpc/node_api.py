@@ -16,6 +16,7 @@ from federation.statement import SignedStatement, SolvencyStatement
 from pegnode.audit.report import Audit
 from pegnode.chain.parameters import ChainRules
 from pegnode.errors import ReasonedError
+from pegnode.halts import LatchedFinding
 from pegnode.mempool.pool import Mempool, PoolLimits
 from pegnode.rpc.deposit_states import DepositInfo
 from pegnode.storage.store import ChainStore
@@ -88,10 +89,15 @@ class NodeStatus:
     syncing: bool
     l1: L1Status
     members: tuple[MemberStatus, ...]
-    halt_findings: tuple[str, ...]
-    """Why the node halted, for people; empty when it is not halted."""
+    halts: tuple[LatchedFinding, ...]
+    """Why the node is halted; empty when it is not."""
     waiting_for: tuple[str, ...]
     """What the node waits for at present, for people; empty when nothing is missing."""
+
+    @property
+    def halt_findings(self) -> tuple[str, ...]:
+        """Why the node is halted, for people."""
+        return tuple(item.detail for item in self.halts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,20 @@ class MemberReply(msgspec.Struct, frozen=True):
     last_vote_view: int | None
 
 
+class HaltReply(msgspec.Struct, frozen=True):
+    """Why a node is halted. kind: anchor-left, coin-gone, second-version or block-refused.
+
+    subject: the block, coin or transaction that it is about.  detail: for people.  since_ms: Unix time.
+    remedy: what to do.
+    """
+
+    kind: str
+    subject: str
+    detail: str
+    since_ms: int
+    remedy: str
+
+
 class StatusReply(msgspec.Struct, frozen=True):
     """getstatus. member: the node's own index, null for an observer. Times: Unix time in milliseconds."""
 
@@ -64,6 +78,7 @@ class StatusReply(msgspec.Struct, frozen=True):
     mempool_bytes: int
     halted: bool
     halt_findings: list[str]
+    halts: list[HaltReply]
     waiting_for: list[str]
 
 

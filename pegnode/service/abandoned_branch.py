@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from bridge.bitcoin.amounts import format_btc
-from bridge.bitcoin.identifiers import hash_to_hex
 from bridge.l1.client import L1Client
 from bridge.records import MAX_ABANDONED_BLOCKS, AbandonedBlock
 from bridge.state import Anchor, Coin
+from pegnode.resume.words import block_text, count_text
 
 _MOST_COINS_NAMED: Final = 10
 
@@ -49,20 +49,15 @@ def describe_left(anchor: Anchor, branch: AbandonedBranch | None, coins: Iterabl
 
     branch: None when the Bitcoin node does not tell.
     """
-    what = f"the Bitcoin node left the L1 block {_place(anchor)}, to which final blocks refer"
+    what = f"the Bitcoin node left the L1 block {block_text(anchor)}, to which final blocks refer"
     if branch is None:
         return what
+    told = f"{what}: {count_text(len(branch.blocks), 'block')} above block {block_text(branch.fork)} abandoned"
     above = [coin for coin in coins if coin.l1_height > branch.fork.height]
-    blocks = f"{len(branch.blocks)} {'block is' if len(branch.blocks) == 1 else 'blocks are'} abandoned"
-    told = f"{what}: {blocks}, above block {_place(branch.fork)}"
     if not above:
         return f"{told}, and no coin of the reserve came from there"
     total = format_btc(sum(coin.value_sats for coin in above))
     named = [f"{coin.outpoint} of {format_btc(coin.value_sats)} BTC" for coin in above[:_MOST_COINS_NAMED]]
-    more = f" and {len(above) - len(named)} more" if len(above) > len(named) else ""
-    coins_came = "1 coin of the reserve" if len(above) == 1 else f"{len(above)} coins of the reserve"
-    return f"{told}. From there came {coins_came}, {total} BTC: {', '.join(named)}{more}"
-
-
-def _place(block: Anchor) -> str:
-    return f"{block.height} ({hash_to_hex(block.hash)})"
+    more = f", and {len(above) - len(named)} more" if len(above) > len(named) else ""
+    came = f"{count_text(len(above), 'coin')} of the reserve, {total} BTC"
+    return f"{told}. From there came {came}: {', '.join(named)}{more}"

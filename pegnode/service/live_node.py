@@ -1,6 +1,7 @@
 """The running node as its RPC sees it: an implementation of `pegnode.rpc.node_api.NodeApi`."""
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from bridge.bitcoin.addresses import Network, l1_network, sidechain_network
 from bridge.bitcoin.identifiers import BlockHash, Script, Txid
@@ -39,6 +40,8 @@ from pegnode.service.peers import Peers
 from pegnode.service.relay import Relay
 from pegnode.signing.port import SignerAway, SignerPort
 from pegnode.storage.store import ChainStore
+
+MOST_SUSPICIONS_TOLD: Final = 5
 
 
 class LiveNode:
@@ -125,7 +128,7 @@ class LiveNode:
             syncing=best > tip.height + 1,
             l1=self._l1_status(),
             members=tuple(self._member_status(member.index) for member in core.rules.membership.members),
-            halt_findings=tuple(core.halt_findings),
+            halts=core.active_findings(),
             waiting_for=tuple(self._missing()),
         )
 
@@ -152,7 +155,7 @@ class LiveNode:
         missing: list[str] = []
         if core.l1.state.waits:
             missing.append(": ".join(filter(None, ("the Bitcoin node", core.l1.state, core.l1.detail))))
-        missing += core.suspicions()
+        missing += _suspected(core.suspicions())
         if core.waiting_for is not None:
             missing.append(core.waiting_for)
         if self._signer is not None and self._signer.waiting_for is not None:
@@ -264,3 +267,10 @@ class LiveNode:
     def request_stop(self) -> None:
         """Begin an orderly shutdown; returns at once."""
         self._stop()
+
+
+def _suspected(suspicions: Sequence[str]) -> list[str]:
+    """What may become a halt, some of it."""
+    told = [f"certainty whether it has to halt: {detail}" for detail in suspicions[:MOST_SUSPICIONS_TOLD]]
+    more = len(suspicions) - len(told)
+    return [*told, f"certainty about {more} more findings"] if more else told

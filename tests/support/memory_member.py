@@ -18,6 +18,7 @@ from pegnode.net.messages import AnyMessage, Message, decode_message, encode_mes
 from pegnode.net.transport import DropReason, FrameReceived, PeerDisconnected, PeerId, PeerRole
 from pegnode.service.auditor import Auditor
 from pegnode.service.catch_up import CatchUp
+from pegnode.service.closed_lineages import ClosedLineages
 from pegnode.service.consensus_driver import ConsensusDriver
 from pegnode.service.core import NodeCore
 from pegnode.service.evidence_maker import EvidenceMaker
@@ -32,6 +33,8 @@ from pegnode.service.proposer import Proposer
 from pegnode.service.records import RecordRelay
 from pegnode.service.registry import DepositRegistry
 from pegnode.service.relay import Relay
+from pegnode.service.reserve_watch import ReserveWatch
+from pegnode.service.settled_payouts import SettledPayouts
 from pegnode.service.unfinal import UnfinalBlocks
 from pegnode.service.work import WorkWatch
 from pegnode.signing.local import LocalSigner
@@ -95,6 +98,9 @@ class Member:
         self.payouts = Payouts(self.core, client, self.peers, self.signer, self.is_current)
         self.l1_monitor = L1Monitor(self.core, client, federation.genesis.anchor)
         self.l1_mempool = MempoolWatcher(client, watcher, self.core.registry.is_deposit)
+        closed = ClosedLineages(self.core)
+        self.reserve_watch = ReserveWatch(self.core, client, closed, self.is_current)
+        self.settled_payouts = SettledPayouts(self.core, client, closed)
         self.driver: ConsensusDriver | None = None
         self.reports: L1Reports | None = None
         voting = () if index is None or self.signer is None else self._take_part(index, self.signer)
@@ -102,7 +108,8 @@ class Member:
         relaying = (self.relay.run, self.records.run, self.catch_up.run)
         parts = (self.peers.run, *relaying, self.evidence_maker.run, self.payouts.run)
         watching = (partial(self.l1_monitor.run, self._l1_changed), partial(watcher.run, L1_POLL_S, self._l1_changed))
-        self.tasks: tuple[Task, ...] = (*parts, self.l1_mempool.run, *watching, *voting)
+        watches = (self.l1_mempool.run, self.reserve_watch.run, self.settled_payouts.run)
+        self.tasks: tuple[Task, ...] = (*parts, *watches, *watching, *voting)
 
     @property
     def height(self) -> int:

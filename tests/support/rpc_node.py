@@ -78,7 +78,7 @@ class FakeNode:
             syncing=False,
             l1=L1Status(L1Health(L1State.OK, START_MS), "/A node:1/", 120, self.chain.l1.anchor(0).hash, 3_000),
             members=(MemberStatus(0, True, 11), MemberStatus(1, False, None)),
-            halt_findings=(),
+            halts=(),
             waiting_for=(),
         )
         self.found_deposits: tuple[DepositInfo, ...] = ()

@@ -293,6 +293,7 @@ async def test_member_signs_nothing_while_a_coin_is_missing_or_it_has_halted(aut
     async with memory_federation(*ALL) as federation:
         await federation.fund(ALICE)
         statement = (await federation.members[1].live.sign_statement(None)).statement
+        federation.members[0].reserve_watch._is_current = lambda: False  # it would be suspicious at once
         steal(federation, mine=True)
         await watched(federation)
         live = federation.members[0].live

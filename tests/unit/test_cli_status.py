@@ -4,8 +4,8 @@ import pytest
 from msgspec.structs import replace
 
 from bridge.l1.states import L1State
-from pegnode.cli.status import _print_troubles, _state
-from pegnode.rpc.results import AnchorReply, L1Reply, MemberReply, StatusReply
+from pegnode.cli.status import HALT_HELP, HALT_MEANS, MOST_FINDINGS_TOLD, _print_halts, _print_troubles, _state
+from pegnode.rpc.results import AnchorReply, HaltReply, L1Reply, MemberReply, StatusReply
 
 NAMES = ["alice", "bob", "carol", "dave"]
 
@@ -32,6 +32,7 @@ def reply_in(state: L1State, *waiting_for: str) -> StatusReply:
         mempool_bytes=0,
         halted=False,
         halt_findings=[],
+        halts=[],
         waiting_for=list(waiting_for),
     )
 
@@ -63,3 +64,41 @@ def test_members_that_are_not_connected_are_named(capsys: pytest.CaptureFixture[
     seen = [MemberReply(index, index == 1, None) for index in range(4)]
     _print_troubles("dave", replace(reply_in(L1State.OK), members=seen), NAMES)
     assert capsys.readouterr().out.splitlines() == ["dave:", "    not connected to alice, carol", ""]
+
+
+def halted(*halts: HaltReply) -> StatusReply:
+    """A member that is halted by these findings."""
+    return replace(reply_in(L1State.OK), halted=True, halt_findings=[item.detail for item in halts], halts=list(halts))
+
+
+def halt(subject: str, since_ms: int = 1_700_000_000_000, kind: str = "coin-gone") -> HaltReply:
+    return HaltReply(kind, subject, f"the coin {subject} was spent", since_ms, f"look into {kind}")
+
+
+def test_halt_is_told_once_with_its_finders_and_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    later = halt("aa:0", 1_700_000_060_000)
+    _print_halts({"alice": halted(later, halt("bb:1", kind="anchor-left")), "bob": halted(halt("aa:0"))})
+    assert capsys.readouterr().out.splitlines() == [
+        f"alice and bob HALTED: {HALT_MEANS}",
+        "    the coin aa:0 was spent",
+        "        coin-gone, found by alice and bob, at 2023-11-14 22:13:20 UTC",
+        "    the coin bb:1 was spent",
+        "        anchor-left, found by alice, at 2023-11-14 22:13:20 UTC",
+        "    what to do: look into anchor-left",
+        "    what to do: look into coin-gone",
+        f"    {HALT_HELP}",
+        "",
+    ]
+    assert _state(halted(later)) == "HALTED"
+
+
+def test_many_findings_are_told_in_part(capsys: pytest.CaptureFixture[str]) -> None:
+    _print_halts({"alice": halted(*(halt(f"aa:{index}") for index in range(MOST_FINDINGS_TOLD + 3)))})
+    lines = capsys.readouterr().out.splitlines()
+    assert "    and 3 more: see them with --json" in lines
+    assert len([line for line in lines if "was spent" in line]) == MOST_FINDINGS_TOLD
+
+
+def test_nothing_is_said_of_halts_while_there_are_none(capsys: pytest.CaptureFixture[str]) -> None:
+    _print_halts({})
+    assert capsys.readouterr().out == ""

@@ -22,7 +22,7 @@ from pegnode.doctor.process import (
 from pegnode.net.address import Endpoint
 from pegnode.ports import free_ports
 from pegnode.rpc.client import ClientReason, RpcClientError
-from pegnode.rpc.results import AnchorReply, L1Reply, StatusReply
+from pegnode.rpc.results import AnchorReply, HaltReply, L1Reply, StatusReply
 from tests.support.configs import FUNCTIONARY, NODE, changed
 
 NOW_MS = 1_800_000_000_000
@@ -60,6 +60,7 @@ def _status(**changes: object) -> Process:
         "mempool_bytes": 0,
         "halted": False,
         "halt_findings": [],
+        "halts": [],
         "waiting_for": [],
     }
     return Process(StatusReply(**(values | changes)))  # type: ignore[arg-type]
@@ -69,11 +70,15 @@ def _failed(reason: ClientReason) -> Process:
     return Process(None, RpcClientError(reason, "what the client says"))
 
 
+HALT = HaltReply("coin-gone", "aa:0", "a coin of 1 BTC was spent", NOW_MS, "find out by whom")
+
+
 @pytest.mark.parametrize(
     ("process", "outcome", "word"),
     [
         (_status(), Outcome.OK, "runs, at block 7"),
-        (_status(halted=True, halt_findings=["left the anchor"]), Outcome.PROBLEM, "halted: left the anchor"),
+        (_status(halted=True, halts=[HALT]), Outcome.PROBLEM, "coin-gone: a coin of 1 BTC was spent"),
+        (_status(halted=True, halts=[HALT] * 9), Outcome.PROBLEM, "; and 4 more"),
         (_status(block_time_ms=NOW_MS + 2_001), Outcome.PROBLEM, "2.0 s ahead of this clock"),
         (_status(block_time_ms=NOW_MS + 2_000), Outcome.OK, "runs"),
         (_status(waiting_for=["a quorum", "bitcoind"]), Outcome.WARNING, "waits for a quorum; bitcoind"),

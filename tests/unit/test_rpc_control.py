@@ -8,10 +8,12 @@ import msgspec
 import pytest
 
 from bridge.bitcoin.identifiers import hash_to_hex
+from pegnode.halts import remedy, subject_text
 from pegnode.rpc.methods.control import version_number
-from pegnode.rpc.results import StatusReply
+from pegnode.rpc.results import HaltReply, StatusReply
 from pegnode.rpc.server import method_table
 from tests.support.chain import START_MS
+from tests.support.halts import latched
 from tests.support.rpc_node import FakeNode
 
 
@@ -76,9 +78,12 @@ async def test_getstatus_tells_what_the_node_does(node: FakeNode) -> None:
 
 
 async def test_halt_shows_wherever_people_look(node: FakeNode) -> None:
-    node.current = replace(node.current, halt_findings=("a coin is missing",), waiting_for=("L1",))
+    found = latched(detail="a coin is missing")
+    node.current = replace(node.current, halts=(found,), waiting_for=("L1",))
     status = msgspec.convert((await node.ask("getstatus")).result, StatusReply)
     assert (status.halted, status.halt_findings, status.waiting_for) == (True, ["a coin is missing"], ["L1"])
+    subject, what_to_do = subject_text(found.finding), remedy(found.finding.kind)
+    assert status.halts == [HaltReply("coin-gone", subject, "a coin is missing", found.since_ms, what_to_do)]
     assert (await node.ask("getpeginfo")).result["halted"] is True
     assert (await node.ask("getblockchaininfo")).result["warnings"] == ["a coin is missing"]
     assert (await node.ask("getnetworkinfo")).result["warnings"] == ["a coin is missing"]

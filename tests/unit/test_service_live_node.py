@@ -7,6 +7,7 @@ from bridge.errors import Rejected
 from bridge.l1.states import L1State
 from pegnode.chain.transactions import TransactionRule
 from pegnode.net.transport import PeerId
+from pegnode.service.live_node import MOST_SUSPICIONS_TOLD
 from tests.support.halts import gone
 from tests.support.members import memory_federation
 from tests.support.mini_wallet import MiniWallet
@@ -76,3 +77,15 @@ async def test_node_stops_when_it_is_told_to(autojump_clock: trio.abc.Clock) -> 
         federation.members[0].live.request_stop()
         with trio.fail_after(1):
             await federation.members[0].stopped.wait()
+
+
+async def test_status_tells_some_of_many_suspicions(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation(0) as federation:
+        core, live = federation.members[0].core, federation.members[0].live
+        before = len(live.status().waiting_for)
+        for number in range(MOST_SUSPICIONS_TOLD + 2):
+            core.suspect(gone(number), f"coin {number} is gone")
+        *told, more = live.status().waiting_for[: MOST_SUSPICIONS_TOLD + 1]
+        assert told[0] == "certainty whether it has to halt: coin 0 is gone"
+        assert (len(told), more) == (MOST_SUSPICIONS_TOLD, "certainty about 2 more findings")
+        assert len(live.status().waiting_for) == before + MOST_SUSPICIONS_TOLD + 1
