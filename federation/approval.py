@@ -23,16 +23,6 @@ from federation.refusal import RefusalReason, SigningRefused
 from federation.reserve_law import ReserveFacts, check_own_node, check_sums
 from federation.signing_plan import SigningPlan
 
-__all__ = [
-    "ApprovedBatch",
-    "RefusalReason",
-    "ReserveFacts",
-    "SigningRefused",
-    "approve_batch",
-    "plan_version",
-    "recorded_version",
-]
-
 
 @final
 class ApprovedBatch:
