@@ -45,7 +45,7 @@ async def run_functionary(config: FunctionaryConfig) -> None:
     try:
         require_memory(journal, core.store)
         auditor = Auditor(core, parts.client, lambda: parts.catch_up.is_current)
-        port = LocalSigner(signer, core, auditor)
+        port = LocalSigner(signer, core, auditor, parts.resumption)
         payouts = Payouts(core, parts.client, peers, port, lambda: parts.catch_up.is_current)
         reports = L1Reports(core, peers, member.index)
         proposer = Proposer(core, reports.by_member, genesis.consensus.view_timeout_ms / 4_000)
@@ -60,6 +60,8 @@ async def run_functionary(config: FunctionaryConfig) -> None:
             evidence_maker=parts.evidence_maker,
             payouts=payouts,
             auditor=auditor,
+            resumption=parts.resumption,
+            records=parts.records,
             l1=parts.l1_monitor,
             l1_mempool=parts.l1_mempool,
             stop=parts.stop.set,

@@ -38,6 +38,7 @@ from pegnode.service.records import RecordRelay
 from pegnode.service.registry import DepositRegistry
 from pegnode.service.relay import Relay
 from pegnode.service.reserve_watch import ReserveWatch
+from pegnode.service.resumption import Resumption
 from pegnode.service.settled_payouts import SettledPayouts
 from pegnode.service.unfinal import UnfinalBlocks
 from pegnode.storage.store import ChainStore
@@ -71,6 +72,7 @@ class NodeParts:
     pool_limits: PoolLimits
     l1_monitor: L1Monitor
     l1_mempool: MempoolWatcher
+    resumption: Resumption
     reserve_watch: ReserveWatch
     settled_payouts: SettledPayouts
     stop: trio.Event
@@ -121,6 +123,7 @@ def assemble(config: NodeConfig, transport_secret: bytes, max_guests: int) -> No
         pool_limits=pool_limits,
         l1_monitor=L1Monitor(core, client, genesis.anchor),
         l1_mempool=MempoolWatcher(client, watcher, core.registry.is_deposit),
+        resumption=Resumption(core, client, lambda: catch_up.is_current),
         reserve_watch=ReserveWatch(core, client, closed, lambda: catch_up.is_current),
         settled_payouts=SettledPayouts(core, client, closed),
         stop=trio.Event(),
@@ -218,6 +221,8 @@ async def run_node(config: NodeConfig) -> None:
             evidence_maker=parts.evidence_maker,
             payouts=payouts,
             auditor=Auditor(parts.core, parts.client, lambda: parts.catch_up.is_current),
+            resumption=parts.resumption,
+            records=parts.records,
             l1=parts.l1_monitor,
             l1_mempool=parts.l1_mempool,
             stop=parts.stop.set,

@@ -12,6 +12,7 @@ from federation.keystore import SecretKind, read_secret
 from federation.self_test import run_self_test
 from pegnode.cli.agreement import print_agreement, print_card, print_template
 from pegnode.cli.home import PassphraseFileOption
+from pegnode.cli.resume import resume_app
 from pegnode.cli.terminal import errors_as_one_line, fail, out, print_fields, print_table
 from pegnode.clock import now_ms
 from pegnode.config import L1Config
@@ -36,8 +37,10 @@ NODE_RPC = "127.0.0.1:18902"
 
 federation_app = typer.Typer(
     no_args_is_help=True,
-    help="Set up a federation: each member makes its own keys, and all make the same genesis from public cards.",
+    help="Set up a federation: each member makes its own keys, and all make the same genesis from public cards. "
+    "And end a halt together.",
 )
+federation_app.add_typer(resume_app, name="resume")
 
 L1UrlOption = Annotated[str | None, typer.Option("--l1-url", help="Your own Bitcoin node, http://host:port.")]
 L1CookieOption = Annotated[Path | None, typer.Option("--l1-cookie", help="Its cookie file.")]

@@ -11,7 +11,8 @@ from bridge.bitcoin.addresses import Network
 from bridge.bitcoin.identifiers import BlockHash, OutPoint, Script, Txid
 from bridge.errors import Reason
 from bridge.l1.states import L1Health
-from bridge.records import Record
+from bridge.records import Finding, Record
+from federation.record import SignedRecord
 from federation.statement import SignedStatement, SolvencyStatement
 from pegnode.audit.report import Audit
 from pegnode.chain.parameters import ChainRules
@@ -274,6 +275,21 @@ class NodeApi(Protocol):
 
     async def sign_statement(self, statement: SolvencyStatement | None) -> SignedStatement:
         """A statement, given or new, with this member's signature. Raises Refused, or NodeUnavailable."""
+
+    async def plan_resume(self, others: Sequence[Finding]) -> ResumePlan:
+        """Records that end what this node found, and what others found. Raises Refusal, or NodeUnavailable."""
+
+    async def judge_records(self, records: Sequence[Record]) -> tuple[RecordView, ...]:
+        """What this node sees of what consecutive records say. Raises Refusal, or NodeUnavailable."""
+
+    async def sign_record(self, records: Sequence[Record], index: int) -> SignedRecord:
+        """One of these records with this member's signature. Raises Refused, Refusal, or NodeUnavailable."""
+
+    def submit_record(self, signed: SignedRecord) -> None:
+        """Offer a record that a quorum signed to leaders, and relay it. Raises Refused, Rejected or Refusal."""
+
+    def waiting_records(self) -> tuple[SignedRecord, ...]:
+        """The records that wait for a block, by rising serial."""
 
     def request_stop(self) -> None:
         """Begin an orderly shutdown; returns at once."""

@@ -401,3 +401,33 @@ class AuditReply(msgspec.Struct, frozen=True):
     ages: AgesReply
     rows: list[AuditRowReply]
     replay: ReplayReply | None = None
+
+
+class RecordViewReply(msgspec.Struct, frozen=True):
+    """One record of planresume or judgerecords. says: what it says, by itself.  own_view: what this node sees of it.
+
+    refusal: why this node's member would not sign it now, null if it would.  record: its bytes in hex.
+    """
+
+    serial: int
+    says: list[str]
+    own_view: list[str]
+    refusal: str | None
+    record: str
+
+
+class ResumePlanReply(msgspec.Struct, frozen=True):
+    """planresume. waits: what has to be waited for before there can be a plan."""
+
+    waits: list[str]
+    records: list[RecordViewReply]
+
+
+class ListedRecordReply(msgspec.Struct, frozen=True):
+    """One of listrecords. final: whether a final block carried it out.  signers: members.  record: with signatures."""
+
+    serial: int
+    final: bool
+    says: list[str]
+    signers: list[int]
+    record: str

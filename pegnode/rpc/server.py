@@ -30,6 +30,7 @@ from pegnode.rpc.methods.chain import CHAIN_METHODS
 from pegnode.rpc.methods.control import CONTROL_METHODS
 from pegnode.rpc.methods.mempool import MEMPOOL_METHODS
 from pegnode.rpc.methods.peg import PEG_METHODS
+from pegnode.rpc.methods.records import RECORD_METHODS
 from pegnode.rpc.methods.table import MethodTable
 from pegnode.rpc.methods.withdrawals import WITHDRAWAL_METHODS
 from pegnode.rpc.node_api import NodeApi
@@ -84,6 +85,7 @@ def method_table() -> MethodTable:
             ("peg", PEG_METHODS),
             ("withdrawals", WITHDRAWAL_METHODS),
             ("audit", AUDIT_METHODS),
+            ("records", RECORD_METHODS),
             ("control", CONTROL_METHODS),
         )
     )

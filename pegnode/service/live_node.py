@@ -8,6 +8,8 @@ from bridge.bitcoin.identifiers import BlockHash, Script, Txid
 from bridge.deposits import claim_transaction
 from bridge.l1.errors import L1Error
 from bridge.l1.mempool_watcher import MempoolWatcher
+from bridge.records import Finding, Record
+from federation.record import SignedRecord
 from federation.statement import SignedStatement, SolvencyStatement
 from pegnode import __version__
 from pegnode.audit.report import Audit
@@ -24,6 +26,8 @@ from pegnode.rpc.node_api import (
     NodeUnavailable,
     PayoutProgress,
     PeerInfo,
+    RecordView,
+    ResumePlan,
     TransactionVerdict,
     UnavailableReason,
 )
@@ -37,7 +41,9 @@ from pegnode.service.evidence_maker import EvidenceMaker
 from pegnode.service.l1_monitor import L1Monitor
 from pegnode.service.payouts import Payouts
 from pegnode.service.peers import Peers
+from pegnode.service.records import RecordRelay
 from pegnode.service.relay import Relay
+from pegnode.service.resumption import Resumption
 from pegnode.signing.port import SignerAway, SignerPort
 from pegnode.storage.store import ChainStore
 
@@ -56,6 +62,8 @@ class LiveNode:
         evidence_maker: EvidenceMaker,
         payouts: Payouts,
         auditor: Auditor,
+        resumption: Resumption,
+        records: RecordRelay,
         l1: L1Monitor,
         l1_mempool: MempoolWatcher,
         stop: Callable[[], None],
@@ -72,6 +80,8 @@ class LiveNode:
         self._deposit_report = DepositReport(core, l1_mempool, evidence_maker.failure)
         self._payouts = payouts
         self._auditor = auditor
+        self._resumption = resumption
+        self._records = records
         self._l1 = l1
         self._stop = stop
         self._l1_name = l1_name
@@ -263,6 +273,31 @@ class LiveNode:
             return await self._signer.sign_statement(statement)
         except SignerAway as away:
             raise NodeUnavailable(UnavailableReason.SIGNER_AWAY, str(away)) from away
+
+    async def plan_resume(self, others: Sequence[Finding]) -> ResumePlan:
+        """Records that end what this node found, and what others found. Raises Refusal, or NodeUnavailable."""
+        return await self._resumption.plan(others)
+
+    async def judge_records(self, records: Sequence[Record]) -> tuple[RecordView, ...]:
+        """What this node sees of what consecutive records say. Raises Refusal, or NodeUnavailable."""
+        return await self._resumption.judge(records)
+
+    async def sign_record(self, records: Sequence[Record], index: int) -> SignedRecord:
+        """One of these records with this member's signature. Raises Refused, Refusal, or NodeUnavailable."""
+        if self._signer is None:
+            raise NodeUnavailable(UnavailableReason.NO_KEYS, "this node has no keys; ask a member")
+        try:
+            return await self._signer.sign_record(records, index)
+        except SignerAway as away:
+            raise NodeUnavailable(UnavailableReason.SIGNER_AWAY, str(away)) from away
+
+    def submit_record(self, signed: SignedRecord) -> None:
+        """Offer a record that a quorum signed to leaders, and relay it. Raises Refused, or Rejected."""
+        self._records.submit(signed)
+
+    def waiting_records(self) -> tuple[SignedRecord, ...]:
+        """The records that wait for a block, by rising serial."""
+        return self._core.records.waiting()
 
     def request_stop(self) -> None:
         """Begin an orderly shutdown; returns at once."""

@@ -6,13 +6,16 @@ applies the laws of `federation`. So the port stays the same whether the keys li
 a socket, or in a device, and what this side claims never matters.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from bridge.bitcoin.identifiers import BlockHash, Txid
+from bridge.records import Record
 from federation.certificate import Vote, VoteKind
 from federation.cosign import CosignShare
 from federation.errors import Refused
 from federation.membership import Member
+from federation.record import SignedRecord
 from federation.statement import SignedStatement, SolvencyStatement
 from pegnode.errors import PegnodeError
 
@@ -57,4 +60,10 @@ class SignerPort(Protocol):
         """A statement of solvency, the given one or a new one of the newest block, with the member's signature.
 
         Raises StatementRefused, SignerRefused, NodeUnavailable, SignerAway.
+        """
+
+    async def sign_record(self, records: Sequence[Record], index: int) -> SignedRecord:
+        """One of the records of a plan, whose serials are one after the other, with the member's signature.
+
+        Those before it count as carried out. Raises RecordRefused, SignerRefused, Refusal, NodeUnavailable, SignerAway.
         """

@@ -1,21 +1,29 @@
 """L1 reorganises, by blocks of another Bitcoin node: shallow, which nobody notices, and deep, with the way back."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
 
 import pytest
 import trio
 from typer.testing import CliRunner
 
+from bridge.bitcoin.amounts import format_btc
 from bridge.l1.jsonrpc import Call, JsonValue
 from bridge.l1.regtest import RegtestMiner
 from pegnode.bitcoind import RegtestBitcoind, start_regtest
-from pegnode.rpc.results import StatusReply
+from pegnode.cli.commands import command_line
+from pegnode.local_federation import client_of
+from pegnode.rpc.results import AuditReply, ListedRecordReply, StatusReply
+from tests.functional.feature_full_node import FullNode, run_node
 from tests.support.federation import CONFIRMATIONS, FederationUnderTest, eventually, fresh_address, running_federation
 from tests.support.users import User, user_of
 
 RUN = CliRunner()
+WALLET = "/wallet/miner"
 EVERYBODY = ("alice", "bob", "carol", "dave")
 DEPOSIT_SATS = 2_000_000
 HALT_WITHIN_S = 120.0
@@ -57,7 +65,7 @@ class Branches:
     def parted(self, *first_block: str) -> Iterator[None]:
         """Part the two; when what the federation's node mines meanwhile is done, a longer branch takes its place.
 
-        first_block: transactions in hex of the other branch's first block; its blocks hold nothing else.
+        first_block: transactions in hex for the other branch's first block; its blocks hold nothing else.
         """
         fork = self.tip_height(self.own)
         ask(self.miner, "setnetworkactive", False)
@@ -110,6 +118,75 @@ class Branches:
             )
         self.federation.agreement(names)
 
+    def await_halted(self, anchor_hash: str, *names: str) -> None:
+        """Wait until these members have halted, each for its own reasons, and name the L1 block that was left."""
+        for name in names:
+
+            def has_halted(name: str = name) -> bool:
+                status = self.status(name)
+                return status.halted and any(anchor_hash in item for item in status.halt_findings)
+
+            eventually(has_halted, f"{name} has halted", HALT_WITHIN_S)
+
+    def resume(self, *arguments: str, node: str = "", status: int = 0) -> str:
+        """What `peg federation resume` prints."""
+        chosen = ["--dir", str(self.federation.local.directory), "--node", node] if node else []
+        result = RUN.invoke(command_line(), ["federation", "resume", *arguments, *chosen])
+        assert result.exit_code == status, result.output
+        return result.output
+
+    def sign_and_submit(self, plan: Path, *names: str) -> None:
+        """Each member signs a copy of its own; the copies are combined, shown and handed in."""
+        copies = [plan.with_name(f"{name}.json") for name in names]
+        for name, copy in zip(names, copies, strict=True):
+            copy.write_bytes(plan.read_bytes())
+            assert f"signed by {name}: 2 more for a quorum" in self.resume("sign", str(copy), "--yes", node=name)
+        genesis = str(self.federation.local.genesis_path)
+        whole = plan.with_name("whole.json")
+        self.resume("combine", *map(str, copies), "--out", str(whole), "--genesis", genesis)
+        assert f"signed by {', '.join(names)}: a quorum is 3" in self.resume("show", str(whole), "--genesis", genesis)
+        assert "endorsement-too-few" in self.resume("submit", str(copies[0]), node=names[0], status=1)
+        assert "is final" in self.resume("submit", str(whole), node=names[0])
+
+    def show_that_money_moves(self) -> None:
+        """A deposit is credited, and a withdrawal paid and settled."""
+        self.user.fund(1_000_000)
+        burn = self.user.withdraw(self.l1_address(), 500_000)
+        self.federation.await_stage(burn, {"broadcast"})
+        self.federation.mine(CONFIRMATIONS)
+        self.federation.await_stage(burn, {"settled"})
+
+    def l1_address(self) -> str:
+        """A new one."""
+        address = ask(self.own, "getnewaddress", path=WALLET)
+        assert isinstance(address, str)
+        return address
+
+    def donate(self, value_sats: int) -> None:
+        """A gift that is deep enough to enter."""
+        command = ["fund", "donate", format_btc(value_sats), "--dir", str(self.federation.local.directory)]
+        result = RUN.invoke(command_line(), command)
+        assert result.exit_code == 0, result.output
+        self.federation.mine(CONFIRMATIONS)
+
+    def two_payments(self, address: str, value_sats: int) -> tuple[str, str]:
+        """Two signed transactions in hex that spend one coin: to this address, and to somebody else."""
+        coins = ask(self.own, "listunspent", 1, path=WALLET)
+        assert isinstance(coins, list)
+        coin = next(item for item in coins if isinstance(item, dict) and to_sats(item["amount"]) > 2 * value_sats)
+        spent = [{"txid": coin["txid"], "vout": coin["vout"]}]
+        rest_sats = to_sats(coin["amount"]) - value_sats - 10_000
+
+        def signed(target: str) -> str:
+            outputs = {target: format_btc(value_sats), self.l1_address(): format_btc(rest_sats)}
+            unsigned = ask(self.own, "createrawtransaction", spent, outputs)
+            result = ask(self.own, "signrawtransactionwithwallet", unsigned, path=WALLET)
+            assert isinstance(result, dict)
+            assert isinstance(result["hex"], str)
+            return result["hex"]
+
+        return signed(address), signed(self.l1_address())
+
 
 async def _mining_address(_: object, miner: RegtestMiner) -> str:
     return miner.mining_address
@@ -123,6 +200,27 @@ def ask(node: RegtestBitcoind, method: str, *parameters: object, path: str = "/"
             return await client.connection.call(Call(method, parameters), path=path)
 
     return trio.run(call)
+
+
+def to_sats(amount: Decimal) -> int:
+    """Bitcoin in satoshis."""
+    return int(amount * 100_000_000)
+
+
+@contextmanager
+def _full_node(federation: FederationUnderTest, l1: RegtestBitcoind) -> Iterator[FullNode]:
+    """A full node with a Bitcoin node of its own, ended with the block."""
+    path = federation.local.node_config_path
+    text = re.sub(r"^url = .*$", f'url = "{l1.url}"', path.read_text(), count=1, flags=re.MULTILINE)
+    path.write_text(
+        re.sub(r"^cookie_file = .*$", f'cookie_file = "{l1.cookie_path}"', text, count=1, flags=re.MULTILINE)
+    )
+    node = run_node(federation)
+    try:
+        yield node
+    finally:
+        node.process.kill()
+        node.process.wait()
 
 
 @contextmanager
@@ -152,9 +250,7 @@ def test_shallow_reorganisation_delays_and_halts_nobody(branches: Branches) -> N
     branches.await_anchor(*EVERYBODY)
     claim_address = fresh_address()
     deposit_address = federation.deposit_address(claim_address)
-    l1_address = ask(branches.own, "getnewaddress", path="/wallet/miner")
-    assert isinstance(l1_address, str)
-    burn = branches.user.withdraw(l1_address, 3_000_000)
+    burn = branches.user.withdraw(branches.l1_address(), 3_000_000)
     federation.await_stage(burn, {"broadcast"})
     anchor = branches.status("alice").anchor
     with branches.parted():
@@ -173,3 +269,94 @@ def test_shallow_reorganisation_delays_and_halts_nobody(branches: Branches) -> N
     federation.await_stage(burn, {"settled"})
     assert branches.status("alice").anchor.height > anchor.height
     branches.await_clean(*EVERYBODY)
+
+
+def test_reorganisation_that_takes_the_anchor_is_resumed_by_a_quorum(branches: Branches, tmp_path: Path) -> None:
+    federation = branches.federation
+    claim_address = fresh_address()
+    deposit_address = federation.deposit_address(claim_address)
+    with branches.parted():
+        federation.pay({deposit_address: DEPOSIT_SATS})
+        federation.mine(CONFIRMATIONS)
+        federation.await_claimed([claim_address], 1)
+        branches.await_anchor(*EVERYBODY)
+        anchor = branches.status("alice").anchor
+    before = federation.peg()
+    branches.await_halted(anchor.hash, *EVERYBODY)
+    branches.pay(*EVERYBODY)
+    plan = tmp_path / "plan.json"
+    refused = branches.resume("--plan", str(plan), node="bob", status=1)
+    assert "its transaction waits in the mempool" in refused
+    assert not plan.exists()
+    federation.mine(1)
+    text = branches.resume("--plan", str(plan), node="bob")
+    for words in (f"from L1 block {anchor.height} {anchor.hash}", "the two branches part above L1 block", "deep"):
+        assert words in text
+    assert "are lost" not in text
+    branches.sign_and_submit(plan, "bob", "carol", "dave")
+    branches.await_clean(*EVERYBODY)
+    after = federation.peg()
+    assert (after.reserves_sats, after.deficit_sats) == (before.reserves_sats, 0)
+    assert branches.status("alice").anchor.height > anchor.height
+    branches.show_that_money_moves()
+
+
+def test_double_spent_deposit_becomes_a_deficit_that_donations_repay(branches: Branches, tmp_path: Path) -> None:
+    federation = branches.federation
+    claim_address = fresh_address()
+    payment, conflict = branches.two_payments(federation.deposit_address(claim_address), DEPOSIT_SATS)
+    three = ("alice", "bob", "carol")
+    with branches.parted(conflict):
+        federation.mine(1)
+        ask(branches.own, "sendrawtransaction", payment)
+        federation.mine(CONFIRMATIONS)
+        federation.await_claimed([claim_address], 1)
+        branches.await_anchor(*EVERYBODY)
+        anchor = branches.status("alice").anchor
+        federation.local.stop_member("dave")
+    before = federation.peg()
+    branches.await_halted(anchor.hash, *three)
+    plan = tmp_path / "plan.json"
+    text = branches.resume("--plan", str(plan), node="alice")
+    for words in (f"{DEPOSIT_SATS:,} sats of the reserve are lost", f"deficit: 0 sats, then {DEPOSIT_SATS:,} sats"):
+        assert words in text
+    branches.sign_and_submit(plan, *three)
+    branches.await_clean(*three)
+    after = federation.peg()
+    assert after.reserves_sats == before.reserves_sats - DEPOSIT_SATS
+    assert (after.deficit_sats, after.supply_sats) == (DEPOSIT_SATS, before.supply_sats)
+    audit = RUN.invoke(command_line(), ["audit", "--dir", str(federation.local.directory), "--node", "bob"])
+    assert audit.exit_code == 0, audit.output
+    assert f"{DEPOSIT_SATS:,}" in audit.output
+    assert "no findings: every satoshi is explained" in audit.output
+    branches.donate(500_000)
+    eventually(lambda: federation.peg().deficit_sats == DEPOSIT_SATS - 500_000, "the donation repays a part")
+    branches.show_that_money_moves()
+
+
+def test_member_that_was_off_comes_back_unhalted(branches: Branches) -> None:
+    federation = branches.federation
+    federation.local.start_member("dave")
+    federation.local.wait_until_answering("dave")
+    height = federation.height()
+    eventually(lambda: federation.height("dave") >= height, "dave has caught up")
+    branches.await_clean(*EVERYBODY)
+    branches.pay(*EVERYBODY)
+    assert "halted" not in federation.local.log_path("dave").read_text().rpartition("event=started")[2]
+
+
+def test_node_that_only_ever_saw_the_other_branch_syncs_from_the_beginning(branches: Branches, tmp_path: Path) -> None:
+    federation = branches.federation
+    with _ended(start_regtest(tmp_path / "fresh")) as fresh:
+        ask(fresh, "addnode", f"127.0.0.1:{branches.miner.p2p_port}", "onetry")
+        eventually(lambda: ask(fresh, "getbestblockhash") == ask(branches.own, "getbestblockhash"), "it has L1")
+        with _full_node(federation, fresh) as node:
+            height = federation.height()
+            eventually(lambda: node.height() >= height, "the node has caught up")
+            with client_of(node.config) as client:
+                audit = client.ask(AuditReply, "audit")
+                assert (audit.findings, audit.warnings) == ([], [])
+                assert audit.block_hash == federation.block_hash(audit.height, "alice")
+                records = client.ask(list[ListedRecordReply], "listrecords")
+            assert [(record.serial, record.final) for record in records] == [(1, True), (2, True), (3, True)]
+            assert branches.survived == [CONFIRMATIONS - 1, CONFIRMATIONS, CONFIRMATIONS + 1]

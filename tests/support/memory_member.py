@@ -34,6 +34,7 @@ from pegnode.service.records import RecordRelay
 from pegnode.service.registry import DepositRegistry
 from pegnode.service.relay import Relay
 from pegnode.service.reserve_watch import ReserveWatch
+from pegnode.service.resumption import Resumption
 from pegnode.service.settled_payouts import SettledPayouts
 from pegnode.service.unfinal import UnfinalBlocks
 from pegnode.service.work import WorkWatch
@@ -94,7 +95,10 @@ class Member:
         self.dropped: list[tuple[PeerId, DropReason]] = []
         self._note_drops()
         self.auditor = Auditor(self.core, client, self.is_current)
-        self.signer = None if index is None else LocalSigner(federation.signer(index), self.core, self.auditor)
+        self.resumption = Resumption(self.core, client, self.is_current)
+        self.signer = (
+            None if index is None else LocalSigner(federation.signer(index), self.core, self.auditor, self.resumption)
+        )
         self.payouts = Payouts(self.core, client, self.peers, self.signer, self.is_current)
         self.l1_monitor = L1Monitor(self.core, client, federation.genesis.anchor)
         self.l1_mempool = MempoolWatcher(client, watcher, self.core.registry.is_deposit)
@@ -157,6 +161,8 @@ class Member:
             evidence_maker=self.evidence_maker,
             payouts=self.payouts,
             auditor=self.auditor,
+            resumption=self.resumption,
+            records=self.records,
             l1=self.l1_monitor,
             l1_mempool=self.l1_mempool,
             stop=self.scope.cancel,

@@ -14,7 +14,9 @@ from bridge.custody import reserve_script
 from bridge.evidence import Evidence
 from bridge.l1.answers import ScannedOutput
 from bridge.l1.states import L1Health, L1State
+from bridge.records import Finding, Record
 from bridge.state import Coin as ReserveCoin
+from federation.record import SignedRecord
 from federation.statement import BlockTerms, SignedStatement, SolvencyStatement
 from pegnode.audit.report import Audit
 from pegnode.audit.reserve import Books, L1Sight, explain
@@ -30,6 +32,8 @@ from pegnode.rpc.node_api import (
     NodeStatus,
     PayoutProgress,
     PeerInfo,
+    RecordView,
+    ResumePlan,
     TransactionVerdict,
 )
 from pegnode.rpc.server import method_table
@@ -89,6 +93,9 @@ class FakeNode:
         self.stopped = False
         self.lost: list[OutPoint] = []
         self.asked_statements: list[SolvencyStatement | None] = []
+        self.asked_findings: list[tuple[Finding, ...]] = []
+        self.resume_plan = ResumePlan((), ())
+        self.waiting: list[SignedRecord] = []
         anchor = self.chain.l1.anchor(0)
         header = self.chain.header
         terms = BlockTerms(self.rules.chain_id, 0, 0, header.hash, anchor, header.ledger_root, 5, 1, 3, 2, 1)
@@ -154,6 +161,26 @@ class FakeNode:
         self._fail()
         self.asked_statements.append(statement)
         return self.signed
+
+    async def plan_resume(self, others: Sequence[Finding]) -> ResumePlan:
+        self._fail()
+        self.asked_findings.append(tuple(others))
+        return self.resume_plan
+
+    async def judge_records(self, records: Sequence[Record]) -> tuple[RecordView, ...]:
+        self._fail()
+        return tuple(RecordView(record, ("as seen here",), None) for record in records)
+
+    async def sign_record(self, records: Sequence[Record], index: int) -> SignedRecord:
+        self._fail()
+        return SignedRecord(records[index], ((2, bytes(range(64))),))
+
+    def submit_record(self, signed: SignedRecord) -> None:
+        self._fail()
+        self.waiting.append(signed)
+
+    def waiting_records(self) -> tuple[SignedRecord, ...]:
+        return tuple(self.waiting)
 
     def request_stop(self) -> None:
         self.stopped = True

@@ -26,6 +26,7 @@ from pegnode.service.consensus_driver import ConsensusDriver
 from pegnode.service.judge import Judge
 from pegnode.service.peers import Peers
 from pegnode.service.proposer import Proposer
+from pegnode.service.resumption import Resumption
 from pegnode.signing.local import LocalSigner
 from pegnode.signing.port import SignerAway, VoteRefused
 from pegnode.storage.store import ChainStore
@@ -50,12 +51,13 @@ class DriverRig:
         secrets = MemberSecrets(vote_secrets()[OWN], custody_secrets()[OWN], secret("transport", OWN))
         self.signer = Signer(secrets, rules.membership, OWN, rules.chain_id, bytes)
         self.auditor = Auditor(self.core, cast(L1Client, None), lambda: True)
+        self.resumption = Resumption(self.core, cast(L1Client, None), lambda: True)
         self.driver = ConsensusDriver(
             self.core,
             self.peers,
             Simplex(OWN, rules.membership, PARAMS),
             Journal.create(MemoryEntries(), JournalIdentity(rules.chain_id, 0, OWN)),
-            LocalSigner(self.signer, self.core, self.auditor),
+            LocalSigner(self.signer, self.core, self.auditor, self.resumption),
             Proposer(self.core, {}, patience_s=1.0),
             Judge(self.core),
         )
@@ -162,7 +164,7 @@ class Stubborn(LocalSigner):
 async def test_vote_that_the_signer_refuses_leaves_this_member_silent_in_that_place_alone(
     member: DriverRig, autojump_clock: trio.abc.Clock
 ) -> None:
-    member.driver._signer = Stubborn(member.signer, member.core, member.auditor)
+    member.driver._signer = Stubborn(member.signer, member.core, member.auditor, member.resumption)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(member.peers.run)
         nursery.start_soon(member.driver.run)
@@ -173,7 +175,7 @@ async def test_vote_that_the_signer_refuses_leaves_this_member_silent_in_that_pl
 
 
 async def test_member_without_its_signer_ends(member: DriverRig, autojump_clock: trio.abc.Clock) -> None:
-    signer = Stubborn(member.signer, member.core, member.auditor)
+    signer = Stubborn(member.signer, member.core, member.auditor, member.resumption)
     signer.error = SignerAway("the test says so")
     member.driver._signer = signer
     with pytest.RaisesGroup(SignerAway, flatten_subgroups=True):
