@@ -4,8 +4,8 @@ from bridge.bitcoin.identifiers import hash_to_hex
 from pegnode.halts import LatchedFinding, finding_name, remedy, subject_text
 from pegnode.rpc.methods.table import Handler
 from pegnode.rpc.node_api import NodeApi, PeerInfo
-from pegnode.rpc.render import Json, btc
-from pegnode.rpc.results import AnchorReply, HaltReply, L1Reply, MemberReply, StatusReply
+from pegnode.rpc.render import Json, anchor_reply, btc
+from pegnode.rpc.results import HaltReply, L1Reply, MemberReply, StatusReply
 
 
 async def getnetworkinfo(node: NodeApi) -> Json:
@@ -71,7 +71,7 @@ async def getstatus(node: NodeApi) -> StatusReply:
         syncing=status.syncing,
         view=status.view,
         leader=status.leader,
-        anchor=AnchorReply(tip.anchor.height, hash_to_hex(tip.anchor.hash)),
+        anchor=anchor_reply(tip.anchor),
         l1=L1Reply(
             state=l1.health.state,
             since_ms=l1.health.since_ms,
