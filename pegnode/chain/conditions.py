@@ -39,10 +39,8 @@ class WithheldReason(Reason):
     DEPOSIT_SPENT = "vote-deposit-spent"  # A deposit is spent on L1 already, if only in the mempool.
     FEERATE_UNKNOWN = "vote-feerate-unknown"  # A batch above the floor while its own Bitcoin node has no estimate.
     FEERATE_FAR = "vote-feerate-far"  # A batch's feerate is more than a factor of 2 from its own estimate.
-    COIN_NOT_LOST = (
-        "vote-coin-not-lost"
+    COIN_NOT_LOST = "vote-coin-not-lost"
     """Its own Bitcoin node holds unspent what a record calls lost, or was not asked about it."""
-    )
     VERSION_CONFIRMED = "vote-version-confirmed"
     """A replacement of a batch that its own Bitcoin node sees confirmed in some version."""
 

@@ -12,6 +12,7 @@ from bridge.state import Anchor
 from federation.endorsement import EndorsementReason
 from federation.record import SignedRecord
 from pegnode.cli.commands import command_line
+from pegnode.cli.resume import _write
 from pegnode.resume.document import MAX_RECORDS, PlanReason, PlanRefused, parse_plan, render_plan
 from pegnode.resume.words import describe
 from pegnode.setup.errors import SetupReason
@@ -168,3 +169,16 @@ def test_resume_alone_says_what_there_is() -> None:
     assert result.exit_code == 2
     for words in ("--plan", "sign", "combine", "submit", "show"):
         assert words in result.output
+
+
+@pytest.mark.parametrize("path", [".", "/", "absent/plan.json", "x" * 300])
+def test_plan_that_can_not_be_written_leaves_nothing(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(PlanRefused) as caught:
+        _write(Path(path), plan(0))
+    assert caught.value.reason is PlanReason.UNWRITABLE
+    assert list(tmp_path.iterdir()) == []
+    _write(tmp_path / "plan.json", plan(0))
+    assert parse_plan((tmp_path / "plan.json").read_bytes()) == plan(0)
