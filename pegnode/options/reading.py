@@ -1,13 +1,13 @@
 """From a file to the values of its options: what is unknown, missing or of another type is refused with its line."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeGuard, TypeVar, get_args, get_origin
 
 import msgspec
 
 from pegnode.input_file import read_input_text
-from pegnode.options.errors import ConfigReason, ConfigRefused, locating
+from pegnode.options.errors import ConfigReason, ConfigRefused, locating, refuse_any
 from pegnode.options.toml_document import OptionPath, TomlDocument, TomlError
 from pegnode.options.wording import explained, suggestion
 
@@ -39,7 +39,9 @@ def parse_document(text: str, file: str = "") -> TomlDocument:
 def configuration(document: TomlDocument, kind: type[C], directory: Path, file: str = "") -> C:
     """The configuration of that kind, with relative paths under `directory`. Raises ConfigRefused with the line."""
     with locating(document, file):
-        _require_known_options(document.table, kind, ())
+        sections = list(_sections(document.table, kind, ()))
+        refuse_any(_unknown(sections))  # first, since one of them may be meant for what is missing
+        refuse_any(_missing(sections))
         config = _converted(document.table, kind, directory.resolve())
         config.validate()
     return config
@@ -59,25 +61,36 @@ def _converted(table: Mapping[str, object], kind: type[C], base: Path) -> C:
         raise ConfigRefused(ConfigReason.WRONG_VALUE, what, (option,)) from error
 
 
-def _require_known_options(table: Mapping[str, object], kind: type[msgspec.Struct], section: OptionPath) -> None:
-    """Raise ConfigRefused for the first option that `kind` lacks, and then for the first that `table` lacks."""
-    fields = {field.name: field for field in msgspec.structs.fields(kind)}
-    for name in table:
-        if name not in fields:
-            raise ConfigRefused(ConfigReason.UNKNOWN_OPTION, _suggestion(name, kind), ((*section, name),))
-    for name, field in fields.items():
-        option = (*section, name)
-        if name not in table:
-            if field.required:
-                raise ConfigRefused(ConfigReason.MISSING_OPTION, f"missing: {description(field)}", (option,))
-            continue
-        value, wanted = table[name], bare_type(field.type)
+_Section = tuple[OptionPath, Mapping[str, object], type[msgspec.Struct]]
+"""Where a section is, what it gives, and the kind that it should be."""
+
+
+def _sections(table: Mapping[str, object], kind: type[msgspec.Struct], section: OptionPath) -> Iterator[_Section]:
+    """A section, and those within it."""
+    yield section, table, kind
+    for field in msgspec.structs.fields(kind):
+        value, wanted, option = table.get(field.name), bare_type(field.type), (*section, field.name)
         if isinstance(value, dict) and is_section(wanted):
-            _require_known_options(value, wanted, option)
+            yield from _sections(value, wanted, option)
         if isinstance(value, list) and is_section(element := element_type(wanted)):
             for index, item in enumerate(value):
                 if isinstance(item, dict):
-                    _require_known_options(item, element, (*option, index))
+                    yield from _sections(item, element, (*option, index))
+
+
+def _unknown(sections: Iterable[_Section]) -> Iterator[ConfigRefused]:
+    for section, table, kind in sections:
+        for name in table:
+            if name not in kind.__struct_fields__:
+                yield ConfigRefused(ConfigReason.UNKNOWN_OPTION, _suggestion(name, kind), ((*section, name),))
+
+
+def _missing(sections: Iterable[_Section]) -> Iterator[ConfigRefused]:
+    for section, table, kind in sections:
+        for field in msgspec.structs.fields(kind):
+            if field.required and field.name not in table:
+                what = f"missing: {description(field)}"
+                yield ConfigRefused(ConfigReason.MISSING_OPTION, what, ((*section, field.name),))
 
 
 def _suggestion(name: str, kind: type[msgspec.Struct]) -> str:

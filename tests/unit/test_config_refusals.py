@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from pegnode.config import FunctionaryConfig, NodeConfig
 from pegnode.input_file import FileReason, FileRefused
-from pegnode.options.errors import ConfigReason, ConfigRefused
+from pegnode.options.errors import ConfigReason, ConfigRefused, OptionRefused
 from pegnode.options.reading import MAX_FILE_BYTES
 from pegnode.options.toml_document import spelt
 from tests.support.configs import FUNCTIONARY, NODE, changed, line_of, refusal
 
 
-def _names(refused: ConfigRefused) -> list[str]:
+def _names(refused: OptionRefused) -> list[str]:
     return [spelt(option) for option in refused.options]
 
 
@@ -99,6 +99,22 @@ def test_missing_option_is_refused_by_name_and_meaning(line: str, option: str) -
     refused = refusal(changed(line, ""))
     assert (refused.reason, _names(refused)) == (ConfigReason.MISSING_OPTION, [option])
     assert f"{option}: missing: " in refused.detail
+
+
+def test_all_missing_options_are_named_at_once_each_with_its_line() -> None:
+    text = changed('genesis = "../genesis.json"\n', "").replace('url = "http://127.0.0.1:18443"\n', "")
+    refused = refusal(text)
+    assert [_names(flaw) for flaw in (refused, *refused.others)] == [["genesis"], ["l1.url"]]
+    assert f"; and line {line_of(text, '[l1]')}: l1.url: missing: " in refused.detail
+
+
+def test_all_unknown_options_are_named_at_once_and_before_what_they_may_be_meant_for() -> None:
+    text = changed("data_dir", "data_dri").replace("cookie_file", "cookiefile")
+    refused = refusal(text)
+    assert refused.detail == (
+        f"line {line_of(text, 'data_dri')}: data_dri: unknown option; did you mean data_dir?; and "
+        f"line {line_of(text, 'cookiefile')}: l1.cookiefile: unknown option; did you mean cookie_file?"
+    )
 
 
 @pytest.mark.parametrize(
