@@ -6,6 +6,7 @@ What must hold:
     other bytes under the same header are never taken for the block, and another block has another hash;
     a valid block commits to its body and to the ledger after it, and keeps the ledger's equality;
     whatever waits, a leader's block of it is valid;
+    a record in a valid block has the next serial, and no evidence or batch beside it;
     another certificate than the one that a quorum signed is refused.
 """
 
@@ -20,12 +21,19 @@ from bridge.state import Anchor
 from federation.certificate import Certificate, VoteKind, VoteRejected, verify_certificate
 from pegnode.chain.block import Block, Body
 from pegnode.chain.builder import Candidates, build_block
-from pegnode.chain.execution import ScriptBudget, enter_batch, enter_evidence, enter_refunds, enter_transfer
+from pegnode.chain.execution import (
+    ScriptBudget,
+    enter_batch,
+    enter_evidence,
+    enter_record,
+    enter_refunds,
+    enter_transfer,
+)
 from pegnode.chain.rules import apply_block
 from pegnode.chain.state import ChainState
 from pegnode.chain.transactions import parse_transaction
 from pegnode.chain.verdicts import BlockRejected, L1Contradicted, L1Waiting
-from tests.fuzz import evidence, transactions
+from tests.fuzz import evidence, records, transactions
 from tests.fuzz.chooser import Chooser
 from tests.fuzz.decoders import Finding
 from tests.fuzz.scene import certificate, scene
@@ -66,7 +74,13 @@ def seeds() -> list[bytes]:
         for kind in range(10)
     ]
     certificates = [bytes([3, 0, kind, 1, 2]) for kind in range(8)]
-    return [*plain, *fields, *built, *certificates]
+    decided = [
+        bytes([*start, count, *content])
+        for start in ((3, 1, 0, 0, 1), (1, 1, 9, 0))
+        for count in range(3)
+        for content in ((0,), (1, 0, 0), (1, 0, 1), (1, 0, 1, 0, 2), (0, 2, 2, 3), (0, 0, 0, 0, 0, 1), (1, 0, 0, 2))
+    ]
+    return [*plain, *fields, *built, *decided, *certificates]
 
 
 def _outcome(block: Block) -> ChainState | Exception:
@@ -101,7 +115,20 @@ def _judge(block: Block) -> ChainState | None:
     if block.header.body_root != block.body.root or block.header.ledger_root != ledger_root(first.ledger):
         raise Finding(f"{raw.hex()}: is valid, and commits to something else")
     first.ledger.totals.require_equality()
+    _require_lone_records(block, first)
     return first
+
+
+def _require_lone_records(block: Block, after: ChainState) -> None:
+    """Raise Finding unless the records of a valid block follow those before it, and stand alone."""
+    serials = [signed.record.serial for signed in block.body.records]
+    before = scene().chain.state.ledger.totals.record_serial
+    if serials != list(range(before + 1, before + 1 + len(serials))):
+        raise Finding(f"{block.encode().hex()}: records {serials} after {before}")
+    if after.ledger.totals.record_serial != before + len(serials):
+        raise Finding(f"{block.encode().hex()}: {after.ledger.totals.record_serial} is final after records {serials}")
+    if serials and (block.body.evidence or block.body.batches):
+        raise Finding(f"{block.encode().hex()}: records beside evidence or a batch")
 
 
 def _told(outcome: ChainState | Exception) -> str:
@@ -157,6 +184,8 @@ def _with_true_root(block: Block) -> Block:
     budget = ScriptBudget.of(chain.rules.chain)
     try:
         advance_anchor(state.ledger, block.header.anchor, chain.rules.params)
+        for signed in block.body.records:
+            enter_record(state, signed, chain.header.anchor, chain.rules)
         for item in block.body.evidence:
             fact = chain.l1.fact(item.l1_block_hash)
             if fact is not None:
@@ -177,8 +206,12 @@ def _check_builder(choose: Chooser) -> bool:
     waiting = [parsed for _ in range(choose.below(4)) if (parsed := _parsed(transactions.fuzzed(choose)))]
     shown = [evidence.fuzzed(choose) for _ in range(choose.below(4))]
     slot = chain.slot(include_l1=bool(choose.below(4)))
+    decided = [found for serial in range(choose.below(4)) if (found := records.fuzzed(choose, serial + 1))]
+    rebase = next((found.record.rebase for found in decided if found.record.rebase), None)
+    if rebase is not None and choose.below(4):
+        slot = replace(slot, anchor=rebase.new_anchor)
     facts = chain.l1.facts(slot.anchor, *shown)
-    built = build_block(chain.state, slot, Candidates(shown, waiting), facts, chain.rules)
+    built = build_block(chain.state, slot, Candidates(shown, waiting, decided), facts, chain.rules)
     try:
         state = apply_block(
             chain.state, Block.decode_whole(built.block.encode()), chain.facts(built.block), chain.rules
@@ -275,13 +308,20 @@ def _derived_changed(body: Body, choose: Chooser) -> Body:
     """Another refund, refunds in another order or number, or a record."""
     match choose.below(4):
         case 0:
-            return replace(body, records=(choose.take(choose.below(20)),))
+            return _decided(body, choose)
         case 1:
             return replace(body, refunds=(choose.edited(body.refunds[0]), *body.refunds[1:]))
         case 2:
             return replace(body, refunds=(*body.refunds, choose.take(choose.below(20))))
         case _:
             return replace(body, refunds=_reordered(body.refunds, choose))
+
+
+def _decided(body: Body, choose: Chooser) -> Body:
+    """With records, and mostly without what may not stand beside them."""
+    found = [records.fuzzed(choose, serial + 1) for serial in range(1 + choose.below(2))]
+    body = replace(body, records=tuple(signed for signed in found if signed is not None))
+    return replace(body, evidence=(), batches=()) if choose.below(4) else body
 
 
 def _batch_changed(body: Body, choose: Chooser) -> Body:

@@ -11,6 +11,7 @@ from pegnode.net.messages import decode_message, encode_message
 from pegnode.net.transport import DropReason, PeerRole, RemoteFault
 from tests.fuzz.decoders import Decoder, Finding
 from tests.fuzz.scene import certificate, scene, vote
+from tests.support.records import ANY_RECORD
 
 MALFORMED = (MalformedError,)
 MAX_FRAME = 4_000
@@ -84,4 +85,7 @@ def _messages() -> list[messages.Message]:
         messages.L1Report(11, known),
         messages.SharesMessage((CosignShare(Txid(bytes(32)), 2, (bytes(64),)).encode(),)),
         messages.SignedPayoutMessage(payment),
+        messages.RecordMessage(ANY_RECORD.encode()),
+        messages.RecordsRequest(1),
+        messages.RecordsAnswer(1, (ANY_RECORD.encode(),)),
     ]

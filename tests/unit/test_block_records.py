@@ -80,10 +80,12 @@ def test_transfers_stand_beside_a_record(chain: MemoryChain) -> None:
 
 
 def test_refunds_that_the_new_anchor_makes_due_stand_beside_a_rebase() -> None:
-    chain = MemoryChain(peg={"withdrawal_expiry_anchors": 20})
+    chain = MemoryChain(peg={"withdrawal_expiry_anchors": 20, "max_anchor_step": 10})
     [coin] = chain.fund(ALICE.script(), value_sats=1_000_000)
     chain.extend(ALICE.spend([coin], [chain.burn_output(990_000, BOB.script(), ALICE.script(), max_fee_sats=0)]))
-    record, _ = reorganised(chain, L1_START, rise=20)
+    chain.l1.mine_empty(10)
+    chain.extend()
+    record, _ = reorganised(chain, chain.header.anchor.height - 1, rise=10)
     parent = chain.state
     block = carried_out(chain, record).block
     assert len(block.body.refunds) == 1

@@ -21,6 +21,9 @@ from pegnode.net.messages import (
     L1Report,
     Message,
     ProposalMessage,
+    RecordMessage,
+    RecordsAnswer,
+    RecordsRequest,
     RegistrationsMessage,
     SharesMessage,
     SignedPayoutMessage,
@@ -32,6 +35,7 @@ from pegnode.net.messages import (
 from pegnode.net.transport import PeerId, PeerRole
 from tests.support.members import MemoryFederation, memory_federation
 from tests.support.mini_wallet import MiniWallet
+from tests.support.records import resume
 
 FAULTY = 1
 ALICE = MiniWallet("alice")
@@ -69,6 +73,9 @@ def genuine_messages(federation: MemoryFederation) -> list[Message]:
         L1Report(11, chain.blocks[11].hash),
         SharesMessage((share.encode(),)),
         SignedPayoutMessage(payment),
+        RecordMessage(resume(federation.rules).encode()),
+        RecordsRequest(1),
+        RecordsAnswer(1, (resume(federation.rules).encode(),)),
     ]
 
 
