@@ -1,22 +1,25 @@
 """The decoders of what is hashed, signed, stored or sent between nodes."""
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 from bridge.batch import Batch
 from bridge.bitcoin.block import parse_block, parse_block_spends, parse_block_transaction
-from bridge.bitcoin.identifiers import OutPoint, Script, Txid
+from bridge.bitcoin.identifiers import BlockHash, OutPoint, Script, Txid
 from bridge.bitcoin.script import parse_pushes, push
 from bridge.bitcoin.transaction import Transaction, TxOut
 from bridge.codec import decode_whole
 from bridge.custody import CoinKind
 from bridge.errors import MalformedError, Rejected
 from bridge.evidence import Evidence, MerkleProof, Opening
+from bridge.records import AbandonedBlock, Deficit, Finding, LostCoin, Rebase, Record, Resume
 from bridge.state import Anchor, BatchVersion, Coin, Lineage, Totals, WindowEntry, Withdrawal, WithdrawalStatus
 from bridge.withdrawals import encode_burn, parse_burn
 from federation.certificate import Certificate, Vote, VoteKind
 from federation.cosign import CosignShare
 from federation.journal import Journal, JournalIdentity, JournalRefused, MemoryEntries
+from federation.record import SignedRecord
 from federation.statement import BlockTerms, SignedStatement, SolvencyStatement
 from pegnode.chain.block import Block, Body
 from pegnode.chain.header import Header
@@ -224,6 +227,41 @@ def _votes() -> tuple[Decoder, ...]:
         ),
         Decoder("federation.journal:Journal.open", open_journal, (JournalRefused,), _journal_samples()),
         *_statements(),
+        *_records(),
+    )
+
+
+def _records() -> tuple[Decoder, ...]:
+    anchor, coin = Anchor(7, BlockHash(bytes(range(32)))), scene().coins[0][0]
+    left, gone = Finding.anchor_left(anchor), Finding.coin_gone(coin)
+    abandoned = AbandonedBlock(BlockHash(bytes(range(1, 33))), 3)
+    rebase = Rebase(
+        anchor,
+        (abandoned, replace(abandoned, hash=BlockHash(bytes(32)))),
+        replace(anchor, height=10, hash=BlockHash(b"\x01" * 32)),
+    )
+    resume, lost = Resume.of((left, gone), rebase), LostCoin(coin, 900_000)
+    deficit = Deficit.of((lost,))
+    record = Record(bytes(32), 0, 1, 500, resume)
+    values: dict[type[Any], tuple[Any, ...]] = {
+        Finding: (left, gone, Finding.second_version(Txid(bytes(32)))),
+        AbandonedBlock: (abandoned,),
+        Rebase: (rebase,),
+        Resume: (resume, Resume.of((gone,))),
+        LostCoin: (lost,),
+        Deficit: (deficit,),
+        Record: (record, replace(record, content=deficit)),
+        SignedRecord: (SignedRecord(record, ((0, bytes(64)), (2, bytes(range(64))))),),
+    }
+    return tuple(
+        Decoder(
+            f"{kind.__module__}:{kind.__name__}.decode",
+            kind.decode,
+            MALFORMED,
+            tuple(value.encode() for value in samples),
+            kind.encode,
+        )
+        for kind, samples in values.items()
     )
 
 
