@@ -162,8 +162,10 @@ def submit(file: FileArgument, directory: DirectoryOption, node: NodeOption = No
         for signed in records:
             verify_record(signed, rules.membership, rules.chain_id)
         with _patient_client(home) as client:
+            carried_out = _final_records(client, records)
             for signed in records:
-                client.ask(int, "submitrecord", signed.encode().hex())
+                if signed.record.encode() not in carried_out:
+                    client.ask(int, "submitrecord", signed.encode().hex())
             _await_final(client, records)
     for signed in records:
         out.print(
@@ -184,12 +186,7 @@ def _await_final(client: RpcClient, records: Plan) -> None:
     """Wait for the blocks. Ends the command if they don't come: the records go on waiting in the nodes."""
     deadline = time.monotonic() + FINAL_WITHIN_S
     wanted = [signed.record.encode() for signed in records]
-    while True:
-        first = records[0].record.serial
-        listed = client.ask(list[ListedRecordReply], "listrecords", first, len(records))
-        final = [SignedRecord.decode(bytes.fromhex(item.record)).record.encode() for item in listed if item.final]
-        if final == wanted:
-            return
+    while (final := _final_records(client, records)) != wanted:
         if any(record not in wanted for record in final):
             fail("another record with such a serial is final: draw up a new plan")
         if time.monotonic() > deadline:
@@ -197,6 +194,12 @@ def _await_final(client: RpcClient, records: Plan) -> None:
                 "handed in, and no block has carried it out yet: it needs a quorum of members whose Bitcoin nodes agree"
             )
         time.sleep(POLL_S)
+
+
+def _final_records(client: RpcClient, records: Plan) -> list[bytes]:
+    """What blocks have carried out with the serials of a plan, without signatures."""
+    listed = client.ask(list[ListedRecordReply], "listrecords", records[0].record.serial, len(records))
+    return [SignedRecord.decode(bytes.fromhex(item.record)).record.encode() for item in listed if item.final]
 
 
 def _patient_client(home: Home) -> RpcClient:

@@ -32,7 +32,7 @@ HALT_MEANS: Final = (
     "nothing that concerns Bitcoin is voted for or signed there, so that no deposit is credited and no withdrawal paid "
     "once too few others are left. Transfers go on."
 )
-HALT_HELP: Final = "A halt does not clear itself, nor by a restart: see 'Halts' in docs/operating.md"
+HALT_HELP: Final = "A halt does not clear itself, nor by a restart: see 'After a halt' in docs/operating.md"
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,6 +147,7 @@ class Branches:
         assert f"signed by {', '.join(names)}: a quorum is 3" in self.resume("show", str(whole), "--genesis", genesis)
         assert "endorsement-too-few" in self.resume("submit", str(copies[0]), node=names[0], status=1)
         assert "is final" in self.resume("submit", str(whole), node=names[0])
+        assert "is final" in self.resume("submit", str(whole), node=names[-1])  # again, and elsewhere
 
     def show_that_money_moves(self) -> None:
         """A deposit is credited, and a withdrawal paid and settled."""
