@@ -29,8 +29,8 @@ StatusNodeOption = Annotated[
 
 MOST_FINDINGS_TOLD: Final = 10
 HALT_MEANS: Final = (
-    "nothing that concerns Bitcoin is voted for or signed there, so that no deposit is credited and no withdrawal paid "
-    "once too few others are left. Transfers go on."
+    "whoever is halted votes for no deposit and no withdrawal, and signs none. With less than a quorum of others left, "
+    "no deposit is credited and no withdrawal paid. Transfers go on."
 )
 HALT_HELP: Final = "A halt does not clear itself, nor by a restart: see 'After a halt' in docs/operating.md"
 

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from bridge.records import MAX_FINDINGS, Finding
+import pytest
+
+from bridge.records import Finding
 from pegnode.halts import MAX_DETAIL_BYTES
 from pegnode.service.core import SUSPICION_GAP_MS, SUSPICION_MS, NodeCore
 from pegnode.storage.store import ChainStore
@@ -43,12 +45,13 @@ def test_halt_and_its_findings_survive_a_restart(tmp_path: Path) -> None:
     core.store.close()
 
 
-def test_halt_keeps_no_more_findings_than_one_record_may_name(tmp_path: Path) -> None:
+def test_halt_keeps_no_more_findings_than_one_record_may_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pegnode.service.core.MAX_FINDINGS", 7)
     core = new_core(tmp_path)
-    for number in range(MAX_FINDINGS + 5):
+    for number in range(10):
         core.halt(gone(number), "gone")
-    assert len(core.active_findings()) == len(core.store.halts()) == MAX_FINDINGS
-    core.suspect(gone(MAX_FINDINGS + 1), "what is left stays suspected")
+    assert len(core.active_findings()) == len(core.store.halts()) == 7
+    core.suspect(gone(8), "what is left stays suspected")
     assert core.suspicions() == ("what is left stays suspected",)
     core.store.close()
 
