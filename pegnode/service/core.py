@@ -120,10 +120,14 @@ class NodeCore:
 
     def suspicions(self) -> tuple[str, ...]:
         """For people, the findings that may become a halt, and have not been taken back."""
+        return tuple(self._suspicions[finding].detail for finding in self.suspected())
+
+    def suspected(self) -> tuple[Finding, ...]:
+        """The findings that `suspicions` tells of."""
         now_ms = self.now_ms()
         known = {item.finding for item in self._active}
         return tuple(
-            suspicion.detail
+            finding
             for finding, suspicion in self._suspicions.items()
             if _is_fresh(suspicion, now_ms) and finding not in known
         )

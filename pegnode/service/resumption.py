@@ -139,7 +139,8 @@ class Resumption:
         if not found and not others:
             suspected = "".join(f"; it may have to: {text}" for text in self._core.suspicions())
             raise Refusal(ResumptionReason.NOT_HALTED, f"this node has not halted{suspected}")
-        return (*(item.finding for item in found), *others)
+        # What this node only suspects yet it would find, and halt again, soon after the others' findings are ended.
+        return (*(item.finding for item in found), *self._core.suspected(), *others)
 
     async def _look(self, coins: Sequence[OutPoint]) -> _Look:
         """Look at L1, and at these coins besides those that are gone. Raises Refusal, NodeUnavailable, L1Error."""

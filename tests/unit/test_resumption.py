@@ -186,6 +186,16 @@ async def test_plan_ends_what_others_found_too(autojump_clock: trio.abc.Clock) -
         assert any(line.startswith("not found: ") for line in view.own_view)
 
 
+async def test_plan_ends_what_is_only_suspected_yet(autojump_clock: trio.abc.Clock) -> None:
+    async with scene() as at:
+        at.abandon(at.deposit)
+        suspected = Finding.second_version(at.deposit.txid)
+        at.member.core.suspect(suspected, "a second version")
+        [record] = await at.records()
+        assert isinstance(record.content, Resume)
+        assert set(record.content.findings) == {Finding.anchor_left(at.anchor), suspected}
+
+
 async def test_member_that_has_not_halted_has_no_plan(autojump_clock: trio.abc.Clock) -> None:
     async with scene() as at:
         assert await at.refusal() is ResumptionReason.NOT_HALTED
