@@ -50,6 +50,8 @@ THROUGH = {
     "bridge.codec:Encoded.read": "abstract: with each subclass",
     "bridge.codec:decode_whole": "with every canonical encoding",
     "bridge.evidence:check_inclusion": "by the target `evidence`",
+    "bridge.state:read_optional": "with every canonical encoding",
+    "bridge.state:read_outpoint": "with every canonical encoding",
     **dict.fromkeys(
         (
             *(
@@ -66,6 +68,7 @@ THROUGH = {
     ),
     "bridge.l1.credentials:Credentials.read": "a protocol",
     "bridge.l1.credentials:PasswordAuth.read": "reads nothing",
+    "federation.endorsement:read_signatures": "with SignedRecord.decode and SignedStatement.decode",
     "federation.keystore:read_secret": "as read_member_secrets, of one key",
     "federation.keystore:read_box": "with read_member_secrets",
     "federation.private_files:read_private_file": _THROUGH_FILES,

@@ -192,7 +192,7 @@ def test_chain_id_and_block_zero_follow_from_the_text() -> None:
     empty = tagged_list("pegnode/body", [tagged_list(f"pegnode/body/{name}", []) for name in names])
     assert header[134:166] == data(GENESIS, "root of the empty body") == empty
     totals = header[98:134] + bytes(8 * 8 + 4 + 3 * 32)
-    live = [tagged_list(f"pegnode/ledger/{name}", []) for name in ("coins", "withdrawals", "lineages")]
+    live = [tagged_list(f"pegnode/ledger/{name}", []) for name in ("coins", "lost", "withdrawals", "lineages")]
     assert tagged_list("pegnode/ledger", [totals, *live]) == header[166:] == data(GENESIS, "root of the empty ledger")
 
 
@@ -280,7 +280,7 @@ def test_ledger_after_block_one_follows_from_the_text() -> None:
     totals = header[98:134] + terms + bytes(3 * 8 + 4) + entered + bytes(32) + utxo
     assert totals == data(DEPOSIT, "totals after block 1")
     live = [tagged_list("pegnode/ledger/coins", [coin])]
-    live += [tagged_list(f"pegnode/ledger/{name}", []) for name in ("withdrawals", "lineages")]
+    live += [tagged_list(f"pegnode/ledger/{name}", []) for name in ("lost", "withdrawals", "lineages")]
     assert header[166:] == tagged_list("pegnode/ledger", [totals, *live])
 
 
