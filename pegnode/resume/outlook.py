@@ -128,8 +128,8 @@ def _cause(outpoint: OutPoint, fate: Fate) -> str:
 
 
 def _lineage_lines(before: Lineage, after: Lineage | None) -> list[str]:
-    payees = count_text(len(before.payees), "withdrawal")
     if after is None:
-        return [f"batch {before.number} is closed unpaid, and its {payees} wait for another one"]
+        owed = f", and what it was to pay, {count_text(len(before.payees), 'withdrawal')}, waits for another one"
+        return [f"batch {before.number} is closed{owed if before.payees else ''}"]
     dead = len(before.versions) - len(after.versions)
     return [f"batch {before.number} keeps {len(after.versions)} of its {len(before.versions)} versions"] if dead else []
