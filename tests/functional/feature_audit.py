@@ -97,8 +97,8 @@ def test_quorum_signs_what_each_member_finds(outsider: Outsider) -> None:
     reply = msgspec.json.decode(result.stdout, type=VerifiedReply)
     assert (reply.signers, reply.statement.reserves_sats) == (["alice", "bob", "carol"], DEPOSIT_SATS)
     file.write_bytes(file.read_bytes().replace(b'"reserves_sats": 3', b'"reserves_sats": 4'))
-    assert "statement-bad-signature" in outsider.run("verify", str(file), "--genesis", genesis).output
-    assert "statement-bad-signature" in outsider.sign(file, "dave", status=1)
+    assert "endorsement-bad-signature" in outsider.run("verify", str(file), "--genesis", genesis).output
+    assert "endorsement-bad-signature" in outsider.sign(file, "dave", status=1)
 
 
 def test_foreign_payment_to_a_change_script_is_unclaimed_until_it_enters(outsider: Outsider) -> None:
