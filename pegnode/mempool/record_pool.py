@@ -48,10 +48,10 @@ class RecordPool:
 
         Raises Rejected (RecordPoolReason); Refused (RecordRefused or EndorsementRefused) when no quorum signed it.
         """
-        record, digest = signed.record, signed.record.digest32
-        if digest in self._waiting:
-            raise Rejected(RecordPoolReason.ALREADY_WAITING, f"serial {record.serial}")
         self._require_useful(signed, view)
+        digest = signed.record.digest32
+        if digest in self._waiting:
+            raise Rejected(RecordPoolReason.ALREADY_WAITING, f"serial {signed.record.serial}")
         verify_record(signed, rules.membership, rules.chain_id)
         self.learn([signed])
         self._waiting[digest] = signed

@@ -158,8 +158,8 @@ class Proposer:
     async def _records_after(self, serial: int) -> tuple[SignedRecord, ...]:
         """The records that may enter one after the other, with the serials after `serial`. Raises L1Unavailable.
 
-        Of several with one serial it is the one for which this member would vote. None after a rebase: a block leads
-        from one anchor to one other.
+        Of several with one serial it is one for which this member would vote: if no quorum would, there is a leader who
+        would not either, and takes another. None after a rebase: a block leads from one anchor to one other.
         """
         chosen: list[SignedRecord] = []
         while not chosen or chosen[-1].record.rebase is None:

@@ -30,6 +30,8 @@ MAX_ANSWER_BYTES: Final = 500_000
 """Records are added to an answer as long as it stays below this."""
 ASK_AGAIN_S: Final = 10.0
 """How long after a request the same peer is asked again: what it did not have it may have got."""
+MAX_UNANSWERED: Final = 3
+"""Requests to one peer: who does not answer these is asked no more."""
 TELL_AGAIN_S: Final = 30.0
 
 
@@ -70,11 +72,12 @@ class RecordRelay:
         """Ask a peer for the records that lead from one branch of L1 to another, from the next serial on."""
         first_serial, now_s = self._core.store.ledger.totals.record_serial + 1, trio.current_time()
         asked_serial, asked_s = self._asked.get(peer, (0, -ASK_AGAIN_S))
-        if asked_serial == first_serial and now_s < asked_s + ASK_AGAIN_S:
+        unanswered = self._unanswered.get(peer, [])
+        if len(unanswered) >= MAX_UNANSWERED or (asked_serial == first_serial and now_s < asked_s + ASK_AGAIN_S):
             return
         if self._peers.send(peer, RecordsRequest(first_serial)):
             self._asked[peer] = (first_serial, now_s)
-            self._unanswered.setdefault(peer, []).append(first_serial)
+            self._unanswered[peer] = [*unanswered, first_serial]
 
     def _add(self, signed: SignedRecord) -> None:
         self._core.records.add(signed, self._core.store, self._core.rules)

@@ -50,7 +50,7 @@ class FakeL1Client:
     on_ask: called with each name before it is answered.  lie: makes another header of a true one.
     stale: blocks by hash that it knows off its active chain.
     unread: blocks that it knows by their headers alone.  headers_ahead: further headers that it knows of.
-    is_indexed: whether it finds transactions by their id.
+    is_indexed: whether it finds transactions by their id.  hidden: outputs that it calls spent.
     """
 
     world: L1World
@@ -72,6 +72,7 @@ class FakeL1Client:
     first_block: BlockHash = REGTEST_GENESIS
     known_descriptors: dict[str, Script] = field(default_factory=dict)
     is_indexed: bool = True
+    hidden: set[OutPoint] = field(default_factory=set)
 
     async def tip(self) -> tuple[int, BlockHash]:
         await self._ask("tip")
@@ -259,7 +260,7 @@ class FakeL1Client:
         mined = [(block.height, transaction) for block in self._blocks for transaction in block.transactions]
         if include_mempool:
             mined += [(len(self._blocks), transaction) for transaction in self.world.mempool.values()]
-        spent = {txin.outpoint for _, transaction in mined for txin in transaction.inputs}
+        spent = {txin.outpoint for _, transaction in mined for txin in transaction.inputs} | self.hidden
         by_txid = {transaction.txid: (height, transaction) for height, transaction in reversed(mined)}
         return [None if item in spent else self._output(item, by_txid.get(item.txid)) for item in outpoints]
 

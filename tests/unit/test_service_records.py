@@ -9,7 +9,7 @@ from federation.record import SignedRecord
 from pegnode.net.messages import Message, RecordMessage, RecordsAnswer, RecordsRequest
 from pegnode.net.transport import DropReason, PeerId, PeerRole
 from pegnode.service import records as records_module
-from pegnode.service.records import ASK_AGAIN_S
+from pegnode.service.records import ASK_AGAIN_S, MAX_UNANSWERED
 from tests.support.chain import L1_START
 from tests.support.members import MemoryFederation, Stranger, memory_federation
 from tests.support.mini_wallet import MiniWallet
@@ -173,6 +173,35 @@ async def test_peer_is_asked_for_records_once_and_what_it_answers_is_checked(aut
         await federation.until(lambda: stranger.left)
         assert [left.reason for left in stranger.left] == [DropReason.FALSE_SIGNATURE]
         member.records.ask(peer)  # it is gone
+
+
+async def test_peer_that_does_not_answer_is_asked_no_more(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation(0) as federation:
+        member, stranger = federation.members[0], await guest(federation)
+        for _ in range(3 * MAX_UNANSWERED):
+            member.records.ask(PeerId("a guest"))
+            await trio.sleep(ASK_AGAIN_S)
+        assert len(stranger.told(RecordsRequest)) == MAX_UNANSWERED
+        stranger.say_all(RecordsAnswer(1, ()))
+        await trio.sleep(1)
+        assert stranger.left == []
+        member.records.ask(PeerId("a guest"))
+        await federation.until(lambda: len(stranger.told(RecordsRequest)) == MAX_UNANSWERED + 1)
+
+
+async def test_record_that_gets_no_quorum_leaves_its_serial_to_another(autojump_clock: trio.abc.Clock) -> None:
+    """Some members still see the coin that the first one calls lost, so it gets no quorum; the second one does."""
+    async with memory_federation(*ALL) as federation:
+        await federation.fund(ALICE)
+        [(outpoint, reserve)] = federation.members[0].store.ledger.coins.items()
+        gone = signed(record_of(federation.rules, Deficit.of((LostCoin(outpoint, reserve.value_sats),))))
+        for index in (0, 1):
+            federation.nodes[index].hidden.add(outpoint)
+        other = changed(resume(federation.rules), expires_at_anchor=NEVER - 1)
+        for record in (gone, other):
+            federation.members[0].records.submit(record)
+        await federation.until(lambda: serials(federation) == {1})
+        assert [item.encode() for item in federation.members[2].store.records()] == [other.encode()]
 
 
 async def test_record_that_fails_is_dropped_and_the_one_beside_it_enters(autojump_clock: trio.abc.Clock) -> None:
