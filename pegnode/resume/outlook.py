@@ -75,6 +75,7 @@ def deficit_view(
             lines.append(f"{lost.outpoint}: unspent on L1, or spent by a batch that the ledger has yet to settle")
         else:
             lines.append(coin_outlook(coin, sight, confirmations).text)
+            lines += _settlement_lines(coin, sight.fates.get(lost.outpoint), ledger)
     try:
         return lines + _booking_lines(deficit, earlier, ledger)
     except Rejected as error:
@@ -125,6 +126,20 @@ def _cause(outpoint: OutPoint, fate: Fate) -> str:
         return f"a coinbase, whose place L1 block {block_text(fate.block)} has taken"
     what = "it" if fate.outpoint == outpoint else f"what it came from, {fate.outpoint},"
     return f"{hash_to_hex(fate.spender)} in L1 block {block_text(fate.block)} spent {what}"
+
+
+def _settlement_lines(coin: Coin, fate: Fate | None, ledger: LedgerView) -> list[str]:
+    """What it means for withdrawals that a coin is lost which was the change of a batch that the ledger settled."""
+    number = ledger.versions.get(coin.outpoint.txid)
+    lineage = None if number is None else ledger.closed_lineages.get(number)
+    if lineage is None or not lineage.payees:
+        return []
+    if fate is not None and fate.spender in {version.txid for version in lineage.versions}:
+        return [f"batch {number}, whose change it was, is paid all the same: L1 has another version of it"]
+    closed = [ledger.closed_withdrawals.get(burn) for burn in lineage.payees]
+    owed_sats = sum(withdrawal.value_sats for withdrawal in closed if withdrawal is not None)
+    owed = f"{count_text(len(lineage.payees), 'withdrawal')}, {sats_text(owed_sats)}"
+    return [f"batch {number}, whose change it was, can't be paid any more: {owed}, settled in the ledger and NOT PAID"]
 
 
 def _lineage_lines(before: Lineage, after: Lineage | None) -> list[str]:

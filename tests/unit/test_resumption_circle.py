@@ -129,3 +129,27 @@ async def test_members_sign_by_their_own_node_and_fewer_than_a_quorum_end_nothin
         with pytest.raises(NodeUnavailable) as keyless:
             await node.live.sign_record(records, 0)
         assert keyless.value.reason is UnavailableReason.NO_KEYS
+
+
+@pytest.mark.parametrize("is_paid", [False, True])
+async def test_plan_says_which_settled_withdrawals_are_not_paid(autojump_clock: trio.abc.Clock, is_paid: bool) -> None:
+    async with memory_federation(*ALL, peg=PEG) as running:
+        deposit = await withdrawn(running)
+        member = running.members[0]
+        [payout] = running.l1.mempool.values()
+        for node in running.nodes.values():
+            node.feerate_sat_kvb = 4_000
+        running.l1.chain.mine_empty(running.rules.params.replacement_interval_anchors)
+        await running.until(lambda: running.l1.mempool and payout.txid not in running.l1.mempool)
+        running.bury()
+        await running.until(lambda: not list(member.store.ledger.open_lineages.items()))
+        below = height_of(running, deposit) if not is_paid else running.l1.chain.height - 5
+        other = payout if is_paid else double_spend(deposit)
+        reorganise(running, running.l1.chain.height - below + 1, other, longer=12)
+        await all_halted(running)
+        plan = await member.live.plan_resume(())
+        text = "\n".join(plan.records[0].own_view)
+        if is_paid:
+            assert "batch 0, whose change it was, is paid all the same" in text
+        else:
+            assert "can't be paid any more: 1 withdrawal, 9,000,000 sats, settled in the ledger and NOT PAID" in text
