@@ -39,7 +39,8 @@ class ParamsReason(Reason):
     MIN_DEPOSIT = "params-min-deposit"  # `min_deposit_sats` is below claim fee and coin floor together.
     WITHDRAWAL_CAPS = "params-withdrawal-caps"
     """Least deposit, one withdrawal, a window's and the peg's caps don't ascend."""
-    WITHDRAWAL_EXPIRY = "params-withdrawal-expiry"  # A withdrawal would expire before its batch is due.
+    WITHDRAWAL_EXPIRY = "params-withdrawal-expiry"
+    """A withdrawal could expire before its batch is due, or by the one step of the anchor that makes it due."""
     BATCH_PAYEES = "params-batch-payees"  # A batch would be due with more payees than it may have only.
     BATCH_INPUTS = "params-batch-inputs"  # A first version may have more inputs than any version.
     BATCH_WEIGHT = "params-batch-weight"  # The largest batch is over 400,000 weight units.
@@ -117,8 +118,11 @@ class PegParams:
             raise Rejected(
                 ParamsReason.WITHDRAWAL_CAPS, "not in the order least deposit, one withdrawal, a window's, the peg's"
             )
-        if self.withdrawal_expiry_anchors <= self.batch_max_wait_anchors:
-            raise Rejected(ParamsReason.WITHDRAWAL_EXPIRY, "a withdrawal would expire before its batch is due")
+        if self.withdrawal_expiry_anchors <= self.batch_max_wait_anchors + self.max_anchor_step:
+            # A step of the anchor that long would make it due and expired at once, and refunds come before batches.
+            raise Rejected(
+                ParamsReason.WITHDRAWAL_EXPIRY, "a withdrawal could expire in the step of the anchor that makes it due"
+            )
 
     def _validate_batches(self, input_weight: int) -> None:
         if self.feerate_floor_sat_kvb > self.feerate_ceiling_sat_kvb:

@@ -111,7 +111,7 @@ PARAMETERS_OF_RULES: Mapping[Reason, tuple[str, ...]] = {
         "max_window_withdrawals_sats",
         "max_peg_sats",
     ),
-    ParamsReason.WITHDRAWAL_EXPIRY: ("withdrawal_expiry_anchors", "batch_max_wait_anchors"),
+    ParamsReason.WITHDRAWAL_EXPIRY: ("withdrawal_expiry_anchors", "batch_max_wait_anchors", "max_anchor_step"),
     ParamsReason.BATCH_PAYEES: ("batch_min_payouts", "batch_max_payees"),
     ParamsReason.BATCH_INPUTS: ("batch_max_first_inputs", "batch_max_inputs"),
     ParamsReason.BATCH_WEIGHT: ("batch_max_inputs", "batch_max_payees", "change_target_coins"),

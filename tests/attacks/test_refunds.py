@@ -27,7 +27,7 @@ BURNED_SATS = 990_000
 
 @pytest.fixture
 def chain() -> MemoryChain:
-    return MemoryChain(peg={"withdrawal_expiry_anchors": EXPIRY})
+    return MemoryChain(peg={"withdrawal_expiry_anchors": EXPIRY, "max_anchor_step": 16})
 
 
 def burned(chain: MemoryChain, wallet: MiniWallet = THIEF) -> Withdrawal:
@@ -47,7 +47,7 @@ def paid_by_batch(chain: MemoryChain) -> Transaction:
 
 def expire(chain: MemoryChain) -> None:
     """Whatever is burned by now is expired at the anchor of the next block."""
-    chain.l1.mine_empty(EXPIRY)
+    chain.pass_anchors(EXPIRY)
 
 
 def with_refund(chain: MemoryChain, withdrawal: Withdrawal) -> Block:
@@ -92,7 +92,7 @@ def test_burn_that_was_refunded_is_never_paid(chain: MemoryChain) -> None:
     withdrawal = burned(chain)
     chain.l1.mine_empty(chain.rules.params.batch_max_wait_anchors)
     [batch] = chain.build().block.body.batches
-    chain.l1.mine_empty(EXPIRY)
+    expire(chain)
     block = chain.build().block
     assert (len(block.body.refunds), block.body.batches) == (1, ())
     assert batch_refusal(chain, batch) is BatchReason.NOT_DUE

@@ -13,7 +13,8 @@ from pegnode.wallet.wallet import HistoryKind
 from tests.support.federation import CONFIRMATIONS, FederationUnderTest, running_federation
 from tests.support.users import User, user_of
 
-EXPIRY_ANCHORS: Final = 8
+EXPIRY_ANCHORS: Final = 148
+"""Above what one step of the anchor, and the wait for a batch, allow: 144 and 3 in configs/local.toml."""
 MAX_WAIT_ANCHORS: Final = 3
 REFUND_FEE_SATS: Final = 500
 """As in configs/local.toml."""

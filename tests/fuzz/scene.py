@@ -44,7 +44,7 @@ class Scene:
 @cache
 def scene() -> Scene:
     """The one there is."""
-    chain = MemoryChain(peg={"withdrawal_expiry_anchors": EXPIRY_ANCHORS})
+    chain = MemoryChain(peg={"withdrawal_expiry_anchors": EXPIRY_ANCHORS, "max_anchor_step": 20})
     [unpaid] = chain.fund(ALICE.script())
     no_fee = chain.burn_output(BURN_SATS, BOB.script(), ALICE.script(), max_fee_sats=0)
     chain.extend(ALICE.spend([unpaid], [no_fee] * EXPIRED_BURNS))

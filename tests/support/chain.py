@@ -173,6 +173,13 @@ class MemoryChain:
         """Enough L1 blocks for the newest to become an anchor."""
         self.l1.mine_empty(self.rules.params.confirmations)
 
+    def pass_anchors(self, count: int) -> None:
+        """L1 goes on until the next block's anchor is so many above the newest block's, in steps that hold no batch."""
+        height = self.header.anchor.height + count
+        self.l1.mine_empty(max(0, height + self.rules.params.confirmations - 1 - self.l1.height))
+        while self.deepest_anchor().height < height:
+            self.extend(slot=replace(self.slot(), feerate_sat_kvb=None))
+
     def fund(self, *claim_scripts: Script, value_sats: int = 10_000_000) -> list[Coin]:
         """One deposit for each script, claimed in the next block; the coins that the claims make, in order."""
         evidence = [self.pay_reserve(script, value_sats)[1] for script in claim_scripts]

@@ -19,7 +19,8 @@ from tests.support.mini_wallet import MiniWallet
 
 MEMBER = 1
 SIGNERS = (0, 1, 2)
-EXPIRY_ANCHORS = 5
+EXPIRY_ANCHORS = 16
+STEP_ANCHORS = 12
 ALICE = MiniWallet("alice")
 BOB = MiniWallet("bob")
 
@@ -67,7 +68,8 @@ def grown_chain(path: Path, empty_blocks: int = 0) -> DataDirectory:
     Every third block has no certificate of its own. The member remembers its votes for the last block, and
     has pruned all before.
     """
-    chain = MemoryChain(peg={"batch_min_payouts": 1, "withdrawal_expiry_anchors": EXPIRY_ANCHORS})
+    expiry = {"withdrawal_expiry_anchors": EXPIRY_ANCHORS, "max_anchor_step": STEP_ANCHORS}
+    chain = MemoryChain(peg={"batch_min_payouts": 1, **expiry})
     states: list[ChainState] = []
 
     def note() -> None:
@@ -82,9 +84,10 @@ def grown_chain(path: Path, empty_blocks: int = 0) -> DataDirectory:
     outputs = [TxOut(1_000_000, BOB.script()), burn, mean_burn, change]
     chain.extend(ALICE.spend([coin], outputs))
     note()
+    chain.l1.mine_empty(STEP_ANCHORS)
     chain.extend()
     note()
-    chain.l1.mine_empty(EXPIRY_ANCHORS)
+    chain.l1.mine_empty(EXPIRY_ANCHORS - STEP_ANCHORS)
     assert chain.extend().block.body.refunds
     note()
     for _ in range(empty_blocks):

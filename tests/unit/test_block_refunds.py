@@ -25,14 +25,16 @@ from tests.support.verdicts import refusal, rejected
 ALICE = MiniWallet("alice")
 BOB = MiniWallet("bob")
 EXPIRY = 20
+STEP = 16
 CAP = 2
 FEE_SATS = 500
+REFUNDING = {"withdrawal_expiry_anchors": EXPIRY, "max_anchor_step": STEP, "max_refunds_per_block": CAP}
 BURNED_SATS = 990_000
 
 
 @pytest.fixture
 def chain() -> MemoryChain:
-    return MemoryChain(peg={"withdrawal_expiry_anchors": EXPIRY, "max_refunds_per_block": CAP})
+    return MemoryChain(peg=REFUNDING)
 
 
 def burned(chain: MemoryChain, count: int, max_fee_sats: int = 0) -> list[OutPoint]:
@@ -45,7 +47,7 @@ def burned(chain: MemoryChain, count: int, max_fee_sats: int = 0) -> list[OutPoi
 
 def expire(chain: MemoryChain, anchors: int = EXPIRY) -> None:
     """L1 goes on until the newest block's burns are so many anchors old in the next block."""
-    chain.l1.mine_empty(anchors - (chain.deepest_anchor().height - chain.header.anchor.height))
+    chain.pass_anchors(anchors)
 
 
 def refunds(built: BuiltBlock) -> list[Transaction]:

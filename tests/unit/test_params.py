@@ -110,9 +110,10 @@ def test_caps_are_refused_out_of_order(changes: dict[str, int]) -> None:
     assert _reason(**changes) is ParamsReason.WITHDRAWAL_CAPS
 
 
-def test_expiry_is_refused_before_a_batch_is_due() -> None:
-    assert _reason(withdrawal_expiry_anchors=PARAMS.batch_max_wait_anchors + 1) is None
-    assert _reason(withdrawal_expiry_anchors=PARAMS.batch_max_wait_anchors) is ParamsReason.WITHDRAWAL_EXPIRY
+def test_expiry_is_refused_within_the_step_that_makes_a_batch_due() -> None:
+    least = PARAMS.batch_max_wait_anchors + PARAMS.max_anchor_step + 1
+    assert _reason(withdrawal_expiry_anchors=least) is None
+    assert _reason(withdrawal_expiry_anchors=least - 1) is ParamsReason.WITHDRAWAL_EXPIRY
 
 
 def test_feerates_are_refused_when_crossed() -> None:
