@@ -8,6 +8,7 @@ from bridge.bitcoin.addresses import encode_address
 from bridge.bitcoin.identifiers import Script
 from bridge.errors import Rejected
 from pegnode.cli.deposit_search import find_deposits
+from pegnode.cli.halt_note import print_halt_note
 from pegnode.cli.home import DirectoryOption, Home, NodeOption
 from pegnode.cli.terminal import JsonOption, coins, errors_as_one_line, out, print_fields, print_items, print_json
 from pegnode.cli.wallets import DEFAULT_WALLET, WalletOption, open_wallet
@@ -75,13 +76,14 @@ def listing(
         home = Home(directory, node)
         with open_wallet(home, name, synced=False) as wallet, home.client() as client:
             replies = find_deposits(client, wallet.addresses())
-        if json:
-            print_json(replies)
-            return
-        print_items(
-            [(f"{coins(item.value_sats)}  {item.status}", _details(item)) for item in replies],
-            "no deposits in the mempool or the latest blocks of L1; get an address with: peg deposit address",
-        )
+            if json:
+                print_json(replies)
+                return
+            print_items(
+                [(f"{coins(item.value_sats)}  {item.status}", _details(item)) for item in replies],
+                "no deposits in the mempool or the latest blocks of L1; get an address with: peg deposit address",
+            )
+            print_halt_note(client)
 
 
 def _details(deposit: DepositReply) -> dict[str, str]:

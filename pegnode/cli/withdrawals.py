@@ -6,6 +6,7 @@ import typer
 
 from bridge.bitcoin.amounts import parse_btc
 from bridge.waiting import WaitReason
+from pegnode.cli.halt_note import print_halt_note
 from pegnode.cli.home import DirectoryOption, Home, NodeOption, PassphraseFileOption, rpc_url
 from pegnode.cli.terminal import JsonOption, coins, errors_as_one_line, fail, print_fields, print_items, print_json
 from pegnode.cli.wallets import DEFAULT_WALLET, open_spending_wallet, open_wallet
@@ -94,10 +95,11 @@ def _list(home: Home, name: str | None, json: bool) -> None:
             burns = [str(burn) for burn in wallet.burns()]
     with home.client() as client:
         replies = client.ask(list[WithdrawalReply], "listwithdrawals", burns=burns, count=LISTED)
-    if json:
-        print_json(replies)
-        return
-    print_items([item_of(reply) for reply in replies], "no withdrawals yet")
+        if json:
+            print_json(replies)
+            return
+        print_items([item_of(reply) for reply in replies], "no withdrawals yet")
+        print_halt_note(client)
 
 
 def item_of(reply: WithdrawalReply) -> tuple[str, dict[str, str]]:

@@ -77,7 +77,8 @@ class NodeCore:
     @property
     def halted(self) -> bool:
         """Whether this node does nothing about L1: it is halted, or may have to be."""
-        return bool(self._active or self.suspicions())
+        now_ms = self.now_ms()
+        return bool(self._active) or any(_is_fresh(suspicion, now_ms) for suspicion in self._suspicions.values())
 
     @property
     def halt_findings(self) -> list[str]:
@@ -190,7 +191,9 @@ class NodeCore:
         self.work_changed()
 
     def _end_halts(self) -> None:
-        """Take note of what the final chain ended."""
+        """Take note of what the final chain ended, and forget what nobody suspects any longer."""
+        now_ms = self.now_ms()
+        self._suspicions = {finding: item for finding, item in self._suspicions.items() if _is_fresh(item, now_ms)}
         before = self._active
         self._active = self._derive() if before else ()
         for item in before:

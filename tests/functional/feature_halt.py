@@ -14,6 +14,7 @@ from bridge.l1.regtest import RegtestMiner
 from bridge.state import Coin
 from federation.keystore import read_member_secrets
 from pegnode.cli.commands import command_line
+from pegnode.cli.halt_note import HALT_NOTE
 from pegnode.genesis import Genesis
 from pegnode.passphrase import read_passphrase_file
 from pegnode.rpc.results import CoinReply
@@ -105,6 +106,7 @@ def test_theft_halts_everybody_until_a_quorum_has_booked_it(federation: Federati
             assert line in shown
         assert shown.count(said) == 1
         assert said in peg(federation, "doctor", "--config", str(federation.local.member_config_path("bob")), status=1)
+        assert HALT_NOTE in peg(federation, "withdraw", "list", *directory)
         withdrawal = federation.withdrawal(burn)
         assert withdrawal is not None
         assert (withdrawal.stage, withdrawal.payouts) == ("waiting", [])

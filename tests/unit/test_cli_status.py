@@ -1,11 +1,16 @@
 """What `peg status` says of a member in trouble."""
 
+from types import SimpleNamespace
+from typing import cast
+
 import pytest
 from msgspec.structs import replace
 
 from bridge.l1.states import L1State
+from pegnode.cli.halt_note import HALT_NOTE, print_halt_note
 from pegnode.cli.status import HALT_HELP, HALT_MEANS, MOST_FINDINGS_TOLD, _print_halts, _print_troubles, _state
-from pegnode.rpc.results import AnchorReply, HaltReply, L1Reply, MemberReply, StatusReply
+from pegnode.rpc.client import RpcClient
+from pegnode.rpc.results import AnchorReply, HaltReply, L1Reply, MemberReply, PegInfoReply, StatusReply
 
 NAMES = ["alice", "bob", "carol", "dave"]
 
@@ -102,3 +107,14 @@ def test_many_findings_are_told_in_part(capsys: pytest.CaptureFixture[str]) -> N
 def test_nothing_is_said_of_halts_while_there_are_none(capsys: pytest.CaptureFixture[str]) -> None:
     _print_halts({})
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("is_halted", [False, True])
+def test_lists_of_a_halted_node_say_so(capsys: pytest.CaptureFixture[str], is_halted: bool) -> None:
+    class Client:
+        def ask(self, kind: type[object], method: str) -> object:
+            assert (kind, method) == (PegInfoReply, "getpeginfo")
+            return SimpleNamespace(halted=is_halted)
+
+    print_halt_note(cast(RpcClient, Client()))
+    assert capsys.readouterr().out == (f"{HALT_NOTE}\n" if is_halted else "")

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import trio
 
 from bridge.records import Finding
 from pegnode.halts import MAX_DETAIL_BYTES
@@ -11,6 +12,7 @@ from pegnode.storage.store import ChainStore
 from tests.support.chain import MemoryChain
 from tests.support.halts import gone
 from tests.support.lone_node import lone_core
+from tests.support.members import memory_federation
 
 
 class Clock:
@@ -101,3 +103,14 @@ def test_suspicion_may_take_another_time(tmp_path: Path) -> None:
     core.suspect(finding, "at once", for_ms=0)
     assert core.active_findings()[0].detail == "at once"
     core.store.close()
+
+
+async def test_suspicion_that_nobody_repeats_is_forgotten_with_the_next_block(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation(0) as federation:
+        core = federation.members[0].core
+        core.suspect(gone(), "a coin is gone")
+        await trio.sleep(SUSPICION_GAP_MS / 1000 + 1)
+        assert not core.halted
+        assert len(core._suspicions) == 1
+        federation.commit_block(federation.members[0])
+        assert core._suspicions == {}
