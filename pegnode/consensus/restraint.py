@@ -2,7 +2,8 @@
 
 Members may withhold their votes from records, evidence, batches and new anchors, out of prudence. So that this never
 stops transfers, a nullified view whose proposal carried any of them makes the next f+1 leaders leave all of them out:
-one of these leaders is honest. Each failure in a row doubles the number of views; a certified block that carries them ends it.
+one of these leaders is honest. Each failure in a row doubles the number of views; a certified block that carries them
+ends it.
 """
 
 _MAX_DOUBLINGS = 6
