@@ -106,6 +106,7 @@ async def test_members_of_a_quorum_less_one_get_no_honest_signature(autojump_clo
         await federation.fund(ALICE)
         rules = federation.rules
         true = (await federation.members[2].live.sign_statement(None)).statement
+        federation.members[2].reserve_watch._is_current = lambda: False  # it would be suspicious before it is asked
         await stolen(federation)
         rich = replace(true, terms=replace(true.terms, reserves_sats=10**9, supply_sats=10**9 - true.terms.fund_sats))
         for claimed, law in ((true, StatementLaw.FINDINGS), (rich, StatementLaw.TERMS_DIFFER)):
