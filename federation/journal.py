@@ -21,6 +21,8 @@ from federation.errors import Refused
 T = TypeVar("T")
 
 FORMAT_VERSION = 1
+MAX_VIEWS_AHEAD = 1_000_000
+"""How far above the floor a promise may be: half a year of views without a final block, at 16 seconds each."""
 _LAST_VIEW = 2**64 - 1
 _HEADER = b"h"
 _VOTE = b"v"
@@ -57,6 +59,8 @@ class JournalReason(Reason):
     """A vote in a view that is pruned."""
     CONFLICT = "journal-conflict"
     """A vote against this member's own earlier word."""
+    TOO_FAR = "journal-too-far"
+    """A vote in a view that no chain reaches before something becomes final: each is kept, and the disk is finite."""
     BODY_MISSING = "journal-body-missing"
     """A vote to notarize without the block."""
 
@@ -169,6 +173,16 @@ class Journal:
         self._entries.write(changes, sync=True)
         if vote.kind is VoteKind.NOTARIZE:
             self._views[vote.block_hash] = vote.view
+
+    def record_promise(self, vote: Vote) -> None:
+        """Write this member's own vote without a block: for a memory that only has to keep it from another word.
+
+        The same statement may be recorded again. Raises JournalRefused: NOT_OWN, PASSED, TOO_FAR, CONFLICT.
+        """
+        if vote.view > self._floor_view + MAX_VIEWS_AHEAD:
+            raise JournalRefused(JournalReason.TOO_FAR, f"view {vote.view}, pruned up to {self._floor_view}")
+        self._refuse_conflict(vote)
+        self._entries.write({_key(_VOTE, vote.view, bytes([vote.kind])): vote.encode()}, sync=True)
 
     def record_certificate(self, certificate: Certificate) -> None:
         """Write a checked certificate; on disk at the latest with the next vote. At or below the floor: nothing."""

@@ -106,8 +106,8 @@ class RpcConfig(msgspec.Struct, frozen=True, kw_only=True):
         return int(self.bind.rpartition(":")[2])
 
 
-class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """A full node, which follows and checks the chain and has no keys."""
+class ProcessConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What every process has: a name, a chain, a folder of its own, and a Bitcoin node."""
 
     name: Annotated[str, msgspec.Meta(description="What this process is called; a member's name is in the genesis")]
     genesis: Annotated[
@@ -124,16 +124,6 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
         L1Config,
         msgspec.Meta(description="This process's own Bitcoin node: everything about L1 is checked there alone"),
     ]
-    p2p: Annotated[P2pConfig, msgspec.Meta(description="The way to the members")]
-    rpc: Annotated[
-        RpcConfig,
-        msgspec.Meta(description="The control interface, on a loopback address only; its cookie is in data_dir"),
-    ]
-
-    @property
-    def cookie_path(self) -> Path:
-        """Where the running process keeps the login of its RPC."""
-        return self.data_dir / COOKIE_FILE
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -150,6 +140,29 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
         if not self.name:
             raise ConfigRefused(ConfigReason.WRONG_VALUE, "empty; give this process a name", (("name",),))
         rules.check_l1(self.l1)
+
+    def member(self, membership: Membership) -> Member:
+        """Which member this is. Raises ConfigRefused(NOT_A_MEMBER)."""
+        return rules.member_named(membership, self.name, ConfigReason.NOT_A_MEMBER, ("name",))
+
+
+class NodeConfig(ProcessConfig, frozen=True, kw_only=True):
+    """A full node, which follows and checks the chain and has no keys."""
+
+    p2p: Annotated[P2pConfig, msgspec.Meta(description="The way to the members")]
+    rpc: Annotated[
+        RpcConfig,
+        msgspec.Meta(description="The control interface, on a loopback address only; its cookie is in data_dir"),
+    ]
+
+    @property
+    def cookie_path(self) -> Path:
+        """Where the running process keeps the login of its RPC."""
+        return self.data_dir / COOKIE_FILE
+
+    def validate(self) -> None:
+        """Raise ConfigRefused for values that make no sense, alone or together."""
+        super().validate()
         rules.check_ports(self.p2p, self.rpc, self.l1)
         rules.check_peers(self.p2p)
 
@@ -168,8 +181,56 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+class SignerLink(msgspec.Struct, frozen=True, kw_only=True):
+    """A signer in a process of its own, which holds this member's keys."""
+
+    socket: Annotated[
+        Path,
+        msgspec.Meta(description="The socket at which `peg signer run` listens, on this machine", examples=["signer"]),
+    ]
+
+
 class FunctionaryConfig(NodeConfig, frozen=True, kw_only=True):
-    """A member: a full node that also holds keys."""
+    """A member: a full node that also holds keys, or asks a signer that does."""
+
+    keys_dir: Annotated[
+        Path | None,
+        msgspec.Meta(
+            description="Folder of this member's encrypted keys: back it up, and keep it to yourself; excludes signer",
+            examples=["keys"],
+        ),
+    ] = None
+    passphrase_file: Annotated[
+        Path | None,
+        msgspec.Meta(
+            description="A file whose first line opens the keys; without it, PEGNODE_PASSPHRASE or a prompt does",
+            examples=["/run/secrets/pegnode-passphrase"],
+        ),
+    ] = None
+    signer: Annotated[
+        SignerLink | None,
+        msgspec.Meta(description="A process of its own that holds the keys, instead of keys_dir: see `peg signer`"),
+    ] = None
+
+    def validate(self) -> None:
+        """Raise ConfigRefused for values that make no sense, alone or together."""
+        super().validate()
+        if self.signer is not None:
+            rules.check_no_keys(self)
+        elif self.keys_dir is None:
+            what = "missing: the folder of this member's keys, unless a signer holds them"
+            raise ConfigRefused(ConfigReason.MISSING_OPTION, what, (("keys_dir",),))
+        else:
+            rules.check_folders(self.data_dir, self.keys_dir)
+        for index, peer in enumerate(self.p2p.peers):
+            if peer.name == self.name:
+                option = ("p2p", "peers", index, "name")
+                what = f"{self.name!r} is this member itself; remove this peer, or correct a name"
+                raise ConfigRefused(ConfigReason.CONTRADICTION, what, (option, ("name",)))
+
+
+class SignerConfig(ProcessConfig, frozen=True, kw_only=True):
+    """A member's signer: its keys, and what it needs to judge by itself what they sign."""
 
     keys_dir: Annotated[
         Path, msgspec.Meta(description="Folder of this member's encrypted keys: back it up, and keep it to yourself")
@@ -181,24 +242,19 @@ class FunctionaryConfig(NodeConfig, frozen=True, kw_only=True):
             examples=["/run/secrets/pegnode-passphrase"],
         ),
     ] = None
+    socket: Annotated[
+        Path,
+        msgspec.Meta(description="Where the functionary connects: a file in a folder that is this user's alone"),
+    ]
 
     def validate(self) -> None:
         """Raise ConfigRefused for values that make no sense, alone or together."""
         super().validate()
         rules.check_folders(self.data_dir, self.keys_dir)
-        for index, peer in enumerate(self.p2p.peers):
-            if peer.name == self.name:
-                option = ("p2p", "peers", index, "name")
-                what = f"{self.name!r} is this member itself; remove this peer, or correct a name"
-                raise ConfigRefused(ConfigReason.CONTRADICTION, what, (option, ("name",)))
-
-    def member(self, membership: Membership) -> Member:
-        """Which member this is. Raises ConfigRefused(NOT_A_MEMBER)."""
-        return rules.member_named(membership, self.name, ConfigReason.NOT_A_MEMBER, ("name",))
 
 
 def load_config(path: Path) -> NodeConfig:
     """The configuration of a member if the file says where keys are, else of a full node. Raises as `load` does."""
     document = load_document(path)
-    kind = FunctionaryConfig if "keys_dir" in document.table else NodeConfig
+    kind = FunctionaryConfig if {"keys_dir", "signer"} & document.table.keys() else NodeConfig
     return configuration(document, kind, path.parent, str(path))

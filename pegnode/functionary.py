@@ -1,10 +1,15 @@
-"""The composition root of a functionary: a full node that holds a member's keys and takes part in consensus."""
+"""The composition root of a functionary: a full node that takes part in consensus with a member's keys.
 
-import secrets
+They are in this process, or at a signer in a process of its own.
+"""
+
+from functools import partial
+
+import trio
 
 from federation.journal import JournalIdentity
 from federation.journal_entries import open_journal
-from federation.keystore import read_member_secrets
+from federation.membership import Member
 from federation.signer import Signer
 from pegnode.config import FunctionaryConfig
 from pegnode.consensus.machine import Simplex
@@ -12,7 +17,6 @@ from pegnode.folders import JOURNAL_FOLDER
 from pegnode.genesis import Genesis
 from pegnode.memory_guard import forbid_memory_dumps
 from pegnode.node import MAX_GUESTS, assemble, run_parts
-from pegnode.passphrase import find_passphrase
 from pegnode.service.auditor import Auditor
 from pegnode.service.consensus_driver import ConsensusDriver
 from pegnode.service.judge import Judge
@@ -22,22 +26,32 @@ from pegnode.service.payouts import Payouts
 from pegnode.service.proposer import Proposer
 from pegnode.service.work import WorkWatch
 from pegnode.signing.local import LocalSigner
+from pegnode.signing.process import open_signer
+from pegnode.signing.remote import RemoteSigner
 from pegnode.storage.journal_check import require_memory
 
 
 async def run_functionary(config: FunctionaryConfig) -> None:
-    """Run a member until it is told to stop. Raises what keys, journal, store or configuration refuse with."""
+    """Run a member until it is told to stop. Raises what keys, signer, journal, store or configuration refuse with."""
     forbid_memory_dumps()
     genesis = Genesis.load(config.genesis)
     rules = genesis.rules()
     member = config.member(rules.membership)
-    keys = read_member_secrets(config.keys_dir, find_passphrase(config.passphrase_file))
-    signer = Signer(keys, rules.membership, member.index, rules.chain_id, secrets.token_bytes)
-    journal = open_journal(
-        config.data_dir / JOURNAL_FOLDER, JournalIdentity(rules.chain_id, rules.membership.epoch, member.index)
-    )
+    if config.signer is not None:
+        place = str(config.signer.socket)
+        dial = partial(trio.open_unix_socket, place)
+        remote = await RemoteSigner.open(place, dial, rules.membership, member.index, rules.chain_id)
+        await _run_member(config, genesis, member, remote)
+    else:
+        await _run_member(config, genesis, member, open_signer(config, rules, member))
+
+
+async def _run_member(config: FunctionaryConfig, genesis: Genesis, member: Member, keys: Signer | RemoteSigner) -> None:
+    """Run a member whose keys are here, or at a signer that is connected."""
+    identity = JournalIdentity(genesis.chain_id, genesis.rules().membership.epoch, member.index)
+    journal = open_journal(config.data_dir / JOURNAL_FOLDER, identity)
     try:
-        parts = assemble(config, signer.transport_secret, MAX_GUESTS)
+        parts = assemble(config, keys.transport_secret, MAX_GUESTS)
     except BaseException:
         journal.close()
         raise
@@ -45,12 +59,12 @@ async def run_functionary(config: FunctionaryConfig) -> None:
     try:
         require_memory(journal, core.store)
         auditor = Auditor(core, parts.client, lambda: parts.catch_up.is_current)
-        port = LocalSigner(signer, core, auditor, parts.resumption)
-        payouts = Payouts(core, parts.client, peers, port, lambda: parts.catch_up.is_current)
+        signer = LocalSigner(keys, core, auditor, parts.resumption) if isinstance(keys, Signer) else keys
+        payouts = Payouts(core, parts.client, peers, signer, lambda: parts.catch_up.is_current)
         reports = L1Reports(core, peers, member.index)
         proposer = Proposer(core, reports.by_member, genesis.consensus.view_timeout_ms / 4_000)
-        machine = Simplex(member.index, rules.membership, genesis.consensus)
-        driver = ConsensusDriver(core, peers, machine, journal, port, proposer, Judge(core))
+        machine = Simplex(member.index, core.rules.membership, genesis.consensus)
+        driver = ConsensusDriver(core, peers, machine, journal, signer, proposer, Judge(core))
         work = WorkWatch(core, proposer, driver)
         live = LiveNode(
             core=core,
@@ -67,10 +81,11 @@ async def run_functionary(config: FunctionaryConfig) -> None:
             stop=parts.stop.set,
             l1_name=genesis.l1.network,
             pool_limits=parts.pool_limits,
-            signer=port,
+            signer=signer,
             driver=driver,
         )
-        await run_parts(parts, payouts, live, reports.announce, (driver.run, work.run))
+        linked = (partial(signer.run, core),) if isinstance(signer, RemoteSigner) else ()
+        await run_parts(parts, payouts, live, reports.announce, (driver.run, work.run, *linked))
     finally:
         journal.close()
         await parts.close()

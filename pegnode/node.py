@@ -16,7 +16,7 @@ from bridge.l1.mempool_watcher import MempoolWatcher
 from bridge.l1.watcher import L1Watcher
 from pegnode import __version__
 from pegnode.clock import now_ms
-from pegnode.config import NodeConfig
+from pegnode.config import NodeConfig, ProcessConfig
 from pegnode.folders import CHAIN_FOLDER
 from pegnode.genesis import Genesis
 from pegnode.mempool.evidence_pool import EvidencePool, EvidencePoolLimits
@@ -72,9 +72,9 @@ class NodeParts:
     pool_limits: PoolLimits
     l1_monitor: L1Monitor
     l1_mempool: MempoolWatcher
-    resumption: Resumption
     reserve_watch: ReserveWatch
     settled_payouts: SettledPayouts
+    resumption: Resumption
     stop: trio.Event
 
     async def close(self) -> None:
@@ -91,19 +91,7 @@ def assemble(config: NodeConfig, transport_secret: bytes, max_guests: int) -> No
     client = L1Client(config.l1.url, config.l1.credentials())
     pool_limits = PoolLimits()
     host = Libp2pHost(transport_secret, _host_settings(config, rules.chain_id, genesis, max_guests), Random())
-    watcher = L1Watcher(client, genesis.anchor.height)
-    store = ChainStore.open(config.data_dir / CHAIN_FOLDER, rules)
-    core = NodeCore(
-        rules=rules,
-        store=store,
-        unfinal=UnfinalBlocks(store),
-        mempool=Mempool(pool_limits),
-        evidence=EvidencePool(EvidencePoolLimits()),
-        registry=DepositRegistry(store, rules.custody, now_ms),
-        watcher=watcher,
-        questions=L1Questions(client, watcher, rules.params),
-        now_ms=now_ms,
-    )
+    core = open_core(config, genesis, client, pool_limits)
     peers = Peers(host, rules.membership)
     relay = Relay(core, peers)
     records = RecordRelay(core, peers)
@@ -122,11 +110,29 @@ def assemble(config: NodeConfig, transport_secret: bytes, max_guests: int) -> No
         evidence_maker=EvidenceMaker(core, client, relay, lambda: catch_up.is_current),
         pool_limits=pool_limits,
         l1_monitor=L1Monitor(core, client, genesis.anchor),
-        l1_mempool=MempoolWatcher(client, watcher, core.registry.is_deposit),
-        resumption=Resumption(core, client, lambda: catch_up.is_current),
+        l1_mempool=MempoolWatcher(client, core.watcher, core.registry.is_deposit),
         reserve_watch=ReserveWatch(core, client, closed, lambda: catch_up.is_current),
         settled_payouts=SettledPayouts(core, client, closed),
+        resumption=Resumption(core, client, lambda: catch_up.is_current),
         stop=trio.Event(),
+    )
+
+
+def open_core(config: ProcessConfig, genesis: Genesis, client: L1Client, pool_limits: PoolLimits) -> NodeCore:
+    """Open the store, and join to it what every process with a chain of its own shares. Raises StorageError."""
+    rules = genesis.rules()
+    watcher = L1Watcher(client, genesis.anchor.height)
+    store = ChainStore.open(config.data_dir / CHAIN_FOLDER, rules)
+    return NodeCore(
+        rules=rules,
+        store=store,
+        unfinal=UnfinalBlocks(store),
+        mempool=Mempool(pool_limits),
+        evidence=EvidencePool(EvidencePoolLimits()),
+        registry=DepositRegistry(store, rules.custody, now_ms),
+        watcher=watcher,
+        questions=L1Questions(client, watcher, rules.params),
+        now_ms=now_ms,
     )
 
 
@@ -156,7 +162,7 @@ async def run_parts(
         parts.core.work_changed()
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_stop_on_signal, parts.stop)
+        nursery.start_soon(stop_on_signal, parts.stop)
         await nursery.start(partial(parts.host.run))
         nursery.start_soon(parts.peers.run)
         server_ended = trio.Event()
@@ -197,7 +203,8 @@ async def _serve(
         ended.set()
 
 
-async def _stop_on_signal(stop: trio.Event) -> None:
+async def stop_on_signal(stop: trio.Event) -> None:
+    """Set `stop` when somebody interrupts or ends this process."""
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async for number in signals:
             log.info("signal received", signal=signal.Signals(number).name)

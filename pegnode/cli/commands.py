@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "bitcoind": "bitcoind.bitcoind_app",
     "functionary": "processes.functionary_app",
     "node": "processes.node_app",
+    "signer": "signer.signer_app",
 }
 """Where each command, or group of commands, is: a module of `pegnode.cli`, and its name there."""
 

@@ -53,8 +53,11 @@ def _own_files(config: NodeConfig, rules: ChainRules | None, running: bool) -> l
     found = []
     if isinstance(config, FunctionaryConfig):
         member = files.own_member(config, rules.membership) if rules else None
-        key_file = keys.keys(config, member)
-        found += [key_file, keys.passphrase(config, key_file)]
+        if config.keys_dir is not None:
+            key_file = keys.keys(config.keys_dir, member)
+            found += [key_file, keys.passphrase(config.keys_dir, config.passphrase_file, key_file)]
+        if config.signer is not None:
+            found.append(keys.signer(config.signer.socket))
         identity = JournalIdentity(rules.chain_id, rules.membership.epoch, member.index) if rules and member else None
         found.append(stores.journal(config.data_dir / JOURNAL_FOLDER, identity, running))
     if rules is not None:

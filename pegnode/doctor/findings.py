@@ -31,6 +31,7 @@ class Check(enum.StrEnum):
     P2P_PORT = "p2p-port"
     KEYS = "keys"
     PASSPHRASE = "passphrase"
+    SIGNER = "signer"
     JOURNAL = "journal"
     DATABASE = "database"
     BITCOIN_NODE = "bitcoin-node"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, TypeGuard, TypeVar, get_args, get_origin
 
 import msgspec
@@ -16,9 +17,9 @@ MAX_FILE_BYTES = 100_000
 
 
 if TYPE_CHECKING:
-    from pegnode.config import NodeConfig
+    from pegnode.config import ProcessConfig
 
-C = TypeVar("C", bound="NodeConfig")
+C = TypeVar("C", bound="ProcessConfig")
 
 
 def load_document(path: Path) -> TomlDocument:
@@ -69,7 +70,7 @@ def _sections(table: Mapping[str, object], kind: type[msgspec.Struct], section: 
     """A section, and those within it."""
     yield section, table, kind
     for field in msgspec.structs.fields(kind):
-        value, wanted, option = table.get(field.name), bare_type(field.type), (*section, field.name)
+        value, wanted, option = table.get(field.name), required_type(field.type), (*section, field.name)
         if isinstance(value, dict) and is_section(wanted):
             yield from _sections(value, wanted, option)
         if isinstance(value, list) and is_section(element := element_type(wanted)):
@@ -108,6 +109,13 @@ def is_section(kind: object) -> TypeGuard[type[msgspec.Struct]]:
 def bare_type(kind: object) -> object:
     """A type without the words that were attached to it."""
     return get_args(kind)[0] if get_origin(kind) is Annotated else kind
+
+
+def required_type(kind: object) -> object:
+    """A type without the words that were attached to it, and without the None that stands for an option left out."""
+    kinds = [one for one in get_args(bare_type(kind)) if one is not NoneType]
+    union = get_origin(bare_type(kind)) is UnionType and len(kinds) == 1
+    return kinds[0] if union else bare_type(kind)
 
 
 def element_type(kind: object) -> object:

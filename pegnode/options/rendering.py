@@ -9,20 +9,20 @@ from typing import get_args, get_origin
 
 import msgspec
 
-from pegnode.config import FunctionaryConfig, NodeConfig
-from pegnode.options.reading import bare_type, description, element_type, is_section
+from pegnode.config import ProcessConfig
+from pegnode.options.reading import bare_type, description, element_type, is_section, required_type
 
 MAX_LINE = 120
 """Characters of the longest line of comment."""
 
 
-def render(config: NodeConfig, directory: Path) -> str:
+def render(config: ProcessConfig, directory: Path) -> str:
     """The commented TOML of `config`, for a file in `directory`; paths below its parent are written relative to it.
 
     An option that isn't given stands there as a comment, with an example. `type(config).parse(render(config,
     directory), directory)` gives `config` back. Raises TypeError for an option without a description.
     """
-    process = "functionary" if isinstance(config, FunctionaryConfig) else "node"
+    process = type(config).__name__.removesuffix("Config").lower()
     heading = [
         f"# Started with: peg {process} run --config FILE. Checked with: peg doctor --config FILE.",
         "# Relative paths are relative to this file. An option within a comment is an example, and not set.",
@@ -38,7 +38,10 @@ def _section(section: msgspec.Struct, name: str, base: Path) -> Iterator[list[st
     yield _options(section, base)
     for field in inner:
         value, header = getattr(section, field.name), f"{name}{field.name}"
-        if is_section(bare_type(field.type)):
+        kind = required_type(field.type)
+        if value is None and is_section(kind):
+            yield [*_comment(field), f"# [{header}]", *_examples(kind, base)]
+        elif is_section(kind):
             [first, *rest] = _section(value, f"{header}.", base)
             yield [*_comment(field), f"[{header}]", *first]
             yield from rest
@@ -58,9 +61,14 @@ def _list(
             yield [f"[[{header}]]", *(line for line in lines if not line.startswith("#"))]
     if not items:
         element = element_type(bare_type(field.type))
-        options = msgspec.structs.fields(element) if is_section(element) else ()
-        lines = [line for one in options for line in (*_comment(one), f"# {one.name} = {_text(_example(one), base)}")]
+        lines = _examples(element, base) if is_section(element) else []
         yield [*_comment(field), f"# [[{header}]]", *lines]
+
+
+def _examples(kind: type[msgspec.Struct], base: Path) -> list[str]:
+    """The options of a section that is not there, as comments."""
+    options = msgspec.structs.fields(kind)
+    return [line for one in options for line in (*_comment(one), f"# {one.name} = {_text(_example(one), base)}")]
 
 
 def _options(section: msgspec.Struct, base: Path) -> list[str]:
@@ -97,7 +105,7 @@ def _example(field: msgspec.structs.FieldInfo) -> object:
 
 
 def _is_nested(field: msgspec.structs.FieldInfo) -> bool:
-    kind = bare_type(field.type)
+    kind = required_type(field.type)
     return is_section(kind) or (get_origin(kind) is tuple and is_section(get_args(kind)[0]))
 
 

@@ -13,7 +13,7 @@ from pegnode.options.errors import ConfigReason, ConfigRefused
 from pegnode.options.toml_document import OptionPath
 
 if TYPE_CHECKING:
-    from pegnode.config import L1Config, P2pConfig, RpcConfig
+    from pegnode.config import FunctionaryConfig, L1Config, P2pConfig, RpcConfig
 
 MAX_PORT = 0xFFFF
 _BIND = re.compile(r"(?P<host>[0-9.]+|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]{1,5})", re.ASCII)
@@ -99,6 +99,14 @@ def check_peers(p2p: "P2pConfig") -> None:
         if (earlier := addresses.setdefault(peer.address, address)) != address:
             what = f"two peers can't both be at {peer.address}; correct one"
             raise ConfigRefused(ConfigReason.DUPLICATE_PEER, what, (address, earlier))
+
+
+def check_no_keys(config: "FunctionaryConfig") -> None:
+    """Raise ConfigRefused if a process whose signer holds the keys says where keys are."""
+    given = [(name,) for name in ("keys_dir", "passphrase_file") if getattr(config, name) is not None]
+    if given:
+        what = f"the signer holds the keys; remove {'this' if len(given) == 1 else 'these'}, or the section signer"
+        raise ConfigRefused(ConfigReason.CONTRADICTION, what, (*given, ("signer", "socket")))
 
 
 def check_folders(data_dir: Path, keys_dir: Path) -> None:

@@ -55,3 +55,9 @@ def line_of(text: str, part: str) -> int:
     """The line, from 1, on which the only occurrence of `part` begins."""
     assert text.count(part) == 1, part
     return text[: text.index(part)].count("\n") + 1
+
+
+def own_keys(config: FunctionaryConfig) -> Path:
+    """Where the keys of a member lie that holds them itself."""
+    assert config.keys_dir is not None
+    return config.keys_dir

@@ -22,6 +22,7 @@ from pegnode.net.address import parse_endpoint
 from pegnode.net.peers import MEMBER_PENALTY_S
 from pegnode.net.transport import PeerAddress, PeerId, PeerRole, RemoteFault
 from pegnode.passphrase import read_passphrase_file
+from tests.support.configs import own_keys
 from tests.support.federation import CONFIRMATIONS, SIDECHAIN, FederationUnderTest, fresh_address, running_federation
 from tests.support.mini_wallet import Coin, MiniWallet, coins_of
 from tests.support.raw_peer import RawPeer, dial
@@ -101,7 +102,7 @@ def hostile_stage(directory: Path) -> Iterator[Stage]:
         user.fund(8_000_000, deposits=4)
         local = federation.local
         local.stop_member(HOSTILE)
-        keys = read_member_secrets(local.member_config(HOSTILE).keys_dir, read_passphrase_file(local.passphrase_path))
+        keys = read_member_secrets(own_keys(local.member_config(HOSTILE)), read_passphrase_file(local.passphrase_path))
         made = Stage(federation, user, Genesis.load(local.genesis_path), keys, funded_coin(federation))
         made.pay()
         for name in HONEST:

@@ -20,7 +20,7 @@ from pegnode.net.address import peer_id_from_secret
 from pegnode.passphrase import VARIABLE
 from pegnode.storage.store import ChainStore
 from tests.support.chain import local_genesis, peer_id, secret
-from tests.support.configs import NODE, changed
+from tests.support.configs import NODE, changed, own_keys
 from tests.unit.test_genesis import ANCHOR
 
 GENESIS = local_genesis(ANCHOR)
@@ -119,7 +119,7 @@ def _member(vote: bytes = SECRETS.vote, transport: str | None = None) -> Member:
 
 
 def test_own_keys_are_ok(config: FunctionaryConfig) -> None:
-    assert keys.keys(config, _member()).outcome is Outcome.OK
+    assert keys.keys(own_keys(config), _member()).outcome is Outcome.OK
 
 
 @pytest.mark.parametrize(
@@ -127,46 +127,46 @@ def test_own_keys_are_ok(config: FunctionaryConfig) -> None:
     [(_member(vote=secret("vote", 1)), "another vote key"), (_member(transport=peer_id(3)), "another transport key")],
 )
 def test_keys_of_another_member_are_a_problem(config: FunctionaryConfig, member: Member, word: str) -> None:
-    finding = keys.keys(config, member)
+    finding = keys.keys(own_keys(config), member)
     assert (finding.check, finding.outcome) == (Check.KEYS, Outcome.PROBLEM)
     assert word in finding.what
 
 
 def test_keys_without_a_member_are_not_compared(config: FunctionaryConfig) -> None:
-    assert keys.keys(config, None).outcome is Outcome.WARNING
+    assert keys.keys(own_keys(config), None).outcome is Outcome.WARNING
 
 
 @pytest.mark.parametrize(("mode", "word"), [(0o640, "open to others"), (None, "there is no")])
 def test_key_file_that_is_open_or_absent_is_a_problem(config: FunctionaryConfig, mode: int | None, word: str) -> None:
-    path = member_path(config.keys_dir)
+    path = member_path(own_keys(config))
     path.unlink() if mode is None else path.chmod(mode)
-    finding = keys.keys(config, _member())
+    finding = keys.keys(own_keys(config), _member())
     assert (finding.check, finding.outcome) == (Check.KEYS, Outcome.PROBLEM)
     assert word in finding.what
 
 
 def test_passphrase_file_is_tried(config: FunctionaryConfig, tmp_path: Path) -> None:
-    assert keys.passphrase(config, KEYS_OK).outcome is Outcome.OK
+    assert keys.passphrase(own_keys(config), config.passphrase_file, KEYS_OK).outcome is Outcome.OK
     (tmp_path / "passphrase").write_text("another horse battery staple\n")
-    finding = keys.passphrase(config, KEYS_OK)
+    finding = keys.passphrase(own_keys(config), config.passphrase_file, KEYS_OK)
     assert (finding.check, finding.outcome) == (Check.PASSPHRASE, Outcome.PROBLEM)
     assert "horse" not in finding.what + finding.remedy
     (tmp_path / "passphrase").chmod(0o644)
-    assert "open to others" in keys.passphrase(config, KEYS_OK).what
+    assert "open to others" in keys.passphrase(own_keys(config), config.passphrase_file, KEYS_OK).what
 
 
 def test_passphrase_of_the_environment_is_tried(config: FunctionaryConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = msgspec.structs.replace(config, passphrase_file=None)
     monkeypatch.delenv(VARIABLE, raising=False)
-    finding = keys.passphrase(asked, KEYS_OK)
+    finding = keys.passphrase(own_keys(asked), asked.passphrase_file, KEYS_OK)
     assert (finding.check, finding.outcome) == (Check.PASSPHRASE, Outcome.WARNING)
     assert "asks for it" in finding.what
     monkeypatch.setenv(VARIABLE, WORDS)
-    assert keys.passphrase(asked, KEYS_OK).outcome is Outcome.OK
+    assert keys.passphrase(own_keys(asked), asked.passphrase_file, KEYS_OK).outcome is Outcome.OK
 
 
 def test_passphrase_is_not_tried_on_keys_that_are_wrong(config: FunctionaryConfig) -> None:
-    finding = keys.passphrase(config, problem(Check.KEYS, "open to others", "chmod"))
+    finding = keys.passphrase(own_keys(config), config.passphrase_file, problem(Check.KEYS, "open to others", "chmod"))
     assert (finding.check, finding.outcome) == (Check.PASSPHRASE, Outcome.WARNING)
 
 

@@ -9,7 +9,14 @@ import pytest
 from bridge.bitcoin.hashes import sha256
 from bridge.bitcoin.identifiers import BlockHash
 from federation.certificate import NO_BLOCK, Certificate, Vote, VoteKind
-from federation.journal import Journal, JournalIdentity, JournalReason, JournalRefused, MemoryEntries
+from federation.journal import (
+    MAX_VIEWS_AHEAD,
+    Journal,
+    JournalIdentity,
+    JournalReason,
+    JournalRefused,
+    MemoryEntries,
+)
 from federation.journal_entries import create_journal, open_journal
 
 IDENTITY = JournalIdentity(sha256(b"a chain"), 0, 2)
@@ -262,3 +269,20 @@ def test_closed_journal_refuses_use_and_closes_again(tmp_path: Path) -> None:
     journal.close()
     assert refusal(lambda: journal.record_vote(vote(VoteKind.NULLIFY, 5))) is JournalReason.UNUSABLE
     assert refusal(journal.contents) is JournalReason.UNUSABLE
+
+
+def test_promise_needs_no_body_and_keeps_from_another_word(place: Place) -> None:
+    place.journal.record_promise(vote(VoteKind.NOTARIZE, 7))
+    place.journal.record_promise(vote(VoteKind.NOTARIZE, 7))
+    journal = place.reopen()
+    assert journal.contents().votes == (vote(VoteKind.NOTARIZE, 7),)
+    assert refusal(lambda: journal.record_promise(vote(VoteKind.NOTARIZE, 7, OTHER))) is JournalReason.CONFLICT
+    assert refusal(lambda: journal.record_promise(vote(VoteKind.NULLIFY, 7, member=1))) is JournalReason.NOT_OWN
+
+
+def test_promise_refused_at_the_floor_and_absurdly_far_above_it(place: Place) -> None:
+    place.journal.prune(10)
+    assert refusal(lambda: place.journal.record_promise(vote(VoteKind.NOTARIZE, 10))) is JournalReason.PASSED
+    farthest = 10 + MAX_VIEWS_AHEAD
+    place.journal.record_promise(vote(VoteKind.NOTARIZE, farthest))
+    assert refusal(lambda: place.journal.record_promise(vote(VoteKind.NOTARIZE, farthest + 1))) is JournalReason.TOO_FAR

@@ -46,6 +46,7 @@ from pegnode.setup.errors import SetupReason, SetupRefused
 from pegnode.setup.folder import CARD_FILE
 from pegnode.setup.local import TEMPLATE_FILE, create_local_federation
 from pegnode.setup.template import AgreedTemplate
+from tests.support.configs import own_keys
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 LOCAL = (CONFIGS / "local.toml").read_text()
@@ -90,7 +91,7 @@ def _secrets(directory: Path) -> Iterator[bytes]:
     for folder in sorted((directory / RECOVERY_FOLDER).iterdir()):
         yield read_secret(folder, SecretKind.RECOVERY, passphrase)
     for config in _configs(directory):
-        member = read_member_secrets(config.keys_dir, passphrase)
+        member = read_member_secrets(own_keys(config), passphrase)
         yield from (member.vote, member.custody, member.transport)
 
 
@@ -107,7 +108,7 @@ def test_every_member_can_start_with_its_files(tmp_path: Path, template: str, si
         rules = genesis.rules()
         assert config.member(rules.membership).index == index
         assert config.passphrase_file is not None
-        secrets = read_member_secrets(config.keys_dir, read_passphrase_file(config.passphrase_file))
+        secrets = read_member_secrets(own_keys(config), read_passphrase_file(config.passphrase_file))
         signer = Signer(secrets, rules.membership, index, rules.chain_id, os.urandom)
         assert peer_id_from_secret(signer.transport_secret) == signer.member.peer_id
         assert len(config.peer_addresses(rules.membership)) == size - 1

@@ -1,5 +1,6 @@
 """A node and its signer: one that is away, and what the node tells of it."""
 
+import pytest
 import trio
 
 from bridge.bitcoin.identifiers import Txid
@@ -27,7 +28,7 @@ class AwaySigner(LocalSigner):
 
 def take_signer_away(member: Member) -> None:
     """From now on this node's signer does not answer."""
-    away = AwaySigner(member.federation.signer(0), member.core, member.auditor)
+    away = AwaySigner(member.federation.signer(0), member.core, member.auditor, member.resumption)
     member.live._signer = away
     member.payouts._signer = away
 
@@ -38,9 +39,6 @@ async def test_statement_is_unavailable_while_the_signer_is_away(autojump_clock:
         assert "the signer at nowhere" not in member.live.status().waiting_for
         take_signer_away(member)
         assert "the signer at nowhere" in member.live.status().waiting_for
-        try:
+        with pytest.raises(NodeUnavailable) as caught:
             await member.live.sign_statement(None)
-        except NodeUnavailable as unavailable:
-            assert unavailable.reason is UnavailableReason.SIGNER_AWAY
-        else:
-            raise AssertionError("a statement without a signer")
+        assert caught.value.reason is UnavailableReason.SIGNER_AWAY

@@ -1,0 +1,163 @@
+"""A functionary in a thief's hands drives its signer's socket itself: it gets no signature that the laws refuse.
+
+The signer has a chain, a journal and a Bitcoin node of its own. The thief can withhold, lie and ask;
+each of these is tried here.  Ronin (2022) lost its bridge to processes whose keys signed what they were handed.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+import trio
+
+from bridge.bitcoin.identifiers import BlockHash, Txid
+from bridge.bitcoin.transaction import Transaction, TxIn, TxOut
+from federation.certificate import NO_BLOCK, Vote, VoteKind
+from federation.cosign import CosignShare
+from federation.journal import JournalReason
+from pegnode.chain.block import Block
+from pegnode.signing.follower import STALE_MS
+from pegnode.signing.refusals import LinkReason
+from tests.support.members import Member, MemoryFederation, memory_federation
+from tests.support.peg import p2tr
+from tests.support.signer_rig import Functionary, SignerRig, unfinished_payout
+
+ONE_IS_ENOUGH = {"batch_min_payouts": 1}
+BLOCK, OTHER = BlockHash(b"\x01" * 32), BlockHash(b"\x02" * 32)
+
+
+class Thief:
+    """Member 3's functionary, its signer, and a payout whose block is about to become final."""
+
+    def __init__(self, federation: MemoryFederation, member: Member, rig: SignerRig, socket: Functionary) -> None:
+        self.federation, self.member, self.rig, self.socket = federation, member, rig, socket
+        self.block, self.txid = unfinished_payout(federation, member)
+
+
+@asynccontextmanager
+async def thief() -> AsyncIterator[Thief]:
+    async with memory_federation(0, peg=ONE_IS_ENOUGH) as federation:
+        rig = SignerRig(federation)
+        made = Thief(federation, federation.members[0], rig, await rig.functionary())
+        await made.socket.show_chain(made.member)
+        yield made
+
+
+async def test_honest_functionary_gets_what_is_recorded(autojump_clock: trio.abc.Clock) -> None:
+    async with thief() as made:
+        assert await made.socket.show_block(made.block) == made.block.block.header.height
+        share = await made.socket.cosign(made.txid)
+        assert isinstance(share, bytes)
+        assert CosignShare.decode(share).member == made.rig.index
+
+
+async def test_batch_in_no_final_block_is_not_signed(autojump_clock: trio.abc.Clock) -> None:
+    async with thief() as made:
+        assert await made.socket.cosign(made.txid) == "refusal-not-recorded"
+        assert await made.socket.cosign(Txid(bytes(32))) == "refusal-not-recorded"
+
+
+async def test_block_without_a_true_certificate_counts_for_nothing(autojump_clock: trio.abc.Clock) -> None:
+    async with thief() as made:
+        federation, header = made.federation, made.block.block.header
+        notarization = federation.certificate(VoteKind.NOTARIZE, header.view, header.hash)
+        of_another = federation.certificate(VoteKind.FINALIZE, header.view, OTHER)
+        too_few = federation.certificate(VoteKind.FINALIZE, header.view, header.hash, signers=(0, 1))
+        own = federation.certificate(VoteKind.FINALIZE, header.view, header.hash)
+        forged = replace(own, signatures=tuple((member, bytes(64)) for member, _ in own.signatures))
+        for certificate in (notarization, of_another, too_few, forged):
+            shown = await made.socket.show(made.block.data, (), certificate.encode())
+            assert shown == LinkReason.BLOCK_UNPROVEN
+        assert await made.socket.cosign(made.txid) == "refusal-not-recorded"
+
+
+async def test_true_certificate_proves_no_other_block(autojump_clock: trio.abc.Clock) -> None:
+    async with thief() as made:
+        proof = made.federation.finalization(made.block)
+        block = made.block.block
+        changed = Block(replace(block.header, time_ms=block.header.time_ms + 1), block.body)
+        assert await made.socket.show(changed.encode(), (), proof) == LinkReason.BLOCK_UNPROVEN
+        assert await made.socket.show(changed.encode(), (block.header.encode(),), proof) == LinkReason.BLOCK_UNPROVEN
+        assert await made.socket.cosign(made.txid) == "refusal-not-recorded"
+
+
+async def test_final_block_with_a_false_ledger_root_halts_the_signer(autojump_clock: trio.abc.Clock) -> None:
+    # Only a corrupt quorum can do this. The signer does not follow it.
+    async with thief() as made:
+        header = replace(made.block.block.header, ledger_root=bytes(32))
+        false = replace(made.block, block=Block(header, made.block.block.body))
+        false = replace(false, data=false.block.encode())
+        assert await made.socket.show_block(false) == LinkReason.BLOCK_BREAKS_RULE
+        assert made.rig.core.halted
+        assert await made.socket.show_block(made.block) == made.block.block.header.height
+        assert await made.socket.cosign(made.txid) in ("refusal-halted",)
+
+
+async def test_blocks_out_of_order_or_of_another_chain_count_for_nothing(autojump_clock: trio.abc.Clock) -> None:
+    async with thief() as made:
+        later = made.federation.next_block(made.block.state)
+        assert await made.socket.show_block(later) == LinkReason.BLOCK_NOT_NEXT
+        elsewhere = MemoryFederation(made.federation.nursery, peg={"batch_min_payouts": 2})
+        foreign = elsewhere.next_block(elsewhere.disks[0].open_store(elsewhere.rules))
+        shown = await made.socket.show(foreign.data, (), elsewhere.finalization(foreign))
+        assert shown == LinkReason.BLOCK_UNPROVEN
+        assert made.rig.height == made.member.height
+
+
+async def test_withheld_blocks_leave_a_signer_that_signs_nothing_on_l1(autojump_clock: trio.abc.Clock) -> None:
+    async with thief() as made:
+        await made.socket.show_block(made.block)
+        await trio.sleep(STALE_MS / 1000 + 60)
+        assert await made.socket.cosign(made.txid) == LinkReason.STALE
+
+
+async def test_missing_coin_on_the_signers_own_node_stops_it_whatever_the_functionary_sees(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    async with thief() as made:
+        await made.socket.show_block(made.block)
+        [planned] = Transaction.parse_stripped(_recorded(made)).inputs
+        theft = Transaction(2, (TxIn(planned.outpoint, b"", 0),), (TxOut(1_000, p2tr("thief")),), 0)
+        made.federation.l1.chain.mine(theft)
+        await trio.sleep(2)
+        made.federation.nodes[3].lag_blocks = 1  # the functionary's own node shows no theft
+        refused = await made.socket.cosign(made.txid)
+        assert isinstance(refused, str)
+        assert refused.startswith("refusal-")
+
+
+def _recorded(made: Thief) -> bytes:
+    [(_, lineage)] = made.block.state.ledger.open_lineages.items()
+    return lineage.versions[-1].transaction
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ((VoteKind.NOTARIZE, BLOCK), (VoteKind.NOTARIZE, OTHER)),
+        ((VoteKind.FINALIZE, BLOCK), (VoteKind.FINALIZE, OTHER)),
+        ((VoteKind.FINALIZE, BLOCK), (VoteKind.NULLIFY, NO_BLOCK)),
+        ((VoteKind.NULLIFY, NO_BLOCK), (VoteKind.FINALIZE, BLOCK)),
+        ((VoteKind.NULLIFY, NO_BLOCK), (VoteKind.NOTARIZE, BLOCK)),
+    ],
+)
+async def test_second_word_in_one_view_is_refused_even_after_a_power_failure(
+    first: tuple[VoteKind, BlockHash], second: tuple[VoteKind, BlockHash], autojump_clock: trio.abc.Clock
+) -> None:
+    async with thief() as made:
+        view = made.block.block.header.view
+        assert isinstance(await made.socket.vote(first[0], view, first[1]), Vote)
+        assert await made.socket.vote(second[0], view, second[1]) == JournalReason.CONFLICT
+        await made.rig.restart()
+        again = await made.rig.functionary()
+        assert await again.vote(second[0], view, second[1]) == JournalReason.CONFLICT
+        assert isinstance(await again.vote(first[0], view, first[1]), Vote), "the same word is no second one"
+
+
+async def test_vote_below_what_is_final_or_absurdly_far_above_is_refused(autojump_clock: trio.abc.Clock) -> None:
+    async with thief() as made:
+        final_view = made.member.store.tip.header.view
+        assert await made.socket.vote(VoteKind.NULLIFY, final_view) == JournalReason.PASSED
+        assert await made.socket.vote(VoteKind.NULLIFY, 2**60) == JournalReason.TOO_FAR
+        assert await made.socket.vote(VoteKind.NULLIFY, final_view + 1, epoch=1) == "signer-wrong-epoch"

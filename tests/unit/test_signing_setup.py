@@ -1,0 +1,69 @@
+"""A signer's folder is made from a member's: the journal goes with the keys, and only while nobody votes with them."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from federation.certificate import NO_BLOCK, Vote, VoteKind
+from federation.journal import JournalIdentity, JournalReason, JournalRefused
+from federation.journal_entries import create_journal, open_journal
+from pegnode.config import FunctionaryConfig, SignerConfig, SignerLink
+from pegnode.folders import JOURNAL_FOLDER
+from pegnode.options.errors import ConfigReason, ConfigRefused
+from pegnode.setup.errors import SetupReason, SetupRefused
+from pegnode.signing.setup import SIGNER_FILE, create_signer
+from tests.support.chain import local_genesis
+from tests.support.configs import FUNCTIONARY
+from tests.unit.test_genesis import ANCHOR
+
+GENESIS = local_genesis(ANCHOR)
+IDENTITY = JournalIdentity(GENESIS.rules().chain_id, 0, 0)
+VOTE = Vote(VoteKind.NULLIFY, 0, 9, NO_BLOCK, 0, bytes(64))
+
+
+@pytest.fixture
+def member(tmp_path: Path) -> FunctionaryConfig:
+    """A member that has voted."""
+    folder = tmp_path / "member"
+    (folder / "data").mkdir(parents=True)
+    (tmp_path / "genesis.json").write_bytes(GENESIS.document)
+    text = FUNCTIONARY.replace('"alice"', '"member-0"').replace('"bob"', '"member-1"').replace('"carol"', '"member-2"')
+    (folder / "functionary.toml").write_text(text)
+    config = FunctionaryConfig.load(folder / "functionary.toml")
+    journal = create_journal(config.data_dir / JOURNAL_FOLDER, IDENTITY)
+    journal.record_vote(VOTE)
+    journal.close()
+    return config
+
+
+def test_signer_takes_over_what_the_member_has_signed(member: FunctionaryConfig, tmp_path: Path) -> None:
+    made = create_signer(member, tmp_path / "signer")
+    assert made == SignerConfig.load(tmp_path / "signer" / SIGNER_FILE)
+    assert (made.name, made.keys_dir, made.passphrase_file) == ("member-0", member.keys_dir, member.passphrase_file)
+    assert made.socket.parent.parent == tmp_path / "signer"
+    assert {path.stat().st_mode & 0o077 for path in (tmp_path / "signer", made.data_dir)} == {0}
+    journal = open_journal(made.data_dir / JOURNAL_FOLDER, IDENTITY)
+    assert journal.contents().votes == (VOTE,)
+    journal.close()
+
+
+def test_signer_of_a_member_that_runs_is_refused_and_nothing_is_left(member: FunctionaryConfig, tmp_path: Path) -> None:
+    running = open_journal(member.data_dir / JOURNAL_FOLDER, IDENTITY)
+    with pytest.raises(JournalRefused) as caught:
+        create_signer(member, tmp_path / "signer")
+    assert caught.value.reason is JournalReason.LOCKED
+    assert not (tmp_path / "signer").exists()
+    running.close()
+
+
+def test_signer_is_not_made_twice_nor_for_a_member_that_has_one(member: FunctionaryConfig, tmp_path: Path) -> None:
+    made = create_signer(member, tmp_path / "signer")
+    with pytest.raises(SetupRefused) as caught:
+        create_signer(member, tmp_path / "signer")
+    assert caught.value.reason is SetupReason.NOT_EMPTY
+    link = SignerLink(socket=made.socket)
+    linked = msgspec.structs.replace(member, keys_dir=None, passphrase_file=None, signer=link)
+    with pytest.raises(ConfigRefused) as refused:
+        create_signer(linked, tmp_path / "another")
+    assert refused.value.reason is ConfigReason.MISSING_OPTION
