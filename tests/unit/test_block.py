@@ -13,6 +13,7 @@ from bridge.custody import CoinKind
 from bridge.errors import MalformedError
 from bridge.evidence import Evidence, Opening
 from bridge.state import BatchKind
+from federation.record import MAX_SIGNED_RECORD_BYTES
 from pegnode.chain.block import (
     EMPTY_BODY,
     MAX_BATCHES,
@@ -165,6 +166,22 @@ def test_body_with_too_large_a_transaction_is_malformed() -> None:
     assert Body.decode(largest.encode()) == largest
     with pytest.raises(MalformedError, match="over its limit"):
         Body.decode(Body(transactions=(bytes(MAX_TRANSACTION_BYTES + 1),)).encode())
+
+
+def test_body_with_too_long_a_record_or_one_in_another_encoding_is_malformed() -> None:
+    def of_records(*items: bytes) -> bytes:
+        writer = Writer().sequence(items, Writer.variable)
+        for _ in range(4):
+            writer.u32(0)
+        return writer.finish()
+
+    whole = ANY_RECORD.encode()
+    assert Body.decode(of_records(whole, whole)) == Body(records=(ANY_RECORD, ANY_RECORD))
+    with pytest.raises(MalformedError, match="over its limit"):
+        Body.decode(of_records(bytes(MAX_SIGNED_RECORD_BYTES + 1)))
+    for item in (whole + b"\x00", whole[:-1], b""):
+        with pytest.raises(MalformedError):
+            Body.decode(of_records(whole, item))
 
 
 def test_body_with_malformed_record_evidence_or_batch_is_malformed() -> None:
