@@ -1,13 +1,14 @@
 """Passing on what users hand in: transactions, evidence and registered claim scripts.
 
-Theory of operation. What peers send waits in inboxes, bounded for each peer, from which two tasks take one item of each
-peer in turn. Judging rests as long as it works, so however much is handed in, consensus has the other half of the time.
-What is good goes on to the others. What can be wrong at no honest node, such as a failing script, drops its sender.
+Theory of operation. What peers send waits in inboxes, one for each kind of thing, bounded for each peer; a task takes
+one item of each peer in turn. Judging rests as long as it works, so however much is handed in, consensus has the other
+half of the time. What is good goes on to the others. What can be wrong at no honest node, such as a failing script, drops
+its sender.
 """
 
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import structlog
@@ -17,7 +18,7 @@ from bridge.bitcoin.hashes import sha256, sha256d
 from bridge.bitcoin.identifiers import Script, Txid, hash_to_hex
 from bridge.bitcoin.script import ScriptReason
 from bridge.bitcoin.transaction import Transaction, TransactionReason
-from bridge.errors import MalformedError, Rejected
+from bridge.errors import Rejected
 from bridge.evidence import Evidence, EvidenceReason
 from bridge.l1.errors import L1Error
 from pegnode.chain.transactions import TransactionRule
@@ -39,6 +40,11 @@ INBOX_TRANSACTION_BYTES: Final = 2_000_000
 INBOX_EVIDENCE: Final = 64
 INBOX_EVIDENCE_BYTES: Final = 2_500_000
 """Of one peer. What does not fit is not taken, and comes again: transactions are sent again, evidence each makes."""
+REGISTRATIONS_AT_ONCE: Final = 64
+"""Claim scripts that are registered without a rest, in some 10 ms."""
+INBOX_REGISTRATIONS: Final = 2 * MAX_REGISTERED // REGISTRATIONS_AT_ONCE
+INBOX_REGISTRATION_BYTES: Final = 2_000_000
+"""Of one peer: as many as a member tells of when it comes back."""
 MAX_ORPHANS: Final = 100
 MAX_ORPHAN_BYTES: Final = 2_000_000
 """Transactions kept whose inputs are not known yet: a peer may be a block ahead."""
@@ -105,6 +111,7 @@ class Relay:
         self._peers = peers
         self._transactions: Inbox[tuple[bytes, int]] = Inbox(INBOX_TRANSACTIONS, INBOX_TRANSACTION_BYTES)
         self._evidence: Inbox[Evidence] = Inbox(INBOX_EVIDENCE, INBOX_EVIDENCE_BYTES)
+        self._registrations: Inbox[tuple[Script, ...]] = Inbox(INBOX_REGISTRATIONS, INBOX_REGISTRATION_BYTES)
         self._orphans: OrderedDict[bytes, tuple[PeerId, int]] = OrderedDict()
         self._remembered: OrderedDict[bytes, Txid] = OrderedDict()
         per_s, burst = GUEST_REGISTRATIONS_PER_S, GUEST_REGISTRATIONS_BURST
@@ -116,8 +123,7 @@ class Relay:
         peers.on_message(EvidenceMessage, self._receive_evidence, from_guests=True)
         peers.on_message(RegistrationsMessage, self._receive_registrations, from_guests=True)
         peers.on_connected(self._greet)
-        peers.on_disconnected(self._transactions.forget)
-        peers.on_disconnected(self._evidence.forget)
+        peers.on_disconnected(self._forget)
         core.on_final(self._retry_orphans)
 
     async def run(self) -> None:
@@ -125,6 +131,7 @@ class Relay:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._judge_transactions)
             nursery.start_soon(self._judge_evidence)
+            nursery.start_soon(self._judge_registrations)
             nursery.start_soon(self._send_again)
             nursery.start_soon(self._send_evidence_again)
 
@@ -267,15 +274,31 @@ class Relay:
         return new
 
     def _receive_registrations(self, peer: PeerId, message: RegistrationsMessage) -> None:
-        registry, member = self._core.registry, self._peers.member_of(peer)
-        unknown = [Script(data) for data in message.claim_scripts if Script(data) not in registry]
+        scripts = tuple(Script(data) for data in message.claim_scripts if Script(data) not in self._core.registry)
+        for first in range(0, len(scripts), REGISTRATIONS_AT_ONCE):
+            part = scripts[first : first + REGISTRATIONS_AT_ONCE]
+            if not self._registrations.put(peer, part, sum(map(len, part))):
+                log.debug("more registrations than one peer may hand in at once", peer=peer)
+                return
+
+    async def _judge_registrations(self) -> None:
+        while True:
+            peer, scripts = await self._registrations.take()
+            started_s = time.perf_counter()
+            try:
+                self._take_registrations(peer, [script for script in scripts if script not in self._core.registry])
+            except RegistrationRefused as refused:
+                self._peers.drop(peer, DropReason.GARBLED_MESSAGE, str(refused))
+                self._forget(peer)
+            await trio.sleep(time.perf_counter() - started_s)
+
+    def _take_registrations(self, peer: PeerId, unknown: Sequence[Script]) -> None:
+        """Register what is not registered, as far as the peer's allowance goes. Raises RegistrationRefused."""
+        member = self._peers.member_of(peer)
         if not self._may_register(peer, len(unknown)):
             log.debug("more registrations than may be handed in at once", peer=peer, count=len(unknown))
             return
-        try:
-            new = registry.add(unknown, GUESTS if member is None else f"member {member}")
-        except RegistrationRefused as refused:
-            raise MalformedError(str(refused)) from refused
+        new = self._core.registry.add(unknown, GUESTS if member is None else f"member {member}")
         if new and member is None:  # a member tells every other itself, and is who they count it for
             self._peers.to_members(RegistrationsMessage(tuple(new)))
 
@@ -291,8 +314,11 @@ class Relay:
     def _condemn(self, peer: PeerId, reason: DropReason, rejected: Rejected) -> None:
         """Drop a peer that passed on what is false everywhere; the rest of what it handed in is not looked at."""
         self._peers.drop(peer, reason, str(rejected))
-        self._transactions.forget(peer)
-        self._evidence.forget(peer)
+        self._forget(peer)
+
+    def _forget(self, peer: PeerId) -> None:
+        for inbox in (self._transactions, self._evidence, self._registrations):
+            inbox.forget(peer)
 
     def _greet(self, peer: PeerId) -> None:
         """Tell a new peer what waits, and a member what is registered: it may have been away."""

@@ -104,6 +104,27 @@ async def test_guest_uses_up_nothing_of_another_guests_registrations_but_all_tog
         assert all(guest.left == [] for guest in guests)
 
 
+async def test_registrations_are_taken_some_at_a_time_as_far_as_the_inbox_and_the_allowance_go(
+    autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay_module, "REGISTRATIONS_AT_ONCE", 10)
+    monkeypatch.setattr(relay_module, "INBOX_REGISTRATIONS", 4)
+    monkeypatch.setattr(relay_module, "GUEST_REGISTRATIONS_BURST", 25)
+    async with memory_federation(0) as federation:
+        registry = federation.members[0].core.registry
+        sizes: list[int] = []
+        registry.on_new(lambda: sizes.append(len(registry)))
+        member, guest = await federation.join(federation.peer_id(1), PeerRole.MEMBER), await guest_of(federation)
+        scripts = tuple(p2wpkh(f"user {number}") for number in range(100))
+        member.say_all(RegistrationsMessage(scripts[:50]))
+        await trio.sleep(1)
+        assert sizes == [10, 20, 30, 40]
+        guest.say_all(RegistrationsMessage(scripts[60:]))
+        await trio.sleep(1)
+        assert sizes == [10, 20, 30, 40, 50, 60]
+        assert registry.claim_scripts() == scripts[:40] + scripts[60:80]
+
+
 async def test_registrations_of_one_member_are_rationed_by_themselves(
     autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
