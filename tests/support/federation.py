@@ -48,7 +48,7 @@ def running_federation(
     parameters: those of configs/local.toml that differ.
     """
     try:
-        federation = LocalFederation.create(directory, members, _template(parameters))
+        federation = LocalFederation.create(directory, members, template_of(parameters))
         federation.up()
         under_test = FederationUnderTest(federation)
         under_test.mine(101)
@@ -57,7 +57,7 @@ def running_federation(
         LocalFederation.open(directory).down()
 
 
-def _template(parameters: Mapping[str, int]) -> str:
+def template_of(parameters: Mapping[str, int]) -> str:
     """configs/local.toml with these parameters."""
     template = template_text()
     for name, value in parameters.items():
