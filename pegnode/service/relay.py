@@ -2,8 +2,8 @@
 
 Theory of operation. What peers send waits in inboxes, one for each kind of thing, bounded for each peer; a task takes
 one item of each peer in turn. Judging rests as long as it works, so however much is handed in, consensus has the other
-half of the time. What is good goes on to the others. What can be wrong at no honest node, such as a failing script, drops
-its sender.
+half of the time. What is good goes on to the others. What can be wrong at no honest node, such as a failing script,
+drops its sender.
 """
 
 import time
