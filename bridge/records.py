@@ -193,6 +193,11 @@ class Rebase(Encoded):
         first = self.fork.height + 1
         return tuple(Anchor(height, block.hash) for height, block in enumerate(self.abandoned, first))
 
+    def abandons(self, anchor: Anchor) -> bool:
+        """Whether it names this block as abandoned."""
+        index = anchor.height - self.fork.height - 1
+        return 0 <= index < len(self.abandoned) and self.abandoned[index].hash == anchor.hash
+
     def write(self, writer: Writer) -> None:
         """Append the fork (36 bytes), a list of (hash 32, transactions u32), the new anchor (36)."""
         self.fork.write(writer)
@@ -236,7 +241,7 @@ class Resume(Encoded):
             return True
         if self.rebase is None or finding.kind is not FindingKind.ANCHOR_LEFT:
             return False
-        return finding.anchor in self.rebase.abandoned_anchors
+        return self.rebase.abandons(finding.anchor)
 
     def write(self, writer: Writer) -> None:
         """Append a list of findings, then the rebase (flag u8)."""

@@ -214,6 +214,19 @@ def test_rebase_leads_from_the_highest_abandoned_block() -> None:
     assert REBASE.abandoned_anchors[-1] == REBASE.old_anchor
 
 
+def test_rebase_abandons_each_of_its_blocks_at_its_height_and_no_other() -> None:
+    assert all(map(REBASE.abandons, REBASE.abandoned_anchors))
+    for height, named in (
+        (100, FORK.hash),
+        (100, ABANDONED[0].hash),
+        (108, ABANDONED[-1].hash),
+        (109, NEW_ANCHOR.hash),
+    ):
+        assert not REBASE.abandons(Anchor(height, named))
+    assert not REBASE.abandons(Anchor(102, ABANDONED[0].hash))
+    assert not REBASE.abandons(Anchor(0, ABANDONED[-1].hash))
+
+
 def test_resume_covers_what_it_names_and_every_anchor_that_it_abandons() -> None:
     named = Resume.of(FINDINGS[1:3])
     assert [named.covers(finding) for finding in FINDINGS] == [False, True, True, False]
