@@ -25,6 +25,7 @@ from pegnode.chain.block import Block, Body
 from pegnode.chain.header import Header
 from pegnode.chain.state import TransactionKind, Utxo
 from pegnode.chain.transactions import parse_transaction
+from pegnode.halts import LatchedFinding
 from pegnode.storage import tables
 from pegnode.storage.indexes import FinalTransaction
 from pegnode.storage.keys import (
@@ -252,6 +253,7 @@ def _records() -> tuple[Decoder, ...]:
         Deficit: (deficit,),
         Record: (record, replace(record, content=deficit)),
         SignedRecord: (SignedRecord(record, ((0, bytes(64)), (2, bytes(range(64))))),),
+        LatchedFinding: (LatchedFinding(left, "blöcke", 0, 5), LatchedFinding(gone, "", 2**64 - 1, 0)),
     }
     return tuple(
         Decoder(
