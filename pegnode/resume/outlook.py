@@ -124,7 +124,7 @@ def _booking_lines(deficit: Deficit, earlier: Sequence[Deficit], ledger: LedgerV
 def _cause(outpoint: OutPoint, fate: Fate) -> str:
     if fate.outpoint is None or fate.spender is None:
         return f"a coinbase, whose place L1 block {block_text(fate.block)} has taken"
-    what = "it" if fate.outpoint == outpoint else f"what it came from, {fate.outpoint},"
+    what = "it" if fate.outpoint == outpoint else f"what it came from ({fate.outpoint})"
     return f"{hash_to_hex(fate.spender)} in L1 block {block_text(fate.block)} spent {what}"
 
 
