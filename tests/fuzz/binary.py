@@ -41,6 +41,7 @@ from tests.fuzz.chooser import Chooser
 from tests.fuzz.decoders import Decoder
 from tests.fuzz.recovery import recovery_decoders
 from tests.fuzz.scene import certificate, scene, settled_lineage, signed_statement, vote
+from tests.fuzz.signing import signing_decoders
 from tests.fuzz.wire import wire_decoders
 from tests.support.fake_l1 import FakeBlock
 
@@ -62,6 +63,7 @@ def binary_decoders() -> tuple[Decoder, ...]:
         *_stored(),
         *wire_decoders(),
         *recovery_decoders(),
+        *signing_decoders(),
     )
 
 
@@ -229,6 +231,13 @@ def _votes() -> tuple[Decoder, ...]:
         Decoder("federation.journal:Journal.open", open_journal, (JournalRefused,), _journal_samples()),
         *_statements(),
         *_records(),
+        Decoder(
+            "pegnode.halts:LatchedFinding.decode",
+            LatchedFinding.decode,
+            MALFORMED,
+            (LatchedFinding(Finding.coin_gone(scene().coins[0][0]), "söme", 3, 1_800_000_000_000).encode(),),
+            LatchedFinding.encode,
+        ),
     )
 
 

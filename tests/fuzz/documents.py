@@ -19,6 +19,7 @@ from pegnode.genesis_rules import GenesisRefused
 from pegnode.input_file import FileRefused
 from pegnode.options.errors import ConfigRefused
 from pegnode.passphrase import read_passphrase_file
+from pegnode.resume.document import PlanRefused, parse_plan, render_plan
 from pegnode.rpc.cookie import CookieError, Credentials
 from pegnode.setup.card import CardRefused, MemberCard, RecoveryCard, decode_card
 from pegnode.setup.errors import SetupRefused
@@ -27,6 +28,7 @@ from tests.fuzz.decoders import Decoder
 from tests.fuzz.scene import scene, signed_statement
 from tests.support.chain import CONFIGS, START_MS, member_sections, recovery_keys_hex, secret
 from tests.support.configs import FUNCTIONARY, NODE
+from tests.support.records import ANY_RECORD, changed
 
 PASSPHRASE = "correct horse battery staple"
 _AGREED = f"""
@@ -68,6 +70,12 @@ def _parameters() -> tuple[Decoder, ...]:
             (DocumentRefused,),
             (render_document(signed_statement(0, 2)),),
             refused=(b"[" * 990 + b"]" * 990, b'{"chain_id":' * 300 + b"1" + b"}" * 300),
+        ),
+        Decoder(
+            "pegnode.resume.document:parse_plan",
+            parse_plan,
+            (PlanRefused,),
+            (render_plan((ANY_RECORD, changed(ANY_RECORD, serial=2))),),
         ),
         Decoder("pegnode.genesis:Genesis.from_template", _template, (GenesisRefused,), (template,)),
         Decoder(
