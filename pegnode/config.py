@@ -5,6 +5,8 @@ A relative path is relative to the file. No secret is an option: keys and passwo
 """
 
 import enum
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -15,7 +17,7 @@ from federation.membership import Member, Membership
 from pegnode.folders import COOKIE_FILE
 from pegnode.net.transport import PeerAddress, PeerId
 from pegnode.options import rules
-from pegnode.options.errors import ConfigReason, ConfigRefused
+from pegnode.options.errors import ConfigReason, ConfigRefused, flaws, refuse_any
 from pegnode.options.reading import configuration, load_document, parse_document
 
 
@@ -136,10 +138,17 @@ class ProcessConfig(msgspec.Struct, frozen=True, kw_only=True):
         return configuration(parse_document(text), cls, directory)
 
     def validate(self) -> None:
-        """Raise ConfigRefused for values that make no sense, alone or together."""
+        """Raise ConfigRefused for values that make no sense, alone or together: each that is found."""
+        refuse_any(flaws(self.checks()))
+
+    def checks(self) -> Iterator[Callable[[], None]]:
+        """What to look at: each raises ConfigRefused or does nothing, whatever the others find."""
+        yield self._check_name
+        yield partial(rules.check_l1, self.l1)
+
+    def _check_name(self) -> None:
         if not self.name:
             raise ConfigRefused(ConfigReason.WRONG_VALUE, "empty; give this process a name", (("name",),))
-        rules.check_l1(self.l1)
 
     def member(self, membership: Membership) -> Member:
         """Which member this is. Raises ConfigRefused(NOT_A_MEMBER)."""
@@ -160,11 +169,11 @@ class NodeConfig(ProcessConfig, frozen=True, kw_only=True):
         """Where the running process keeps the login of its RPC."""
         return self.data_dir / COOKIE_FILE
 
-    def validate(self) -> None:
-        """Raise ConfigRefused for values that make no sense, alone or together."""
-        super().validate()
-        rules.check_ports(self.p2p, self.rpc, self.l1)
-        rules.check_peers(self.p2p)
+    def checks(self) -> Iterator[Callable[[], None]]:
+        """What to look at."""
+        yield from super().checks()
+        yield partial(rules.check_ports, self.p2p, self.rpc, self.l1)
+        yield partial(rules.check_peers, self.p2p)
 
     def peer_addresses(self, membership: Membership) -> tuple[PeerAddress, ...]:
         """Where to dial which peer id. Raises ConfigRefused(UNKNOWN_PEER) for a name that is no member's."""
@@ -212,9 +221,13 @@ class FunctionaryConfig(NodeConfig, frozen=True, kw_only=True):
         msgspec.Meta(description="A process of its own that holds the keys, instead of keys_dir: see `peg signer`"),
     ] = None
 
-    def validate(self) -> None:
-        """Raise ConfigRefused for values that make no sense, alone or together."""
-        super().validate()
+    def checks(self) -> Iterator[Callable[[], None]]:
+        """What to look at."""
+        yield from super().checks()
+        yield self._check_keys
+        yield self._check_peers
+
+    def _check_keys(self) -> None:
         if self.signer is not None:
             rules.check_no_keys(self)
         elif self.keys_dir is None:
@@ -222,6 +235,8 @@ class FunctionaryConfig(NodeConfig, frozen=True, kw_only=True):
             raise ConfigRefused(ConfigReason.MISSING_OPTION, what, (("keys_dir",),))
         else:
             rules.check_folders(self.data_dir, self.keys_dir)
+
+    def _check_peers(self) -> None:
         for index, peer in enumerate(self.p2p.peers):
             if peer.name == self.name:
                 option = ("p2p", "peers", index, "name")
@@ -247,10 +262,10 @@ class SignerConfig(ProcessConfig, frozen=True, kw_only=True):
         msgspec.Meta(description="Where the functionary connects: a file in a folder that is this user's alone"),
     ]
 
-    def validate(self) -> None:
-        """Raise ConfigRefused for values that make no sense, alone or together."""
-        super().validate()
-        rules.check_folders(self.data_dir, self.keys_dir)
+    def checks(self) -> Iterator[Callable[[], None]]:
+        """What to look at."""
+        yield from super().checks()
+        yield partial(rules.check_folders, self.data_dir, self.keys_dir)
 
 
 def load_config(path: Path) -> NodeConfig:

@@ -1,6 +1,6 @@
 """Why options are refused, and where in their file."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Final, Self
@@ -83,6 +83,15 @@ def refuse_any(flaws: Iterable[OptionRefused]) -> None:
     if found:
         first, *others = found
         raise type(first)(first.reason, first.what, first.options, others=others)
+
+
+def flaws(checks: Iterable[Callable[[], None]]) -> Iterator[OptionRefused]:
+    """What each of these finds first."""
+    for check in checks:
+        try:
+            check()
+        except OptionRefused as flaw:
+            yield flaw
 
 
 @contextmanager

@@ -26,19 +26,25 @@ _BIND_OPTION: OptionPath = ("rpc", "bind")
 
 def check_l1(l1: "L1Config") -> None:
     """Raise ConfigRefused unless this says where the Bitcoin node is, and by one way how to log in."""
-    try:
-        parts = urlsplit(l1.url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and bool(parts.port)
-        usable = usable and parts.path in ("", "/") and not parts.query and not parts.fragment
-    except ValueError:
-        usable = False
-    if not usable:
+    if _l1_endpoint(l1) is None:
         raise ConfigRefused(ConfigReason.BAD_URL, "not of the form http://host:port", (_L1_URL,))
     if "@" in l1.url:
         # Never quoted: it may hold a password.
         what = "it holds credentials; leave them out, and give cookie_file, or user and password_file"
         raise ConfigRefused(ConfigReason.BAD_URL, what, (_L1_URL,))
     require_credentials(l1)
+
+
+def _l1_endpoint(l1: "L1Config") -> tuple[str, int] | None:
+    """The host and port of the Bitcoin node's RPC; None if its URL has not the form of one."""
+    try:
+        parts = urlsplit(l1.url)
+        usable = (
+            parts.scheme in ("http", "https") and parts.path in ("", "/") and not parts.query and not parts.fragment
+        )
+        return (parts.hostname, parts.port) if usable and parts.hostname and parts.port else None
+    except ValueError:
+        return None
 
 
 def require_credentials(l1: "L1Config") -> None:
@@ -66,8 +72,7 @@ def check_ports(p2p: "P2pConfig", rpc: "RpcConfig", l1: "L1Config") -> None:
     if rpc.port and rpc.port == listen.port:
         what = f"p2p.listen takes port {listen.port} too; give one of them another"
         raise ConfigRefused(ConfigReason.CONTRADICTION, what, (_BIND_OPTION, _LISTEN))
-    parts = urlsplit(l1.url)
-    if rpc.port and (parts.hostname, parts.port) == (rpc.host, rpc.port):
+    if rpc.port and _l1_endpoint(l1) == (rpc.host, rpc.port):
         what = "this is this process's own RPC, rpc.bind; give the Bitcoin node's port"
         raise ConfigRefused(ConfigReason.CONTRADICTION, what, (_L1_URL, _BIND_OPTION))
 

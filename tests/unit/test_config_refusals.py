@@ -145,6 +145,19 @@ def test_option_given_twice_is_refused_with_both_lines(old: str, new: str, optio
 # Values
 
 
+def test_values_that_make_no_sense_are_named_at_once_each_with_its_line() -> None:
+    text = changed('name = "alice"', 'name = ""').replace("http://127.0.0.1:18443", "ftp://127.0.0.1:18443")
+    text = text.replace('keys_dir = "keys"', 'keys_dir = "data/keys"')
+    refused = refusal(text)
+    found = [(flaw.reason, _names(flaw)[0]) for flaw in (refused, *refused.others)]
+    assert found == [
+        (ConfigReason.WRONG_VALUE, "name"),
+        (ConfigReason.BAD_URL, "l1.url"),
+        (ConfigReason.CONTRADICTION, "keys_dir"),
+    ]
+    assert f"; and line {line_of(text, 'url =')}: l1.url: not of the form http://host:port" in refused.detail
+
+
 @pytest.mark.parametrize(
     ("old", "new", "names", "part"),
     [
