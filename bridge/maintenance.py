@@ -8,10 +8,10 @@ Theory of operation
     1. *Refresh*: the oldest of the free coins that are past T/2, together at most half of the free value, so that
        payouts go on. A coin past 3T/4 is taken whatever it holds. If the fund can't bear the fee, the youngest are left
        out; for coins past 3T/4 what the fund lacks is booked as deficit, while the ledger's whole deficit stays within
-       `maintenance_deficit_cap_sats`; for coins past 13T/16 whatever the ledger has booked already, up to that cap for
-       each batch: custody comes before bookkeeping. Coins too small to pay for themselves take the least other free
-       coin with them that is enough: the largest may be what a payout waits for, and who gives such coins away would
-       decide how long.
+       `maintenance_deficit_cap_sats`; for coins that can't wait longer, up to that cap for each batch, whatever has
+       been booked already: custody comes before bookkeeping. Coins too small to pay for themselves take the least
+       other free coin with them that is enough: the largest may be what a payout waits for, and who gives such coins
+       away would decide how long.
     2. *Merging*: if a burn is above what the `batch_max_first_inputs` largest coins hold, locked ones included, no
        payout can ever have inputs enough for it. The least of those coins and the free ones after it become one.
 
@@ -49,12 +49,23 @@ def deficit_limit_sats(view: LedgerView, coin: Coin, params: PegParams) -> int:
     """What moving a coin may book as deficit where the fund is empty.
 
     The cap bounds the ledger's whole deficit, whatever it is from, as long as that can wait. What is left of the
-    recovery's wait at 13/16 is for this coin's batch to confirm in, so no cap on the sum holds it up from then on.
+    recovery's wait after that is for a batch that is open already and for the coin's own, each to confirm and to
+    settle: no cap on the sum holds them up.
     """
     cap_sats = params.maintenance_deficit_cap_sats
-    if 16 * _age(view, coin) >= 13 * params.recovery_timelock_blocks:
+    if _is_pressing(view, coin, params):
         return cap_sats
     return max(0, cap_sats - view.totals.deficit_sats) if is_urgent(view, coin, params) else 0
+
+
+def _is_pressing(view: LedgerView, coin: Coin, params: PegParams) -> bool:
+    """Whether thirteen sixteenths of the wait have passed for a coin, or so much that two batches just have time left.
+
+    With the shortest wait that a genesis may have, that is at three quarters.
+    """
+    age, wait = _age(view, coin), params.recovery_timelock_blocks
+    two_batches = 2 * (params.confirmations + params.replacement_interval_anchors)
+    return 16 * age >= 13 * wait or age >= wait - two_batches
 
 
 def plan_maintenance(

@@ -147,9 +147,28 @@ def test_no_coin_reaches_the_recovery_lock_while_l1_is_slow_and_dear(seed: int) 
     assert walk.replaced > 0
 
 
-@pytest.mark.parametrize("fund_sats", [0, 1_000_000], ids=["empty fund", "full fund"])
+def _owing(ledger: Ledger) -> Ledger:
+    """With a deficit that leaves no room under the cap."""
+    owed_sats = WALK.maintenance_deficit_cap_sats
+    ledger.totals = ledger.totals.plus(deficit_sats=owed_sats, supply_sats=owed_sats)
+    return ledger
+
+
+@pytest.mark.parametrize("traffic", [False, True], ids=["quiet", "traffic"])
+@pytest.mark.parametrize("seed", range(3))
+def test_no_coin_reaches_the_recovery_lock_though_the_cap_on_deficits_is_used_up(traffic: bool, seed: int) -> None:
+    """Coins are moved later, while there is time, and moved all the same."""
+    walk = Walk(_owing(_ledger(seed, 0)), random.Random(seed), delay=4, ceiling_sat_kvb=20_000, traffic=traffic)
+    for _ in range(2 * T):
+        walk.step()
+    assert walk.refreshed > 0
+    if not traffic:
+        assert walk.oldest > 13 * T // 16
+
+
+@pytest.mark.parametrize("fund_sats", [None, 0, 1_000_000], ids=["deficit at its cap", "empty fund", "full fund"])
 @pytest.mark.parametrize("seed", range(6))
-def test_no_coin_reaches_the_shortest_lock_that_a_genesis_may_have(fund_sats: int, seed: int) -> None:
+def test_no_coin_reaches_the_shortest_lock_that_a_genesis_may_have(fund_sats: int | None, seed: int) -> None:
     least = 8 * (WALK.confirmations + WALK.replacement_interval_anchors)
     params = replace(WALK, recovery_timelock_blocks=least)
     chance = random.Random(seed)
@@ -161,6 +180,8 @@ def test_no_coin_reaches_the_shortest_lock_that_a_genesis_may_have(fund_sats: in
     if fund_sats:
         enter_donation(ledger, Coin(outpoint(900), fund_sats, CoinKind.DONATION, 0, b"", START_HEIGHT))
     delay = WALK.replacement_interval_anchors
+    if fund_sats is None:
+        _owing(ledger)
     walk = Walk(ledger, chance, delay, 20_000, traffic=bool(seed % 2), params=params)
     for _ in range(4 * least):
         walk.step()
