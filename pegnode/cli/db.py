@@ -13,6 +13,9 @@ from pegnode.cli.terminal import JsonOption, errors_as_one_line, out, print_fiel
 from pegnode.config import FunctionaryConfig, NodeConfig, load_config
 from pegnode.folders import CHAIN_FOLDER, JOURNAL_FOLDER
 from pegnode.genesis import Genesis
+from pegnode.rpc.render import halt_reply
+from pegnode.rpc.results import HaltReply
+from pegnode.setup.template import time_text
 from pegnode.storage.check import CheckReason, Progress, WrongRecord
 from pegnode.storage.data_check import DataReport, check_data
 
@@ -25,7 +28,7 @@ db_app = typer.Typer(
 class CheckReply(msgspec.Struct, frozen=True):
     """What `peg db check --json` prints. reason, record, what, advice: of what is wrong; null when nothing is.
 
-    journal_*: null for a process without keys.  halt_findings: why this node has halted, if it has.
+    journal_*: null for a process without keys.  halts: why this node is halted, if it is.
     """
 
     ok: bool
@@ -40,7 +43,7 @@ class CheckReply(msgspec.Struct, frozen=True):
     transactions: int | None = None
     certificates: int | None = None
     entries: int | None = None
-    halt_findings: list[str] = []
+    halts: list[HaltReply] = []
     journal_floor_view: int | None = None
     journal_votes: int | None = None
     journal_certificates: int | None = None
@@ -97,7 +100,7 @@ def _reply(found: DataReport, seconds: float) -> CheckReply:
         transactions=chain.transactions,
         certificates=chain.certificates,
         entries=chain.entries,
-        halt_findings=[item.detail for item in chain.halts],
+        halts=[halt_reply(item) for item in chain.halts],
         journal_floor_view=journal.floor_view if journal else None,
         journal_votes=journal.votes if journal else None,
         journal_certificates=journal.certificates if journal else None,
@@ -142,6 +145,10 @@ def _print(reply: CheckReply) -> None:
         fields["journal"] = f"{reply.journal_votes} votes above view {reply.journal_floor_view}"
     fields["speed"] = f"{reply.seconds:.1f} s, {height / max(reply.seconds, 0.001):.0f} blocks a second"
     print_fields(fields)
-    for finding in reply.halt_findings:
-        out.print(f"this node has HALTED what touches L1: {finding}", markup=False)
+    if reply.halts:
+        out.print("this node is HALTED, and will be when it is started:", markup=False)
+    for item in reply.halts:
+        out.print(f"    {item.kind}, since {time_text(item.since_ms)}: {item.detail}", markup=False)
+    for remedy in dict.fromkeys(item.remedy for item in reply.halts):
+        out.print(f"    what to do: {remedy}", markup=False)
     out.print("everything is as the blocks say", markup=False)

@@ -18,7 +18,8 @@ from bridge.state import Anchor
 from pegnode.chain.header import Header
 from pegnode.chain.state import TransactionKind
 from pegnode.chain.transactions import OP_RETURN
-from pegnode.rpc.results import AnchorReply
+from pegnode.halts import LatchedFinding, finding_name, remedy, subject_text
+from pegnode.rpc.results import AnchorReply, HaltReply
 
 _SCRIPT_TYPE_NAMES = {
     ScriptType.P2PKH: "pubkeyhash",
@@ -53,6 +54,18 @@ def outpoint_text(outpoint: OutPoint | None) -> str | None:
 def anchor_reply(anchor: Anchor) -> AnchorReply:
     """A block of L1."""
     return AnchorReply(anchor.height, hash_to_hex(anchor.hash))
+
+
+def halt_reply(latched: LatchedFinding) -> HaltReply:
+    """Why a node is halted."""
+    finding = latched.finding
+    return HaltReply(
+        kind=finding_name(finding.kind),
+        subject=subject_text(finding),
+        detail=latched.detail,
+        since_ms=latched.since_ms,
+        remedy=remedy(finding.kind),
+    )
 
 
 def address_text(script: Script, network: Network) -> str | None:

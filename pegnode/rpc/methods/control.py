@@ -1,11 +1,10 @@
 """Methods about the node itself, named as bitcoind names them."""
 
 from bridge.bitcoin.identifiers import hash_to_hex
-from pegnode.halts import LatchedFinding, finding_name, remedy, subject_text
 from pegnode.rpc.methods.table import Handler
 from pegnode.rpc.node_api import NodeApi, PeerInfo
-from pegnode.rpc.render import Json, anchor_reply, btc
-from pegnode.rpc.results import HaltReply, L1Reply, MemberReply, StatusReply
+from pegnode.rpc.render import Json, anchor_reply, btc, halt_reply
+from pegnode.rpc.results import L1Reply, MemberReply, StatusReply
 
 
 async def getnetworkinfo(node: NodeApi) -> Json:
@@ -89,19 +88,8 @@ async def getstatus(node: NodeApi) -> StatusReply:
         mempool_bytes=node.mempool.size_bytes,
         halted=bool(status.halt_findings),
         halt_findings=list(status.halt_findings),
-        halts=[_halt(item) for item in status.halts],
+        halts=[halt_reply(item) for item in status.halts],
         waiting_for=list(status.waiting_for),
-    )
-
-
-def _halt(latched: LatchedFinding) -> HaltReply:
-    finding = latched.finding
-    return HaltReply(
-        kind=finding_name(finding.kind),
-        subject=subject_text(finding),
-        detail=latched.detail,
-        since_ms=latched.since_ms,
-        remedy=remedy(finding.kind),
     )
 
 
