@@ -13,7 +13,7 @@ from bridge.records import Deficit, LostCoin, RecordReason
 from bridge.state import Anchor, BatchKind, LedgerReason, WithdrawalStatus
 from federation.endorsement import EndorsementReason
 from federation.record import SignedRecord
-from pegnode.chain.block import Block
+from pegnode.chain.block import EMPTY_BODY, Block, Body
 from pegnode.chain.builder import Candidates, build_block
 from pegnode.chain.facts import NO_FACTS
 from pegnode.chain.verdicts import BodyReason, HeaderReason
@@ -155,6 +155,36 @@ def test_rebase_may_not_lead_further_than_an_anchor_may_rise(chain: MemoryChain)
         LedgerReason.ANCHOR_STEP,
     )
     carried_out(chain, resume(chain.rules, 1, rebase_of(branch, chain.l1.anchor(height))))
+
+
+def test_leader_gives_up_a_rebase_that_no_anchor_can_follow_and_builds_without(chain: MemoryChain) -> None:
+    chain.bury()
+    chain.extend()
+    branch = chain.l1.reorganise(L1_START)[: chain.header.anchor.height - L1_START + 1]
+    far = chain.header.anchor.height + chain.rules.params.max_anchor_step + 1
+    chain.l1.mine_empty(far)
+    record = resume(chain.rules, 1, rebase_of(branch, chain.l1.anchor(far)))
+    slot = replace(chain.slot(), anchor=chain.l1.anchor(far))
+    built = build_block(chain.state, slot, Candidates(records=(record,)), chain.l1.facts(slot.anchor), chain.rules)
+    assert (built.block.body, built.block.header.anchor) == (EMPTY_BODY, chain.header.anchor)
+    assert built.rejected_record is not None
+    assert built.rejected_record[1].reason is LedgerReason.ANCHOR_STEP
+
+
+def test_leader_keeps_evidence_and_batches_for_a_block_without_records(chain: MemoryChain) -> None:
+    coins = chain.fund(*[ALICE.script()] * chain.rules.params.batch_min_payouts, value_sats=1_000_000)
+    chain.extend(*[ALICE.spend([coin], [chain.burn_output(990_000, BOB.script(), ALICE.script())]) for coin in coins])
+    _, evidence = chain.pay_reserve(ALICE.script(), 50_000)
+    chain.bury()
+    slot, record = chain.slot(), resume(chain.rules)
+    facts = chain.l1.facts(slot.anchor, evidence)
+    failing = changed(record, serial=7)
+    for records, held in (((record,), (record,)), ((failing,), ()), ((record, failing), (record,))):
+        built = build_block(chain.state, slot, Candidates([evidence], (), records), facts, chain.rules)
+        assert built.block.body == Body(records=held)
+        assert built.block.header.anchor == chain.header.anchor
+        chain.apply(built.block)
+    assert chain.extend(evidence=[evidence]).block.body.batches
 
 
 def record_refusal(

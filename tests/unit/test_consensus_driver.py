@@ -32,6 +32,7 @@ from pegnode.signing.port import SignerAway, VoteRefused
 from pegnode.storage.store import ChainStore
 from tests.support.chain import MemoryChain, custody_secrets, secret, vote_secrets
 from tests.support.lone_node import Wire, lone_core
+from tests.support.records import built_record_block, resume
 
 OWN = 0
 PARAMS = ConsensusParams(
@@ -184,3 +185,11 @@ async def test_member_without_its_signer_ends(member: DriverRig, autojump_clock:
             nursery.start_soon(member.driver.run)
             member.deliver(member.proposal(view=1))
     assert member.own_votes() == []
+
+
+def test_block_with_a_record_counts_as_one_that_depends_on_l1(member: DriverRig) -> None:
+    """So that leaders leave records out for a while when one finds no quorum, and transfers go on."""
+    plain = member.proposal(view=1)
+    decided = built_record_block(member.chain, resume(member.chain.rules)).block
+    assert decided.header.anchor == plain.header.anchor
+    assert [member.driver._info(block).carries_l1 for block in (plain, decided)] == [False, True]
