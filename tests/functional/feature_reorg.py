@@ -12,12 +12,14 @@ import trio
 from typer.testing import CliRunner
 
 from bridge.bitcoin.amounts import format_btc
+from bridge.bitcoin.identifiers import OutPoint
+from bridge.bitcoin.transaction import Transaction
 from bridge.l1.jsonrpc import Call, JsonValue
 from bridge.l1.regtest import RegtestMiner
 from pegnode.bitcoind import RegtestBitcoind, start_regtest
 from pegnode.cli.commands import command_line
 from pegnode.local_federation import client_of
-from pegnode.rpc.results import AuditReply, ListedRecordReply, StatusReply
+from pegnode.rpc.results import AnchorReply, AuditReply, ListedRecordReply, StatusReply
 from tests.functional.feature_full_node import FullNode, run_node
 from tests.support.federation import CONFIRMATIONS, FederationUnderTest, eventually, fresh_address, running_federation
 from tests.support.users import User, user_of
@@ -25,6 +27,9 @@ from tests.support.users import User, user_of
 RUN = CliRunner()
 WALLET = "/wallet/miner"
 EVERYBODY = ("alice", "bob", "carol", "dave")
+QUORUM = EVERYBODY[:3]
+CLAIM_ADDRESS = fresh_address()
+"""Of the deposit that is double-spent."""
 DEPOSIT_SATS = 2_000_000
 HALT_WITHIN_S = 120.0
 """A minute of suspicion, on a busy machine."""
@@ -32,12 +37,18 @@ HALT_WITHIN_S = 120.0
 
 @dataclass
 class Branches:
-    """A federation on one Bitcoin node, and another node that can mine a branch of its own. survived: reorgs so far."""
+    """A federation on one Bitcoin node, and another node that can mine a branch of its own.
+
+    survived: the depths of the reorganisations so far.  left: the anchor that one of them took.  conflict: in hex, a
+    transaction that spends what a deposit spent.
+    """
 
     federation: FederationUnderTest
     user: User
     miner: RegtestBitcoind
     survived: list[int] = field(default_factory=list)
+    left: AnchorReply = field(init=False)
+    conflict: str = ""
 
     @property
     def own(self) -> RegtestBitcoind:
@@ -62,17 +73,28 @@ class Branches:
         eventually(have_one_tip, "the nodes have one tip")
 
     @contextmanager
-    def parted(self, *first_block: str) -> Iterator[None]:
-        """Part the two; when what the federation's node mines meanwhile is done, a longer branch takes its place.
-
-        first_block: transactions in hex for the other branch's first block; its blocks hold nothing else.
-        """
+    def parted(self) -> Iterator[None]:
+        """Part the two; what the federation's node mines meanwhile, a longer branch then takes the place of."""
         fork = self.tip_height(self.own)
+        self.part()
+        yield
+        self.overtake(fork)
+
+    def part(self) -> None:
+        """Cut the other node off."""
         ask(self.miner, "setnetworkactive", False)
         eventually(lambda: ask(self.own, "getconnectioncount") == 0, "the nodes are parted")
-        yield
+
+    def overtake(self, fork: int, *transactions: str) -> None:
+        """A branch above this height that is longer by a block takes the place of the federation's node's.
+
+        transactions: in hex, for the branch's first block; its blocks hold nothing else.
+        """
+        if self.tip_height(self.miner) > fork:
+            self.part()
+            ask(self.miner, "invalidateblock", ask(self.miner, "getblockhash", fork + 1))
         depth = self.tip_height(self.own) - fork
-        self.mine_elsewhere(list(first_block))
+        self.mine_elsewhere(list(transactions))
         for _ in range(depth):
             self.mine_elsewhere([])
         self.join()
@@ -188,6 +210,11 @@ class Branches:
 
         return signed(address), signed(self.l1_address())
 
+    def double_spent(self) -> OutPoint:
+        """What the deposit and the transaction in its way spend."""
+        [spent] = Transaction.parse(bytes.fromhex(self.conflict)).inputs
+        return spent.outpoint
+
 
 async def _mining_address(_: object, miner: RegtestMiner) -> str:
     return miner.mining_address
@@ -272,63 +299,49 @@ def test_shallow_reorganisation_delays_and_halts_nobody(branches: Branches) -> N
     branches.await_clean(*EVERYBODY)
 
 
-def test_reorganisation_that_takes_the_anchor_is_resumed_by_a_quorum(branches: Branches, tmp_path: Path) -> None:
+def test_reorganisation_as_deep_as_the_anchor_halts_every_member(branches: Branches, tmp_path: Path) -> None:
     federation = branches.federation
-    claim_address = fresh_address()
-    deposit_address = federation.deposit_address(claim_address)
+    payment, branches.conflict = branches.two_payments(federation.deposit_address(CLAIM_ADDRESS), DEPOSIT_SATS)
     with branches.parted():
-        federation.pay({deposit_address: DEPOSIT_SATS})
-        federation.mine(CONFIRMATIONS)
-        federation.await_claimed([claim_address], 1)
-        branches.await_anchor(*EVERYBODY)
-        anchor = branches.status("alice").anchor
-    before = federation.peg()
-    branches.await_halted(anchor.hash, *EVERYBODY)
-    branches.pay(*EVERYBODY)
-    plan = tmp_path / "plan.json"
-    refused = branches.resume("--plan", str(plan), node="bob", status=1)
-    assert "its transaction waits in the mempool" in refused
-    assert not plan.exists()
-    federation.mine(1)
-    text = branches.resume("--plan", str(plan), node="bob")
-    for words in (f"from L1 block {anchor.height} {anchor.hash}", "the two branches part above L1 block", "deep"):
-        assert words in text
-    assert "are lost" not in text
-    branches.sign_and_submit(plan, "bob", "carol", "dave")
-    branches.await_clean(*EVERYBODY)
-    after = federation.peg()
-    assert (after.reserves_sats, after.deficit_sats) == (before.reserves_sats, 0)
-    assert branches.status("alice").anchor.height > anchor.height
-    branches.show_that_money_moves()
-
-
-def test_double_spent_deposit_becomes_a_deficit_that_donations_repay(branches: Branches, tmp_path: Path) -> None:
-    federation = branches.federation
-    claim_address = fresh_address()
-    payment, conflict = branches.two_payments(federation.deposit_address(claim_address), DEPOSIT_SATS)
-    three = ("alice", "bob", "carol")
-    with branches.parted(conflict):
-        federation.mine(1)
         ask(branches.own, "sendrawtransaction", payment)
         federation.mine(CONFIRMATIONS)
-        federation.await_claimed([claim_address], 1)
+        federation.await_claimed([CLAIM_ADDRESS], 1)
         branches.await_anchor(*EVERYBODY)
-        anchor = branches.status("alice").anchor
+        branches.left = branches.status("alice").anchor
         federation.local.stop_member("dave")
+    branches.await_halted(branches.left.hash, *QUORUM)
+    branches.pay(*QUORUM)
+    plan = tmp_path / "plan.json"
+    assert "its transaction waits in the mempool" in branches.resume("--plan", str(plan), node="bob", status=1)
+    assert not plan.exists()
+
+
+def test_quorum_resumes_after_a_deeper_one_with_a_deficit_that_donations_repay(
+    branches: Branches, tmp_path: Path
+) -> None:
+    federation, left = branches.federation, branches.left
     before = federation.peg()
-    branches.await_halted(anchor.hash, *three)
+    branches.overtake(left.height - 1, branches.conflict)
+    branches.await_read(*QUORUM)
     plan = tmp_path / "plan.json"
     text = branches.resume("--plan", str(plan), node="alice")
-    for words in (f"{DEPOSIT_SATS:,} sats of the reserve are lost", f"deficit: 0 sats, then {DEPOSIT_SATS:,} sats"):
+    for words in (
+        f"{DEPOSIT_SATS:,} sats of the reserve are lost, 1 coin",
+        f"spent what it came from ({branches.double_spent()}), {CONFIRMATIONS + 2} deep",
+        f"deficit: 0 sats, then {DEPOSIT_SATS:,} sats",
+        f"from L1 block {left.height} {left.hash}",
+        f"abandoned: L1 block {left.height} {left.hash}, 2 transactions",
+    ):
         assert words in text
-    branches.sign_and_submit(plan, *three)
-    branches.await_clean(*three)
+    branches.sign_and_submit(plan, *QUORUM)
+    branches.await_clean(*QUORUM)
     after = federation.peg()
     assert after.reserves_sats == before.reserves_sats - DEPOSIT_SATS
     assert (after.deficit_sats, after.supply_sats) == (DEPOSIT_SATS, before.supply_sats)
+    assert branches.status("alice").anchor.height > left.height
     audit = RUN.invoke(command_line(), ["audit", "--dir", str(federation.local.directory), "--node", "bob"])
     assert audit.exit_code == 0, audit.output
-    assert f"{DEPOSIT_SATS:,}" in audit.output
+    assert ["+", "deficit", f"{DEPOSIT_SATS:,}"] in [line.split()[:3] for line in audit.output.splitlines()]
     assert "no findings: every satoshi is explained" in audit.output
     branches.donate(500_000)
     eventually(lambda: federation.peg().deficit_sats == DEPOSIT_SATS - 500_000, "the donation repays a part")
@@ -359,5 +372,5 @@ def test_node_that_only_ever_saw_the_other_branch_syncs_from_the_beginning(branc
                 assert (audit.findings, audit.warnings) == ([], [])
                 assert audit.block_hash == federation.block_hash(audit.height, "alice")
                 records = client.ask(list[ListedRecordReply], "listrecords")
-            assert [(record.serial, record.final) for record in records] == [(1, True), (2, True), (3, True)]
+            assert [(record.serial, record.final) for record in records] == [(1, True), (2, True)]
             assert branches.survived == [CONFIRMATIONS - 1, CONFIRMATIONS, CONFIRMATIONS + 1]
