@@ -8,7 +8,8 @@ A rebase counts from when it is known here, final or not: that its blocks once w
 after. It only lets blocks be judged that this node's Bitcoin node can't judge; who votes asks that node all the same.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Final
 
 from bridge.abandoned import AbandonedBranches
@@ -34,14 +35,22 @@ class RecordPool:
 
     def __init__(self, final: Iterable[SignedRecord] = ()) -> None:
         self._waiting: dict[bytes, SignedRecord] = {}
+        self._final: list[SignedRecord] = []
         self.branches = AbandonedBranches()
         self.learn(final)
 
     def learn(self, final: Iterable[SignedRecord]) -> None:
-        """Remember the branches that records of final blocks abandon."""
+        """Remember the records of final blocks, by rising serial, that abandon branches: few ever do."""
         for signed in final:
             if signed.record.rebase is not None:
+                self._final.append(signed)
                 self.branches.add(signed.record.rebase)
+
+    def leading(self, first_serial: int) -> Iterator[SignedRecord]:
+        """Those that lead from one branch to another, carried out or waiting, by rising serial from `first_serial`."""
+        for signed in chain(self._final, self.waiting()):
+            if signed.record.rebase is not None and signed.record.serial >= first_serial:
+                yield signed
 
     def add(self, signed: SignedRecord, view: ChainView, rules: ChainRules) -> None:
         """Keep a record that a quorum signed, for a block after the final tip `view`.
@@ -53,7 +62,8 @@ class RecordPool:
         if digest in self._waiting:
             raise Rejected(RecordPoolReason.ALREADY_WAITING, f"serial {signed.record.serial}")
         verify_record(signed, rules.membership, rules.chain_id)
-        self.learn([signed])
+        if signed.record.rebase is not None:
+            self.branches.add(signed.record.rebase)
         self._waiting[digest] = signed
         for surplus in self.waiting()[MAX_WAITING:]:
             self.drop(surplus)

@@ -8,8 +8,7 @@ A node that can't judge a final block, for L1 left the block's anchor, asks thos
 says what lay below that anchor. It asks each peer once, and again only after a while or when another serial is next.
 """
 
-from collections.abc import Iterator
-from itertools import chain, islice
+from itertools import islice
 from typing import Final
 
 import structlog
@@ -106,19 +105,14 @@ class RecordRelay:
 
     def _answer(self, peer: PeerId, message: RecordsRequest) -> None:
         records: list[bytes] = []
-        for signed in self._branch_records(message.first_serial):
+        # From memory: to read them all from disk, and decode them, would be much work for a small message.
+        for signed in islice(self._core.records.leading(message.first_serial), MAX_RECORDS_PER_ANSWER):
             data = signed.encode()
             if records and sum(map(len, records)) + len(data) > MAX_ANSWER_BYTES:
                 break
             records.append(data)
         if self._peers.charge(peer, sum(map(len, records))):
             self._peers.send(peer, RecordsAnswer(message.first_serial, tuple(records)))
-
-    def _branch_records(self, first_serial: int) -> Iterator[SignedRecord]:
-        """The first of those that lead from one branch to another, carried out or waiting, by rising serial."""
-        known = chain(self._core.store.records(first_serial), self._core.records.waiting())
-        leading = (item for item in known if item.record.rebase is not None and item.record.serial >= first_serial)
-        return islice(leading, MAX_RECORDS_PER_ANSWER)
 
     def _receive_answer(self, peer: PeerId, message: RecordsAnswer) -> None:
         if message.first_serial not in self._unanswered.get(peer, ()):

@@ -101,3 +101,14 @@ def test_full_pool_keeps_those_that_come_first(chain: MemoryChain, pool: RecordP
     first = resume(chain.rules, 1)
     add(pool, chain, first)
     assert [record.record.serial for record in pool.waiting()] == list(range(1, MAX_WAITING + 1))
+
+
+def test_records_that_lead_to_another_branch_are_told_whether_final_or_waiting(
+    chain: MemoryChain, pool: RecordPool
+) -> None:
+    rebase = rebase_of(chain.l1.blocks[L1_START - 1 : L1_START + 1], chain.l1.anchor(L1_START + 5))
+    first, other, third = resume(chain.rules, 1, rebase), resume(chain.rules, 2), resume(chain.rules, 3, rebase)
+    pool.learn([first, other])
+    add(pool, chain, third)
+    assert list(pool.leading(1)) == [first, third]
+    assert list(pool.leading(2)) == [third]

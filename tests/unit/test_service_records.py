@@ -153,6 +153,20 @@ async def test_who_asks_for_records_is_told_of_branches_alone_and_within_limits(
         assert await answer(1) == encoded[:1], "one at least"
 
 
+async def test_who_asks_for_records_costs_no_look_at_the_disk(
+    autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A guest may ask some hundred times a second, and a long record takes 20 ms to decode."""
+    async with memory_federation(*ALL) as federation:
+        stranger = await guest(federation)
+        federation.members[0].records.submit(resume(federation.rules))
+        await federation.until(lambda: serials(federation) == {1})
+        for member in federation.members.values():
+            monkeypatch.setattr(member.store, "records", lambda *_: pytest.fail("read from disk"))
+        stranger.say_all(RecordsRequest(1))
+        await federation.until(lambda: stranger.told(RecordsAnswer) == [RecordsAnswer(1, ())] * len(ALL))
+
+
 async def test_peer_is_asked_for_records_once_and_what_it_answers_is_checked(autojump_clock: trio.abc.Clock) -> None:
     async with memory_federation(0) as federation:
         member, stranger = federation.members[0], await guest(federation)
