@@ -106,6 +106,7 @@ def test_full_pool_keeps_those_that_come_first(chain: MemoryChain, pool: RecordP
 def test_records_that_lead_to_another_branch_are_told_whether_final_or_waiting(
     chain: MemoryChain, pool: RecordPool
 ) -> None:
+    chain.l1.mine_empty(20)
     rebase = rebase_of(chain.l1.blocks[L1_START - 1 : L1_START + 1], chain.l1.anchor(L1_START + 5))
     first, other, third = resume(chain.rules, 1, rebase), resume(chain.rules, 2), resume(chain.rules, 3, rebase)
     pool.learn([first, other])
