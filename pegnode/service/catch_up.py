@@ -358,7 +358,6 @@ class CatchUp:
             except L1Error as outage:
                 core.waiting_for = f"L1 for block {block.header.height}: {outage}"
             self._ask_for_records(block.header.height)
-            self._ask_for_records(block.header.height)
             self._commit()  # this may take long
             await trio.sleep(L1_RETRY_S)
         return True
