@@ -231,13 +231,6 @@ def _votes() -> tuple[Decoder, ...]:
         Decoder("federation.journal:Journal.open", open_journal, (JournalRefused,), _journal_samples()),
         *_statements(),
         *_records(),
-        Decoder(
-            "pegnode.halts:LatchedFinding.decode",
-            LatchedFinding.decode,
-            MALFORMED,
-            (LatchedFinding(Finding.coin_gone(scene().coins[0][0]), "söme", 3, 1_800_000_000_000).encode(),),
-            LatchedFinding.encode,
-        ),
     )
 
 
