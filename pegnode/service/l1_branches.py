@@ -1,7 +1,6 @@
 """Reads the blocks of L1's branches, the abandoned and the active one, for what they show of reserve coins."""
 
 from collections.abc import Collection
-from typing import NamedTuple
 
 import trio
 
@@ -10,11 +9,11 @@ from bridge.bitcoin.identifiers import OutPoint
 from bridge.errors import Reason
 from bridge.l1.client import L1Client
 from bridge.l1.errors import L1RpcError, RpcCode
-from bridge.records import MAX_ABANDONED_BLOCKS, AbandonedBlock
 from bridge.state import Anchor
 from pegnode.errors import Refusal
 from pegnode.resume.traces import BlockSpends, Traces
 from pegnode.resume.words import block_text
+from pegnode.service.abandoned_branch import AbandonedBranch, abandoned_branch
 
 
 class BranchReason(Reason):
@@ -26,37 +25,16 @@ class BranchReason(Reason):
     """It no longer has a block that is needed: it is pruned."""
 
 
-class AbandonedBranch(NamedTuple):
-    """fork: the last block of it and of the active chain.  blocks: those above, ascending."""
-
-    fork: Anchor
-    blocks: tuple[AbandonedBlock, ...]
-
-
 async def known_branch(client: L1Client, anchor: Anchor) -> AbandonedBranch | None:
     """The branch that ends in `anchor`; None while that is on the active chain. Raises Refusal (UNKNOWN), L1Error."""
     if await client.block_hash(anchor.height) == anchor.hash:
         return None
-    return await abandoned_branch(client, anchor)
-
-
-async def abandoned_branch(client: L1Client, tip: Anchor) -> AbandonedBranch:
-    """The branch that ends in `tip`, which is not on the active chain. Raises Refusal (UNKNOWN), L1Error."""
-    blocks: list[AbandonedBlock] = []
-    block_hash = tip.hash
-    while len(blocks) <= MAX_ABANDONED_BLOCKS:
-        header = await client.block_header(block_hash)
-        if header is None or header.height != tip.height - len(blocks):
-            break
-        if header.confirmations > 0 and blocks:
-            return AbandonedBranch(Anchor(header.height, block_hash), tuple(reversed(blocks)))
-        if header.confirmations > 0 or header.previous_hash is None or header.n_tx < 1:
-            break
-        blocks.append(AbandonedBlock(block_hash, header.n_tx))
-        block_hash = header.previous_hash
-    what = f"the Bitcoin node here can't tell of the branch of L1 that ended in block {block_text(tip)}"
-    todo = "a member whose Bitcoin node had all of it can draw up and sign a plan, and this one can't"
-    raise Refusal(BranchReason.UNKNOWN, f"{what}; {todo}")
+    branch = await abandoned_branch(client, anchor)
+    if branch is None:
+        what = f"the Bitcoin node here can't tell of the branch of L1 that ended in block {block_text(anchor)}"
+        todo = "a member whose Bitcoin node had all of it can draw up and sign a plan, and this one can't"
+        raise Refusal(BranchReason.UNKNOWN, f"{what}; {todo}")
+    return branch
 
 
 async def trace_coins(

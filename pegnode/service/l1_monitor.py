@@ -156,6 +156,8 @@ class L1Monitor:
     async def _left_anchor(self, chain: ChainInfo) -> bool:
         """Whether the active chain has left the newest final block's anchor; a proven contradiction may halt."""
         anchor = self._core.store.tip.header.anchor
+        if self._left_at is not None and self._left_at[0] != anchor:  # a record led away from there
+            self._core.unsuspect(Finding.anchor_left(self._left_at[0]))
         finding = Finding.anchor_left(anchor)
         if not await self._core.questions.has_another_block(anchor, chain):
             self._core.unsuspect(finding)

@@ -37,8 +37,9 @@ from pegnode.errors import Refusal
 from pegnode.resume.outlook import CoinSight, coin_outlook, deficit_view, resume_view
 from pegnode.resume.words import count_text
 from pegnode.rpc.node_api import NodeUnavailable, RecordView, ResumePlan, UnavailableReason
+from pegnode.service.abandoned_branch import AbandonedBranch
 from pegnode.service.core import NodeCore
-from pegnode.service.l1_branches import AbandonedBranch, known_branch, trace_coins
+from pegnode.service.l1_branches import known_branch, trace_coins
 
 RECORD_LIFE_ANCHORS: Final = 1_008
 """A plan may take a week of L1 blocks to be signed."""
@@ -95,6 +96,10 @@ class Resumption:
         waits += [
             f"{coin}: {hash_to_hex(spender)} in the mempool spends it: wait until a block holds that, or it is gone"
             for coin, spender in look.sight.taken.items()
+        ]
+        waits += [
+            f"{coin}: a block holds it again, {depth} deep: wait until it is {self._confirmations} deep"
+            for coin, depth in look.sight.young.items()
         ]
         rebase, blocks_missing = await self._rebase(look)
         if blocks_missing:
@@ -179,6 +184,7 @@ class Resumption:
         anchor, serial = ledger.totals.anchor, ledger.totals.record_serial
         branch = await known_branch(client, anchor)
         taken = await self._taken(ledger)
+        young = await self._young(ledger, branch)
         gone = (await self._core.questions.reserve(ledger)).missing
         coins = {outpoint: coin for outpoint in {*gone, *others} if (coin := ledger.coins.get(outpoint))}
         first_active = max(0, tip.height - self._confirmations + 2)
@@ -188,6 +194,7 @@ class Resumption:
         sight = CoinSight(
             tip=tip,
             gone=gone,
+            young=young,
             taken=taken,
             waiting=frozenset([coin for coin in coins if await client.mempool_contains(coin.txid)]),
             abandoned=frozenset(coin for coin in coins if traces.is_abandoned(coin)),
@@ -204,6 +211,21 @@ class Resumption:
             coin: spender
             for coin, spender in zip(coins, spenders, strict=True)
             if spender is not None and spender not in recorded
+        }
+
+    async def _young(self, ledger: LedgerView, branch: AbandonedBranch | None) -> dict[OutPoint, int]:
+        """The coins of abandoned blocks that the active chain holds again, but not deep enough yet to be relied on.
+
+        Every coin was at the peg's depth when it entered. One that is not any more a lesser reorg would take away.
+        """
+        if branch is None:
+            return {}
+        coins = [outpoint for outpoint, coin in ledger.coins.items() if coin.l1_height > branch.fork.height]
+        outputs = await self._client.txouts(coins, include_mempool=False)
+        return {
+            coin: output.confirmations
+            for coin, output in zip(coins, outputs, strict=True)
+            if output is not None and output.confirmations < self._confirmations
         }
 
     async def _seen(self, ledger: LedgerView) -> frozenset[Txid]:
@@ -225,7 +247,9 @@ class Resumption:
         if look.branch is None:
             return None, 0
         deepest = look.sight.tip.height - self._confirmations + 1
-        height = min(deepest, look.anchor.height + self._core.rules.params.max_anchor_step)
+        # A step of more anchors than a plan lives would be above the height to which members sign.
+        step = min(self._core.rules.params.max_anchor_step, RECORD_LIFE_ANCHORS)
+        height = min(deepest, look.anchor.height + step)
         if height <= look.anchor.height:
             return None, look.anchor.height + 1 - height
         block_hash = await self._client.block_hash(height)
@@ -265,7 +289,7 @@ class Resumption:
                 depth = sight.depth(new_anchor)
         return OwnFindings(
             findings=tuple(item.finding for item in self._core.active_findings()),
-            missing=frozenset({*sight.gone, *sight.taken}),
+            missing=frozenset({*sight.gone, *sight.young, *sight.taken}),
             lost=frozenset(coin for coin in sight.gone if outlooks[coin].lost),
             versions_seen=await self._seen(self._core.store.ledger),
             fork=None if look.branch is None else look.branch.fork,

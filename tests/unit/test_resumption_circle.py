@@ -52,9 +52,9 @@ async def signed(records: list[Record], *members: Member) -> list[SignedRecord]:
     return whole
 
 
-async def resumed(running: MemoryFederation, records: list[Record]) -> None:
+async def resumed(running: MemoryFederation, records: list[Record], signers: tuple[int, ...] = (0, 1, 3)) -> None:
     """A quorum signs, one hands it in, and nobody is halted any more."""
-    for record in await signed(records, *[running.members[index] for index in (0, 1, 3)]):
+    for record in await signed(records, *[running.members[index] for index in signers]):
         running.members[2].live.submit_record(record)
     await running.until(lambda: not any(one.core.halted for one in running.members.values()))
 
@@ -153,3 +153,20 @@ async def test_plan_says_which_settled_withdrawals_are_not_paid(autojump_clock: 
             assert "batch 0, whose change it was, is paid all the same" in text
         else:
             assert "can't be paid any more: 1 withdrawal, 9,000,000 sats, settled in the ledger and NOT PAID" in text
+
+
+async def test_member_that_was_off_is_at_work_again_as_soon_as_it_has_the_records(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    async with memory_federation(*ALL, peg=PEG) as running:
+        deposit = await withdrawn(running)
+        await running.stop(3)
+        running.l1.mempool.clear()
+        reorganise(running, running.l1.chain.height - height_of(running, deposit) + 1, double_spend(deposit), longer=12)
+        await all_halted(running)
+        await resumed(running, await planned(running.members[0]), (0, 1, 2))
+        await running.start(3)
+        await running.until(lambda: running.members[3].height == running.height)
+        await trio.sleep(3)
+        assert not running.members[3].core.halted
+        assert running.members[3].live.status().waiting_for == ()
