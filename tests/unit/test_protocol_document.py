@@ -13,6 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import get_args
 
+import msgspec
 import pytest
 
 from bridge.bitcoin.addresses import decode_address, l1_network, sidechain_network
@@ -20,6 +21,7 @@ from bridge.bitcoin.script import dust_limit_sats
 from federation.self_test import reference_tweak_add, reference_verify
 from pegnode.chain.header import HEADER_SIZE
 from pegnode.net import messages
+from pegnode.signing import messages as link
 from scripts import protocol_tables as tables
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -162,10 +164,17 @@ def test_text_explains_every_reason_of_a_rule() -> None:
     assert unexplained == EXPLAINED_BY_TYPE
 
 
-def test_messages_are_those_of_the_code() -> None:
-    section = PROSE[PROSE.index("### Messages") :]
+@pytest.mark.parametrize(
+    ("first", "last", "kinds"),
+    [
+        ("### Messages", "### Between", get_args(messages.AnyMessage)),
+        ("### Between", "## 17. Reasons", (*get_args(link.Question), *get_args(link.Answer))),
+    ],
+)
+def test_messages_are_those_of_the_code(first: str, last: str, kinds: tuple[type[msgspec.Struct], ...]) -> None:
+    section = PROSE[PROSE.index(first) : PROSE.index(last)]
     rows = re.findall(r"^\| (\d+) \| ([a-zA-Z0-9 ]+) \|", section, re.M)
-    code = {kind.__struct_config__.tag: kind.__name__ for kind in get_args(messages.AnyMessage)}
+    code = {kind.__struct_config__.tag: kind.__name__ for kind in kinds}
     assert {int(tag): name.replace(" ", "").lower() for tag, name in rows} == {
         tag: name.removesuffix("Message").lower() for tag, name in code.items()
     }
