@@ -32,6 +32,7 @@ PURE = (
     "pegnode/consensus/*",
     "pegnode/mempool/*",
     "pegnode/audit/reserve.py", "pegnode/audit/ages.py",
+    "pegnode/resume/traces.py", "pegnode/resume/words.py", "pegnode/resume/outlook.py", "pegnode/resume/document.py",
 )  # fmt: skip
 
 # What the outside world enters through: concurrency, network, files, clock, randomness, logs, dynamic imports.
