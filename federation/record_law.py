@@ -42,7 +42,8 @@ class RecordLaw(Reason):
     VERSION_LIVES = "record-law-version-lives"
     """A version of an open batch that spends a coin that it names is in the own node's chain or mempool."""
     FINDING_NOT_COVERED = "record-law-finding-not-covered"  # It does not end something that this member found.
-    COIN_MISSING = "record-law-coin-missing"  # The own node lacks a coin of the ledger that no record booked as lost.
+    COIN_MISSING = "record-law-coin-missing"
+    """The own node lacks a coin that no record booked as lost, or has it again, after a reorg, not deep enough yet."""
     REBASE_MISSING = "record-law-rebase-missing"  # L1 left the chain's anchor, and it does not lead away from there.
     ANCHOR_NOT_LEFT = "record-law-anchor-not-left"  # It leads away from an anchor that is on the own active chain.
     BRANCH_DIFFERS = "record-law-branch-differs"
@@ -56,7 +57,8 @@ class OwnFindings:
     """What this member found itself, of the ledger of its last final block and at one tip of its own Bitcoin node.
 
     findings: why it is halted.  missing: coins of the ledger that are not unspent, in the chain or with the mempool,
-    but for those that a version of an open lineage spends there.  lost: coins of the ledger that are gone for good.
+    but for those that a version of an open lineage spends there; and those of abandoned blocks that the active chain
+    holds again, in fewer than `confirmations`.  lost: coins of the ledger that are gone for good.
     versions_seen: versions of open lineages in the chain or in the mempool.
     fork, abandoned: of the branch that ends in the chain's anchor; None and empty while that is on the active chain.
     new_anchor_depth: of the block that the record leads to: 1 at the tip, 0 if it is not on the active chain.

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -14,6 +15,7 @@ from bridge.errors import Reason
 from bridge.l1.client import L1Client
 from bridge.l1.errors import L1RpcError, RpcCode
 from bridge.records import AbandonedBlock, Deficit, Finding, LostCoin, Record, Resume
+from federation.record_law import RecordLaw
 from pegnode.errors import Refusal
 from pegnode.rpc.node_api import NodeUnavailable, UnavailableReason
 from pegnode.service.l1_branches import BranchReason
@@ -142,7 +144,36 @@ async def test_deposit_in_the_mempool_is_waited_for(autojump_clock: trio.abc.Clo
         at.federation.l1.mempool[at.deposit.txid] = at.deposit
         assert "waits in the mempool" in await at.wait()
         at.federation.l1.mine()
+        assert "a block holds it again, 1 deep: wait until it is 6 deep" in await at.wait()
+        at.federation.l1.mine(CONFIRMATIONS - 1)
         assert len(await at.records()) == 1
+
+
+async def test_resume_on_a_deposit_that_is_not_deep_again_is_not_signed(autojump_clock: trio.abc.Clock) -> None:
+    """Another reorganisation, of one block, would take it away: no member signed when it was credited so."""
+    async with scene() as at:
+        at.abandon()
+        at.chain.mine(at.deposit)
+        at.chain.mine_empty(CONFIRMATIONS - 1)
+        [record] = await at.records()
+        at.chain.reorganise(at.chain.height - CONFIRMATIONS)
+        at.chain.mine_empty(2)
+        at.chain.mine(at.deposit)
+        at.chain.mine_empty(CONFIRMATIONS - 2)
+        [view] = await at.resumption.judge([record])
+        assert view.refusal is not None
+        assert view.refusal.startswith(str(RecordLaw.COIN_MISSING))
+
+
+async def test_plan_steps_no_further_than_members_sign(autojump_clock: trio.abc.Clock) -> None:
+    async with scene() as at:
+        core = at.member.core
+        params = replace(core.rules.params, max_anchor_step=3 * RECORD_LIFE_ANCHORS, withdrawal_expiry_anchors=10_000)
+        core.rules = replace(core.rules, params=params)
+        at.abandon(at.deposit, longer=2 * RECORD_LIFE_ANCHORS + DEEP)
+        [record] = await at.records()
+        assert record.rebase is not None
+        assert record.rebase.new_anchor.height == at.anchor.height + RECORD_LIFE_ANCHORS
 
 
 async def test_deposit_that_is_nowhere_may_come_back(autojump_clock: trio.abc.Clock) -> None:
