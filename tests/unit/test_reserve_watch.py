@@ -10,8 +10,8 @@ from bridge.bitcoin.transaction import Transaction, TxIn, TxOut
 from bridge.l1.errors import L1Reason, L1Unavailable
 from bridge.records import Finding
 from bridge.state import Coin
-from pegnode.service.core import SUSPICION_MS
-from pegnode.service.reserve_watch import LOOK_EVERY_S, Sight, coin_findings
+from pegnode.service.core import SUSPICION_GAP_MS, SUSPICION_MS
+from pegnode.service.reserve_watch import LOOK_EVERY_S, MAX_REST_S, Sight, coin_findings
 from tests.support.chain import custody_secrets
 from tests.support.fake_l1 import FakeBlock
 from tests.support.members import Member, MemoryFederation, memory_federation
@@ -384,3 +384,8 @@ async def test_look_asks_for_each_coin_once_a_tip(autojump_clock: trio.abc.Clock
         await trio.sleep(1)
         await member.reserve_watch.look()
         assert sum(asked) == 2
+
+
+def test_one_look_may_fail_and_a_suspicion_lasts() -> None:
+    assert 2 * LOOK_EVERY_S * 1000 < SUSPICION_GAP_MS
+    assert MAX_REST_S * 1000 < SUSPICION_GAP_MS
