@@ -18,10 +18,10 @@ class CoinSight:
     """What one's own Bitcoin node shows of coins.
 
     tip: of its active chain.  gone: those of the ledger that it does not have unspent in a block, and that no recorded
-    version spent.  young: those of abandoned blocks that a block of the active chain holds again, in fewer confirmations
-    than an anchor has, by how many.  taken: those that something in its mempool spends, which no version of an open batch is, by what.
-    waiting: those whose transaction is in its mempool.  abandoned: those whose transaction stood in a block that L1
-    abandoned.  fates: what is in the way of those that can't come back.
+    version spent.  young: those of abandoned blocks that the active chain holds again, in fewer confirmations than an
+    anchor has, by how many.  taken: those that something in its mempool spends, which no version of an open batch is,
+    by what.  waiting: those whose transaction is in its mempool.  abandoned: those whose transaction stood in a block
+    that L1 abandoned.  fates: what is in the way of those that can't come back.
     """
 
     tip: Anchor
