@@ -1,7 +1,8 @@
 """Batches of both kinds against a model of L1: versions, replacements and settlements in any order.
 
 The model is L1 as a Bitcoin node would have it: outputs, and any recorded version confirmed whose inputs are unspent.
-Random histories try to have a burn paid twice, a coin counted that is spent, or a fee that nobody agreed to.
+Random histories try to have a burn paid twice, a coin counted that is spent, or a fee that nobody agreed to; and, as
+coins are lost as well, a version recorded that the signer's laws refuse.
 """
 
 from dataclasses import replace
@@ -19,6 +20,8 @@ from bridge.custody import CoinKind
 from bridge.errors import Rejected
 from bridge.ledger import advance_anchor, enter_coin, enter_donation, record_burn
 from bridge.lineages import free_fund_sats, record_batch, settle
+from bridge.losses import book_losses
+from bridge.records import Deficit, LostCoin
 from bridge.replacement import is_least_step
 from bridge.state import BatchKind, Coin, LedgerReason, Lineage
 from federation.approval import approve_batch
@@ -150,6 +153,18 @@ class BatchMachine(RuleBasedStateMachine):
                     assert caught.value.reason is RefusalReason.ALREADY_CONFIRMED
                 else:
                     assert approve_batch(self.ledger, txid, facts, CUSTODY, LIMITS).txid == txid
+
+    @precondition(lambda self: len(self.unspent) > 2)
+    @rule(pick=PICKS)
+    def lose(self, pick: int) -> None:
+        """A record books a coin as lost: the versions that spend it are dead, and their payees may wait again."""
+        held = sorted(self.ledger.coins.items(), key=lambda item: item[1].value_sats)
+        lost = [LostCoin(entry.outpoint, entry.value_sats) for _, entry in held if entry.outpoint in self.unspent]
+        if lost:
+            coin = lost[pick % len(lost)]
+            book_losses(self.ledger, Deficit.of((coin,)))
+            del self.unspent[coin.outpoint]
+            self.deficit_sats += coin.value_sats
 
     @precondition(lambda self: self._waiting())
     @rule(pick=PICKS)
