@@ -126,7 +126,9 @@ def _advice(wrong: WrongRecord, config: NodeConfig) -> str:
             f"leave {journal} as it is and this member stopped: with an older copy, or a new journal, it could sign "
             "against its own earlier word. The others go on without it; see 'The journal' in docs/operating.md"
         )
-    kept = f"; leave {journal} and {config.keys_dir} where they are" if isinstance(config, FunctionaryConfig) else ""
+    own = [journal, config.keys_dir] if isinstance(config, FunctionaryConfig) else []
+    kept = " and ".join(str(path) for path in own if path is not None)
+    kept = f"; leave {kept} where {'they are' if ' and ' in kept else 'it is'}" if kept else ""
     return f"move {chain} away and start again: the chain is fetched anew from the peers, and checked{kept}"
 
 

@@ -7,7 +7,7 @@ in the answer, so that a slow question holds up no vote. Bytes that aren't exact
 the connection: nobody honest sends them.
 """
 
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final, NoReturn, TypeVar
 
 import msgspec
 
@@ -104,6 +104,12 @@ class LinkOpened(LinkMessage, frozen=True, tag=64):
 
     transport_secret: Hash
     height: Height
+
+    def __repr__(self) -> str:
+        return f"LinkOpened(height={self.height})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("this holds a secret and is not pickled")
 
 
 class Signed(LinkMessage, frozen=True, tag=65):

@@ -56,6 +56,7 @@ async def run_signer(config: SignerConfig) -> None:
         core = open_core(config, genesis, client, PoolLimits())
         try:
             require_memory(journal, core.store)
+            journal.prune(core.store.tip.header.view)  # the last time may have been lost with the power
             follower = Follower(core, journal)
             auditor = Auditor(core, client, lambda: follower.is_current)
             local = LocalSigner(signer, core, auditor, Resumption(core, client, lambda: follower.is_current))

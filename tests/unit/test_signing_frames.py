@@ -1,5 +1,6 @@
 """Frames between a functionary and its signer: however the stream is cut, and none too large, empty or slow."""
 
+import pickle
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -134,3 +135,10 @@ async def test_answer_that_nobody_takes_ends_the_connection(autojump_clock: trio
     assert await refusal(lambda: frames.send(bytes(100_000))) is LinkReason.SLOW
     with pytest.raises(LinkRefused, match="has gone"):
         await frames.send(b"more")
+
+
+def test_transport_secret_is_neither_shown_nor_pickled() -> None:
+    opened = say.LinkOpened(b"\x03" * 32, 12)
+    assert repr(opened) == str(opened) == f"{opened}" == "LinkOpened(height=12)"
+    with pytest.raises(TypeError, match="secret"):
+        pickle.dumps(opened)
