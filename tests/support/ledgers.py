@@ -4,12 +4,14 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from bridge.bitcoin.identifiers import Script
+from bridge.bitcoin.identifiers import OutPoint, Script
 from bridge.bitcoin.transaction import Transaction, TxIn, TxOut
 from bridge.custody import CoinKind, quorum_witness, reserve_script
 from bridge.errors import Reason, Rejected
 from bridge.ledger import Ledger, LedgerView, advance_anchor, enter_coin, ledger_root, record_burn
 from bridge.lineages import PlannedBatch, record_batch
+from bridge.losses import book_losses
+from bridge.records import Deficit, LostCoin
 from bridge.state import BatchKind, BatchVersion, Coin, Lineage, Withdrawal
 from tests.support.peg import ALICE, BOB, CUSTODY, PARAMS, POLICY, anchor, coin, new_ledger, outpoint, p2wpkh
 
@@ -61,6 +63,17 @@ def plan(
     height = ledger.totals.anchor.height
     version = BatchVersion(transaction.txid, transaction.serialize(), 1_000, fee_sats, fund_part_sats, 0, height)
     return PlannedBatch(BatchKind.PAYOUT, None, inputs, tuple(item.burn for item in burns), version)
+
+
+def losses(ledger: Ledger, outpoints: Sequence[OutPoint]) -> Deficit:
+    """These coins, with the values that the ledger has them at."""
+    coins = (ledger.coins.get(outpoint) for outpoint in outpoints)
+    return Deficit.of(LostCoin(item.outpoint, item.value_sats) for item in coins if item is not None)
+
+
+def lose(ledger: Ledger, *outpoints: OutPoint) -> None:
+    """A record names these coins as lost."""
+    book_losses(ledger, losses(ledger, outpoints))
 
 
 def signed(view: LedgerView, transaction: Transaction) -> Transaction:
