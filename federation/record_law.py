@@ -6,7 +6,8 @@ one to sign are given too, and count as carried out.
 
     any       of this chain and epoch, the next in line, for not too long; the ledger can carry it out.
     deficit   each coin is gone for good by the own node: not unspent, its transaction in no mempool, and what stands
-              in its way as deep as an anchor. Else it might come back, and with it a payout that spends it. No version
+              in its way as deep as an anchor. Else it might come back, and with it a payout that spends it; one that no
+              batch spends is given up after a day of blocks that don't hold it (`pegnode.resume.outlook`). No version
               of an open batch that spends it is in the chain or in the mempool: that one would settle.
     resume    every own finding is ended by it, or a deficit before it booked the coin. No coin of the ledger is missing
               here, but for those booked. If L1 left the anchor, it leads to a block of the own active chain that is as

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from bridge.bitcoin.identifiers import OutPoint, Txid, hash_to_hex
 from bridge.errors import Rejected
@@ -11,6 +12,11 @@ from bridge.records import Deficit, Finding, Resume
 from bridge.state import Anchor, Coin, Lineage
 from pegnode.resume.traces import Fate
 from pegnode.resume.words import block_text, count_text, describe_finding, sats_text
+
+GIVEN_UP_BLOCKS: Final = 144
+"""A day of L1. A transaction that came from a block's miner, or pays too little by now, no other miner may ever take:
+nothing stands in its way, and nobody can bring it back. It must not halt the peg for good. If it does come back, the
+coin enters again and repays the deficit; a coin that an open batch spends is not given up, for so would its payout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,11 @@ def coin_outlook(coin: Coin, sight: CoinSight, confirmations: int) -> CoinOutloo
     if outpoint in sight.waiting:
         return CoinOutlook(False, f"{name}: its transaction waits in the mempool: wait until a block holds it again")
     if outpoint in sight.abandoned:
+        blocks = sight.tip.height - coin.l1_height + 1
+        if coin.lineage is None and blocks >= GIVEN_UP_BLOCKS:
+            return CoinOutlook(
+                True, f"{name}: its transaction is in no mempool, and in none of the {blocks} blocks since"
+            )
         todo = "send it again (getrawtransaction with the block that L1 abandoned, sendrawtransaction), and wait"
         return CoinOutlook(False, f"{name}: its transaction is in no block and no mempool, and may come back: {todo}")
     return CoinOutlook(True, f"{name}: spent on L1 by no recorded batch, {confirmations} blocks ago or earlier")

@@ -9,14 +9,17 @@ import pytest
 import trio
 
 from bridge.bitcoin.hashes import sha256
-from bridge.bitcoin.identifiers import BlockHash, OutPoint, hash_to_hex
+from bridge.bitcoin.identifiers import BlockHash, OutPoint, Txid, hash_to_hex
 from bridge.bitcoin.transaction import Transaction, TxIn, TxOut
+from bridge.custody import CoinKind
 from bridge.errors import Reason
 from bridge.l1.client import L1Client
 from bridge.l1.errors import L1RpcError, RpcCode
 from bridge.records import AbandonedBlock, Deficit, Finding, LostCoin, Record, Resume
+from bridge.state import Anchor, Coin
 from federation.record_law import RecordLaw
 from pegnode.errors import Refusal
+from pegnode.resume.outlook import GIVEN_UP_BLOCKS, CoinSight, coin_outlook
 from pegnode.rpc.node_api import NodeUnavailable, UnavailableReason
 from pegnode.service.l1_branches import BranchReason
 from pegnode.service.resumption import RECORD_LIFE_ANCHORS, Resumption, ResumptionReason
@@ -182,6 +185,26 @@ async def test_deposit_that_is_nowhere_may_come_back(autojump_clock: trio.abc.Cl
         wait = await at.wait()
         assert str(at.coin.outpoint) in wait
         assert "send it again" in wait
+
+
+async def test_deposit_that_no_miner_takes_again_is_given_up_after_a_day(autojump_clock: trio.abc.Clock) -> None:
+    async with scene() as at:
+        at.abandon()
+        at.chain.mine_empty(GIVEN_UP_BLOCKS - 1 - (at.chain.height - at.coin.l1_height + 1))
+        assert "send it again" in await at.wait()
+        at.chain.mine_empty(1)
+        deficit, _ = await at.records()
+        assert deficit.content == Deficit((LostCoin(at.coin.outpoint, DEPOSIT_SATS),))
+
+
+def test_coin_that_an_open_batch_spends_is_not_given_up() -> None:
+    """If it came back, so would the batch, and pay beside the one that took its place."""
+    outpoint = OutPoint(Txid(bytes(32)), 0)
+    coin = Coin(outpoint, DEPOSIT_SATS, CoinKind.DEPOSIT, 0, b"", 100)
+    tip = Anchor(100 + GIVEN_UP_BLOCKS, BlockHash(bytes(32)))
+    sight = CoinSight(tip, (outpoint,), {}, {}, frozenset(), frozenset({outpoint}), {})
+    assert coin_outlook(coin, sight, CONFIRMATIONS).lost
+    assert not coin_outlook(replace(coin, lineage=1), sight, CONFIRMATIONS).lost
 
 
 async def test_branch_that_is_not_deep_enough_is_waited_for(autojump_clock: trio.abc.Clock) -> None:
