@@ -273,3 +273,11 @@ def load_config(path: Path) -> NodeConfig:
     document = load_document(path)
     kind = FunctionaryConfig if {"keys_dir", "signer"} & document.table.keys() else NodeConfig
     return configuration(document, kind, path.parent, str(path))
+
+
+def load_process_config(path: Path) -> ProcessConfig:
+    """The same, or the configuration of a signer if the file says where it listens. Raises as `load` does."""
+    document = load_document(path)
+    if "socket" not in document.table:
+        return load_config(path)
+    return configuration(document, SignerConfig, path.parent, str(path))

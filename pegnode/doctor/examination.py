@@ -5,9 +5,9 @@ from pathlib import Path
 from federation.journal import JournalIdentity
 from pegnode.chain.parameters import ChainRules
 from pegnode.clock import now_ms
-from pegnode.config import FunctionaryConfig, NodeConfig
+from pegnode.config import FunctionaryConfig, NodeConfig, ProcessConfig, SignerConfig
 from pegnode.doctor import bitcoin_node, files, keys, machine, members, process, stores
-from pegnode.doctor.findings import Check, Finding, problem
+from pegnode.doctor.findings import Check, Finding, Outcome, ok, problem
 from pegnode.folders import CHAIN_FOLDER, JOURNAL_FOLDER
 from pegnode.genesis import Genesis
 from pegnode.options.errors import ConfigRefused
@@ -22,6 +22,19 @@ async def examine(path: Path) -> list[Finding]:
     found = [finding]
     findings, genesis = files.genesis(config)
     found += [*findings, *_machine(), *_folder(config)]
+    if isinstance(config, NodeConfig):
+        return found + await _node(config, genesis)
+    if isinstance(config, SignerConfig):
+        answer = keys.signer(config.socket)
+        running = answer.outcome is Outcome.OK
+        found.append(answer if running else ok(Check.SIGNER, "does not run"))
+        found += _own_files(config, genesis.rules() if genesis else None, running)
+    return found + (await _bitcoin_node(config, genesis, None) if genesis else [])
+
+
+async def _node(config: NodeConfig, genesis: Genesis | None) -> list[Finding]:
+    """What a process with a network and an RPC has besides."""
+    found: list[Finding] = []
     answer = process.ask_process(config)
     running = answer.status is not None
     found += [process.check_process(answer, now_ms()), *process.ports(config, running)]
@@ -38,7 +51,7 @@ def _machine() -> list[Finding]:
     return [machine.software(), machine.curve(), machine.descriptors(), clock]
 
 
-def _folder(config: NodeConfig) -> list[Finding]:
+def _folder(config: ProcessConfig) -> list[Finding]:
     """The data folder, and the disk that it is on."""
     try:
         folder = machine.check_data_folder(machine.folder_state(config.data_dir), config.data_dir)
@@ -48,15 +61,15 @@ def _folder(config: NodeConfig) -> list[Finding]:
         return [problem(Check.DATA_FOLDER, f"{config.data_dir}: {error.strerror}", remedy)]
 
 
-def _own_files(config: NodeConfig, rules: ChainRules | None, running: bool) -> list[Finding]:
+def _own_files(config: ProcessConfig, rules: ChainRules | None, running: bool) -> list[Finding]:
     """A member's keys and journal, and the database of its chain."""
     found = []
-    if isinstance(config, FunctionaryConfig):
+    if isinstance(config, FunctionaryConfig | SignerConfig):
         member = files.own_member(config, rules.membership) if rules else None
         if config.keys_dir is not None:
             key_file = keys.keys(config.keys_dir, member)
             found += [key_file, keys.passphrase(config.keys_dir, config.passphrase_file, key_file)]
-        if config.signer is not None:
+        if isinstance(config, FunctionaryConfig) and config.signer is not None:
             found.append(keys.signer(config.signer.socket))
         identity = JournalIdentity(rules.chain_id, rules.membership.epoch, member.index) if rules and member else None
         found.append(stores.journal(config.data_dir / JOURNAL_FOLDER, identity, running))
@@ -65,7 +78,7 @@ def _own_files(config: NodeConfig, rules: ChainRules | None, running: bool) -> l
     return found
 
 
-async def _bitcoin_node(config: NodeConfig, genesis: Genesis, status: StatusReply | None) -> list[Finding]:
+async def _bitcoin_node(config: ProcessConfig, genesis: Genesis, status: StatusReply | None) -> list[Finding]:
     anchor_height = status.anchor.height if status else genesis.anchor.height
     try:
         return await bitcoin_node.bitcoin_node(config.l1, genesis, anchor_height, now_ms() / 1000)

@@ -76,6 +76,7 @@ THROUGH = {
     "pegnode.config:ProcessConfig.load": "with NodeConfig.load",
     "pegnode.config:ProcessConfig.parse": "with NodeConfig.load",
     "pegnode.config:load_config": "chooses between the two kinds, which are listed",
+    "pegnode.config:load_process_config": "chooses between kinds, as load_config",
     "pegnode.genesis:Genesis.load": "a bounded file for Genesis.decode",
     "pegnode.genesis:parse_template": "with Genesis.from_template",
     "pegnode.input_file:read_input": _THROUGH_FILES,

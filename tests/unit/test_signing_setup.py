@@ -9,6 +9,8 @@ from federation.certificate import NO_BLOCK, Vote, VoteKind
 from federation.journal import JournalIdentity, JournalReason, JournalRefused
 from federation.journal_entries import create_journal, open_journal
 from pegnode.config import FunctionaryConfig, SignerConfig, SignerLink
+from pegnode.doctor.examination import examine
+from pegnode.doctor.findings import Check, Outcome
 from pegnode.folders import JOURNAL_FOLDER
 from pegnode.options.errors import ConfigReason, ConfigRefused
 from pegnode.setup.errors import SetupReason, SetupRefused
@@ -67,3 +69,18 @@ def test_signer_is_not_made_twice_nor_for_a_member_that_has_one(member: Function
     with pytest.raises(ConfigRefused) as refused:
         create_signer(linked, tmp_path / "another")
     assert refused.value.reason is ConfigReason.MISSING_OPTION
+
+
+async def test_doctor_examines_a_signer(member: FunctionaryConfig, tmp_path: Path) -> None:
+    create_signer(member, tmp_path / "signer")
+    found = {finding.check: finding for finding in await examine(tmp_path / "signer" / SIGNER_FILE)}
+    assert found[Check.CONFIGURATION].what.endswith("a signer named member-0")
+    assert {check: found[check].outcome for check in (Check.GENESIS, Check.JOURNAL, Check.SIGNER)} == {
+        Check.GENESIS: Outcome.OK,
+        Check.JOURNAL: Outcome.OK,
+        Check.SIGNER: Outcome.OK,
+    }
+    assert "does not run" in found[Check.SIGNER].what
+    assert found[Check.KEYS].outcome is Outcome.PROBLEM, "there are none"
+    assert found[Check.BITCOIN_NODE].outcome is Outcome.PROBLEM, "nobody answers"
+    assert Check.P2P_PORT not in found
