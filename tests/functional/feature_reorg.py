@@ -333,6 +333,9 @@ def test_quorum_resumes_after_a_deeper_one_with_a_deficit_that_donations_repay(
         f"abandoned: L1 block {left.height} {left.hash}, 2 transactions",
     ):
         assert words in text
+    same = tmp_path / "same.json"
+    branches.resume("--plan", str(same), "--with", str(plan), node="bob")
+    assert same.read_bytes() == plan.read_bytes(), "who finds the same draws up the same"
     branches.sign_and_submit(plan, *QUORUM)
     branches.await_clean(*QUORUM)
     after = federation.peg()
