@@ -34,6 +34,7 @@ from bridge.state import Anchor, Coin
 from federation.errors import Refused
 from federation.record_law import OwnFindings, approve_record
 from pegnode.errors import Refusal
+from pegnode.resume.document import MAX_RECORDS
 from pegnode.resume.outlook import CoinSight, coin_outlook, deficit_view, resume_view
 from pegnode.resume.words import count_text
 from pegnode.rpc.node_api import NodeUnavailable, RecordView, ResumePlan, UnavailableReason
@@ -110,7 +111,9 @@ class Resumption:
         contents: list[Deficit | Resume] = list(_deficits(look.coins.values()))
         booked = [finding for finding in findings if self._is_booked(finding, look)]
         named = [finding for finding in findings if finding not in booked] + booked
-        contents.append(Resume.of(named[:MAX_FINDINGS], rebase))
+        contents = contents[:MAX_RECORDS]
+        if len(contents) < MAX_RECORDS:  # else what is lost is too much for one plan: another one ends the halt
+            contents.append(Resume.of(named[:MAX_FINDINGS], rebase))
         records = [self._record(look, rebase, number, content) for number, content in enumerate(contents, 1)]
         return ResumePlan((), await self._views(look, records))
 

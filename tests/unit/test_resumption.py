@@ -21,6 +21,7 @@ from federation.record_law import RecordLaw
 from pegnode.errors import Refusal
 from pegnode.resume.outlook import GIVEN_UP_BLOCKS, CoinSight, coin_outlook
 from pegnode.rpc.node_api import NodeUnavailable, UnavailableReason
+from pegnode.service import resumption as resumption_module
 from pegnode.service.l1_branches import BranchReason
 from pegnode.service.resumption import RECORD_LIFE_ANCHORS, Resumption, ResumptionReason
 from tests.support.fake_l1 import MINER_SCRIPT, FakeBlock
@@ -129,6 +130,17 @@ async def test_double_spent_deposit_is_a_deficit(autojump_clock: trio.abc.Clock)
             assert words in text
         spender = at.chain.anchor(at.coin.l1_height)
         assert f"in L1 block {spender.height} {hash_to_hex(spender.hash)} spent what it came from" in text
+
+
+async def test_losses_that_fill_a_plan_are_booked_before_another_ends_the_halt(
+    autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scene() as at:
+        at.abandon(double_spend(at.deposit))
+        assert len(await at.records()) == 2
+        monkeypatch.setattr(resumption_module, "MAX_RECORDS", 1)
+        [record] = await at.records()
+        assert isinstance(record.content, Deficit)
 
 
 async def test_fresh_double_spend_is_waited_for(autojump_clock: trio.abc.Clock) -> None:
