@@ -223,8 +223,11 @@ class RemoteSigner:
                 await frames.aclose()
 
     async def _signed(self, question: Callable[[int], say.Question]) -> bytes:
-        """What the signer signed. Raises what it refuses with, and SignerAway."""
-        answer = await self._ask(question)
+        """What the signer signed. Raises what its laws refuse with, and SignerAway when it has no time for this."""
+        try:
+            answer = await self._ask(question)
+        except LinkRefused as refused:
+            raise SignerAway(f"the signer at {self._place} does not look into it: {refused}") from refused
         if isinstance(answer, say.Signed):
             return answer.signed
         raise SignerAway(f"what answers at {self._place} is no signer")

@@ -7,6 +7,7 @@ import pytest
 import trio
 import trio.testing
 
+from bridge.bitcoin.identifiers import Txid
 from bridge.l1.errors import L1Reason, L1RpcError, L1Unavailable
 from federation.certificate import NO_BLOCK, VoteKind
 from federation.errors import Refused
@@ -22,7 +23,9 @@ from pegnode.signing.frames import FrameStream
 from pegnode.signing.port import SignerAway, VoteRefused
 from pegnode.signing.refusals import LinkReason, LinkRefused, Telling, heard, told
 from pegnode.signing.remote import PATIENCE_S, RemoteSigner
+from pegnode.signing.server import MAX_OPEN_QUESTIONS
 from tests.support.members import Member, MemoryFederation, memory_federation
+from tests.support.records import resume
 from tests.support.signer_rig import SignerRig, unfinished_payout
 
 
@@ -162,6 +165,18 @@ async def test_second_word_is_refused_as_by_a_journal_here(autojump_clock: trio.
         with pytest.raises(VoteRefused) as caught:
             await made.remote.sign_vote(VoteKind.NULLIFY, 0, 1, NO_BLOCK)
         assert caught.value.reason is JournalReason.CONFLICT
+
+
+async def test_signer_that_is_busy_is_as_good_as_away(autojump_clock: trio.abc.Clock) -> None:
+    async with stage() as made:
+        made.rig.server._open_questions = MAX_OPEN_QUESTIONS
+        with pytest.raises(SignerAway, match=LinkReason.BUSY.value):
+            await made.remote.cosign(Txid(bytes(32)))
+        with pytest.raises(SignerAway, match=LinkReason.BUSY.value):
+            await made.remote.sign_record([resume(made.federation.rules).record], 0)
+        made.rig.server._open_questions = 0
+        with pytest.raises(SigningRefused):
+            await made.remote.cosign(Txid(bytes(32)))
 
 
 async def test_what_keeps_the_signer_from_a_block_is_told(autojump_clock: trio.abc.Clock) -> None:
