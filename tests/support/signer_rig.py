@@ -41,11 +41,15 @@ PAYEE = p2tr("payee")
 
 @dataclass
 class SignerRig:
-    """Member `index`'s signer. disk, node: its own, none of its functionary's. Runs between `start` and `stop`."""
+    """Member `index`'s signer. disk, node: its own, none of its functionary's.
+
+    floor_view: up to where its journal begins pruned, for keys that have voted before.
+    """
 
     federation: MemoryFederation
     index: int = 3
     disk: Disk = field(default_factory=Disk)
+    floor_view: int = 0
 
     def __post_init__(self) -> None:
         self.node: FakeL1Client = self.federation._bitcoin_node()
@@ -57,7 +61,8 @@ class SignerRig:
         store = self.disk.open_store(rules)
         identity = JournalIdentity(rules.chain_id, 0, self.index)
         fresh = self.disk.entries.get(b"h") is None
-        self.journal = (Journal.create if fresh else Journal.open)(self.disk.entries, identity)
+        entries = self.disk.entries
+        self.journal = Journal.create(entries, identity, self.floor_view) if fresh else Journal.open(entries, identity)
         self.core = NodeCore(
             rules=rules,
             store=store,

@@ -26,7 +26,9 @@ from pegnode.signing.remote import PATIENCE_S, RemoteSigner
 from pegnode.signing.server import MAX_OPEN_QUESTIONS
 from tests.support.members import Member, MemoryFederation, memory_federation
 from tests.support.records import resume
+from tests.support.reorgs import double_spend, reorganise
 from tests.support.signer_rig import SignerRig, unfinished_payout
+from tests.unit.test_resumption_circle import ALL, PEG, all_halted, height_of, planned, resumed, withdrawn
 
 
 class Line:
@@ -188,6 +190,22 @@ async def test_what_keeps_the_signer_from_a_block_is_told(autojump_clock: trio.a
         made.rig.node.outage = False
         await made.federation.until(lambda: made.remote.waiting_for is None)
         assert made.rig.height == made.member.height
+
+
+async def test_signer_follows_the_chain_through_a_deep_reorganisation(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation(*ALL, peg=PEG) as running:
+        deposit = await withdrawn(running)
+        running.l1.mempool.clear()
+        reorganise(running, running.l1.chain.height - height_of(running, deposit) + 1, double_spend(deposit), longer=12)
+        await all_halted(running)
+        await resumed(running, await planned(running.members[1]))
+        member = running.members[0]
+        # Its Bitcoin node never had the blocks that L1 abandoned: only the records say what they were.
+        line = Line(SignerRig(running, floor_view=10_000))
+        running.nursery.start_soon((await opened(line)).run, member.core)
+        await running.until(lambda: line.rig.height == member.height)
+        assert line.rig.core.store.ledger.totals == member.store.ledger.totals
+        assert not line.rig.core.halted
 
 
 @pytest.mark.parametrize("answer", [b"\xc1", say.encode(say.Taken(1, 1)), say.encode(say.Signed(1, b"no vote"))])
