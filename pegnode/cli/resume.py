@@ -82,15 +82,8 @@ def resume(
             write_new(plan, render_plan(tuple(_unsigned(view) for view in reply.records)))
     if json:
         print_json(reply)
-    elif reply.records:
-        _print_views(reply.records)
-        _print_advice()
-        words = command_on(directory, f"federation resume sign {plan}")
-        out.print(
-            f"written: {plan}. Each member signs it, or a copy, on its own machine: {words} --node …", markup=False
-        )
-    for wait in reply.waits:
-        out.print(f"wait: {wait}", markup=False) if not json else None
+    else:
+        _print_plan(reply, plan, command_on(directory, f"federation resume sign {plan}"))
     if reply.waits:
         fail("there is no plan yet: something may still change by itself; nothing was written")
 
@@ -244,11 +237,23 @@ def _signers_text(signed: SignedRecord, membership: Membership) -> str:
     return f"signed by {names}: {more}"
 
 
+def _print_plan(reply: ResumePlanReply, plan: Path, command: str) -> None:
+    for wait in reply.waits:
+        out.print(f"wait: {wait}", markup=False)
+    if reply.records:
+        _print_views(reply.records)
+        _print_advice()
+        todo = f"each member signs it, or a copy, on its own machine: {command} --node …"
+        out.print(f"written: {plan}; {todo}", markup=False)
+
+
 def _print_views(views: Sequence[RecordViewReply]) -> None:
     for view in views:
         _print_lines(view.says)
         for line in view.own_view:
             out.print(f"    here: {line}", markup=False)
+        if view.refusal is not None:
+            out.print(f"    here: NOT TO BE SIGNED: {view.refusal}", markup=False)
 
 
 def _print_lines(lines: Sequence[str]) -> None:
