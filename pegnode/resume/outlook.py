@@ -23,14 +23,16 @@ coin enters again and repays the deficit; a coin that an open batch spends is no
 class CoinSight:
     """What one's own Bitcoin node shows of coins.
 
-    tip: of its active chain.  gone: those of the ledger that it does not have unspent in a block, and that no recorded
-    version spent.  young: those of abandoned blocks that the active chain holds again, in fewer confirmations than an
-    anchor has, by how many.  taken: those that something in its mempool spends, which no version of an open batch is,
-    by what.  waiting: those whose transaction is in its mempool.  abandoned: those whose transaction stood in a block
-    that L1 abandoned.  fates: what is in the way of those that can't come back.
+    tip: of its active chain.  new_blocks: of that, above the fork; 0 if L1 did not leave the anchor.
+    gone: those of the ledger that it does not have unspent in a block, and that no recorded version spent.
+    young: those that the active chain holds again after a deep reorg, in fewer confirmations than an anchor has, by how
+    many.  taken: those that something in its mempool spends, which no version of an open batch is, by what.
+    waiting: those whose transaction is in its mempool.  abandoned: those whose transaction stood in a block that L1
+    abandoned.  fates: what is in the way of those that can't come back.
     """
 
     tip: Anchor
+    new_blocks: int
     gone: tuple[OutPoint, ...]
     young: Mapping[OutPoint, int]
     taken: Mapping[OutPoint, Txid]
@@ -65,11 +67,9 @@ def coin_outlook(coin: Coin, sight: CoinSight, confirmations: int) -> CoinOutloo
     if outpoint in sight.waiting:
         return CoinOutlook(False, f"{name}: its transaction waits in the mempool: wait until a block holds it again")
     if outpoint in sight.abandoned:
-        blocks = sight.tip.height - coin.l1_height + 1
-        if coin.lineage is None and blocks >= GIVEN_UP_BLOCKS:
-            return CoinOutlook(
-                True, f"{name}: its transaction is in no mempool, and in none of the {blocks} blocks since"
-            )
+        if coin.lineage is None and sight.new_blocks >= GIVEN_UP_BLOCKS:
+            where = f"in no mempool, and in none of the {sight.new_blocks} blocks that took the place of the abandoned"
+            return CoinOutlook(True, f"{name}: its transaction is {where}")
         todo = "send it again (getrawtransaction with the block that L1 abandoned, sendrawtransaction), and wait"
         return CoinOutlook(False, f"{name}: its transaction is in no block and no mempool, and may come back: {todo}")
     return CoinOutlook(True, f"{name}: spent on L1 by no recorded batch, {confirmations} blocks ago or earlier")

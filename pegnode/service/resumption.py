@@ -196,6 +196,7 @@ class Resumption:
         traces = await trace_coins(client, tuple(coins), branch, first_active, tip.height)
         sight = CoinSight(
             tip=tip,
+            new_blocks=0 if branch is None else tip.height - branch.fork.height,
             gone=gone,
             young=young,
             taken=taken,
@@ -217,13 +218,13 @@ class Resumption:
         }
 
     async def _young(self, ledger: LedgerView, branch: AbandonedBranch | None) -> dict[OutPoint, int]:
-        """The coins of abandoned blocks that the active chain holds again, but not deep enough yet to be relied on.
+        """After a deep reorg, the coins that the active chain holds again, but not deep enough yet to be relied on.
 
         Every coin was at the peg's depth when it entered. One that is not any more a lesser reorg would take away.
         """
         if branch is None:
             return {}
-        coins = [outpoint for outpoint, coin in ledger.coins.items() if coin.l1_height > branch.fork.height]
+        coins = [outpoint for outpoint, _ in ledger.coins.items()]
         outputs = await self._client.txouts(coins, include_mempool=False)
         return {
             coin: output.confirmations

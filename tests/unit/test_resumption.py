@@ -202,7 +202,7 @@ async def test_deposit_that_is_nowhere_may_come_back(autojump_clock: trio.abc.Cl
 async def test_deposit_that_no_miner_takes_again_is_given_up_after_a_day(autojump_clock: trio.abc.Clock) -> None:
     async with scene() as at:
         at.abandon()
-        at.chain.mine_empty(GIVEN_UP_BLOCKS - 1 - (at.chain.height - at.coin.l1_height + 1))
+        at.chain.mine_empty(GIVEN_UP_BLOCKS - 1 - (at.chain.height - (at.coin.l1_height - 1)))
         assert "send it again" in await at.wait()
         at.chain.mine_empty(1)
         deficit, _ = await at.records()
@@ -214,7 +214,7 @@ def test_coin_that_an_open_batch_spends_is_not_given_up() -> None:
     outpoint = OutPoint(Txid(bytes(32)), 0)
     coin = Coin(outpoint, DEPOSIT_SATS, CoinKind.DEPOSIT, 0, b"", 100)
     tip = Anchor(100 + GIVEN_UP_BLOCKS, BlockHash(bytes(32)))
-    sight = CoinSight(tip, (outpoint,), {}, {}, frozenset(), frozenset({outpoint}), {})
+    sight = CoinSight(tip, GIVEN_UP_BLOCKS, (outpoint,), {}, {}, frozenset(), frozenset({outpoint}), {})
     assert coin_outlook(coin, sight, CONFIRMATIONS).lost
     assert not coin_outlook(replace(coin, lineage=1), sight, CONFIRMATIONS).lost
 
