@@ -16,7 +16,7 @@ from tests.support.federation import FederationUnderTest, eventually, running_fe
 
 pytestmark = pytest.mark.functional
 COMMAND_DEADLINE_S = 120.0
-MEMBERS_CHECKS = set(Check) - {Check.PEER}
+MEMBERS_CHECKS = set(Check) - {Check.PEER, Check.SIGNER}
 NODES_CHECKS = MEMBERS_CHECKS - {Check.KEYS, Check.PASSPHRASE, Check.JOURNAL}
 
 Line = dict[str, str]
