@@ -16,6 +16,7 @@ from bridge.bitcoin.transaction import Transaction, TxIn, TxOut
 from federation.certificate import NO_BLOCK, Vote, VoteKind
 from federation.cosign import CosignShare
 from federation.journal import JournalReason
+from federation.refusal import RefusalReason
 from pegnode.chain.block import Block
 from pegnode.signing.follower import STALE_MS
 from pegnode.signing.refusals import LinkReason
@@ -54,8 +55,8 @@ async def test_honest_functionary_gets_what_is_recorded(autojump_clock: trio.abc
 
 async def test_batch_in_no_final_block_is_not_signed(autojump_clock: trio.abc.Clock) -> None:
     async with thief() as made:
-        assert await made.socket.cosign(made.txid) == "refusal-not-recorded"
-        assert await made.socket.cosign(Txid(bytes(32))) == "refusal-not-recorded"
+        assert await made.socket.cosign(made.txid) == RefusalReason.NOT_RECORDED
+        assert await made.socket.cosign(Txid(bytes(32))) == RefusalReason.NOT_RECORDED
 
 
 async def test_block_without_a_true_certificate_counts_for_nothing(autojump_clock: trio.abc.Clock) -> None:
@@ -69,7 +70,7 @@ async def test_block_without_a_true_certificate_counts_for_nothing(autojump_cloc
         for certificate in (notarization, of_another, too_few, forged):
             shown = await made.socket.show(made.block.data, (), certificate.encode())
             assert shown == LinkReason.BLOCK_UNPROVEN
-        assert await made.socket.cosign(made.txid) == "refusal-not-recorded"
+        assert await made.socket.cosign(made.txid) == RefusalReason.NOT_RECORDED
 
 
 async def test_true_certificate_proves_no_other_block(autojump_clock: trio.abc.Clock) -> None:
@@ -79,7 +80,7 @@ async def test_true_certificate_proves_no_other_block(autojump_clock: trio.abc.C
         changed = Block(replace(block.header, time_ms=block.header.time_ms + 1), block.body)
         assert await made.socket.show(changed.encode(), (), proof) == LinkReason.BLOCK_UNPROVEN
         assert await made.socket.show(changed.encode(), (block.header.encode(),), proof) == LinkReason.BLOCK_UNPROVEN
-        assert await made.socket.cosign(made.txid) == "refusal-not-recorded"
+        assert await made.socket.cosign(made.txid) == RefusalReason.NOT_RECORDED
 
 
 async def test_final_block_with_a_false_ledger_root_halts_the_signer(autojump_clock: trio.abc.Clock) -> None:
@@ -91,7 +92,7 @@ async def test_final_block_with_a_false_ledger_root_halts_the_signer(autojump_cl
         assert await made.socket.show_block(false) == LinkReason.BLOCK_BREAKS_RULE
         assert made.rig.core.halted
         assert await made.socket.show_block(made.block) == made.block.block.header.height
-        assert await made.socket.cosign(made.txid) in ("refusal-halted",)
+        assert await made.socket.cosign(made.txid) == RefusalReason.HALTED
 
 
 async def test_blocks_out_of_order_or_of_another_chain_count_for_nothing(autojump_clock: trio.abc.Clock) -> None:
@@ -122,9 +123,7 @@ async def test_missing_coin_on_the_signers_own_node_stops_it_whatever_the_functi
         made.federation.l1.chain.mine(theft)
         await trio.sleep(2)
         made.federation.nodes[3].lag_blocks = 1  # the functionary's own node shows no theft
-        refused = await made.socket.cosign(made.txid)
-        assert isinstance(refused, str)
-        assert refused.startswith("refusal-")
+        assert await made.socket.cosign(made.txid) == RefusalReason.COIN_MISSING
 
 
 def _recorded(made: Thief) -> bytes:
