@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from bridge.bitcoin.identifiers import BlockHash
 from bridge.evidence import L1BlockFact
-from bridge.records import Rebase
+from bridge.records import AbandonedBlock, Rebase
 from bridge.state import Anchor
 
 
@@ -50,10 +50,14 @@ class AbandonedBranches:
 
     def add(self, rebase: Rebase) -> None:
         """Learn of a rebase that a quorum signed."""
-        below = rebase.fork
-        for anchor, block in zip(rebase.abandoned_anchors, rebase.abandoned, strict=True):
-            self._below[anchor] = (below, block.n_tx)
-            below = anchor
+        self.add_branch(rebase.fork, rebase.abandoned)
+
+    def add_branch(self, fork: Anchor, blocks: Iterable[AbandonedBlock]) -> None:
+        """Learn of the blocks above `fork`, ascending, which a quorum named or one's own Bitcoin node knows."""
+        below = fork
+        for height, block in enumerate(blocks, fork.height + 1):
+            self._below[Anchor(height, block.hash)] = (below, block.n_tx)
+            below = Anchor(height, block.hash)
 
     def knows(self, anchor: Anchor) -> bool:
         """Whether a rebase abandons this block."""

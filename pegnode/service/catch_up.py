@@ -41,7 +41,7 @@ from pegnode.service.core import NodeCore
 from pegnode.service.peers import Peers
 from pegnode.service.records import RecordRelay
 from pegnode.service.unfinal import UnfinalBlock
-from pegnode.service.validation import validate
+from pegnode.service.validation import validate_final
 
 log = structlog.get_logger()
 
@@ -341,7 +341,7 @@ class CatchUp:
         core, finding = self._core, Finding.anchor_left(block.header.anchor)
         while core.store.height_of(block.header.hash) is None:
             try:
-                kept = await validate(core, block, data)
+                kept = await validate_final(core, block, data)
                 core.unsuspect(finding)
                 return kept
             except BlockRejected as rejected:

@@ -27,6 +27,7 @@ from pegnode.chain.conditions import VoteFacts, claimed_outputs, lost_outputs
 from pegnode.chain.facts import NO_FACTS, AnchorStatus, L1Facts, needs_l1, required_facts
 from pegnode.chain.header import Header
 from pegnode.rpc.node_api import L1Reserve
+from pegnode.service.abandoned_branch import AbandonedBranch, abandoned_branch
 
 FEERATE_TARGET_BLOCKS: Final = 6
 WATCHER_LAG_S: Final = 5.0
@@ -119,6 +120,10 @@ class L1Questions:
         if header.confirmations < 0 and await self.has_another_block(anchor, await self._client.chain_info()):
             return AnchorStatus.CONTRADICTED
         return AnchorStatus.UNKNOWN
+
+    async def left_branch(self, anchor: Anchor) -> AbandonedBranch | None:
+        """The branch that ends in `anchor`, if the Bitcoin node left it and knows all of it. Raises L1Unavailable."""
+        return await abandoned_branch(self._client, anchor)
 
     async def has_another_block(self, anchor: Anchor, chain: ChainInfo) -> bool:
         """Whether the active chain holds another block than `anchor` at its height, and means it.

@@ -62,6 +62,22 @@ async def validate(core: NodeCore, block: Block, data: bytes) -> bool:
     return True
 
 
+async def validate_final(core: NodeCore, block: Block, data: bytes) -> bool:
+    """As `validate`, for a block that is certified to be final.
+
+    If L1 left its anchor since, and no record says what lay below, one's own Bitcoin node may know that branch: it
+    serves as well. Else who was away when L1 left could neither follow nor sign the record that the others wait for.
+    """
+    try:
+        return await validate(core, block, data)
+    except L1Contradicted:
+        branch = await core.questions.left_branch(block.header.anchor)
+        if branch is None or core.records.branches.knows(block.header.anchor):
+            raise
+        core.records.branches.add_branch(branch.fork, branch.blocks)
+    return await validate(core, block, data)
+
+
 async def _apply(core: NodeCore, parent: ChainView, block: Block, facts: L1Facts) -> ChainState | None:
     """The state after a block; None when the parent's state changed meanwhile."""
     try:

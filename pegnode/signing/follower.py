@@ -27,7 +27,7 @@ from pegnode.chain.block import Block
 from pegnode.chain.header import Header
 from pegnode.chain.verdicts import BlockRejected, L1Contradicted, L1Waiting
 from pegnode.service.core import NodeCore
-from pegnode.service.validation import validate
+from pegnode.service.validation import validate_final
 from pegnode.signing.refusals import LinkReason, LinkRefused
 
 REACHED_S: Final = 2.0
@@ -113,7 +113,7 @@ class Follower:
         core, height = self._core, block.header.height
         finding = Finding.anchor_left(block.header.anchor)
         try:
-            if not await validate(core, block, data):
+            if not await validate_final(core, block, data):
                 raise LinkRefused(LinkReason.BLOCK_NOT_NEXT, f"height {height}; another was shown meanwhile")
         except BlockRejected as rejected:
             what = f"block {hash_to_hex(block.header.hash)}, final at height {height}, breaks a rule here: {rejected}"

@@ -3,14 +3,18 @@
 Whole members in one process, over Bitcoin nodes in memory: what they find, sign, send and apply is all real.
 """
 
+from typing import cast
+
 import pytest
 import trio
 
 from bridge.bitcoin.identifiers import OutPoint
+from bridge.l1.client import L1Client
 from bridge.records import Deficit, LostCoin, Rebase, Resume
 from federation.record import SignedRecord
 from pegnode.service.core import SUSPICION_MS
 from pegnode.service.records import RecordRelay
+from pegnode.service.resumption import Resumption
 from tests.support.chain import L1_START
 from tests.support.fake_l1 import FakeBlock
 from tests.support.members import Member, MemoryFederation, memory_federation
@@ -118,6 +122,30 @@ async def test_members_halt_decide_and_go_on_and_whoever_joins_later_syncs_throu
         await federation.until(lambda: same_chain(federation, federation.members[3]))
         assert not federation.members[3].core.halted
         await federation.fund(BOB)
+
+
+async def test_member_that_was_away_follows_an_abandoned_branch_and_can_sign(autojump_clock: trio.abc.Clock) -> None:
+    """Else a quorum without the one member that has gone since could never decide anything."""
+    async with memory_federation(0, 1, 2, 3) as federation:
+        await federation.fund(ALICE)
+        await federation.stop(3)
+        fork_height = federation.l1.chain.height
+        await federation.fund(BOB, 5_000_000)
+        branch = reorganise(federation, fork_height)
+        federation.nodes[3].stale.update({block.hash: block for block in branch[1:]})
+        federation.l1.chain.mine(*[tx for block in branch for tx in block.transactions[1:]])
+        federation.bury()
+        await halt_of_all(federation)
+        await federation.stop(2)
+        await federation.start(3)
+        late = federation.members[3]
+        await federation.until(lambda: same_chain(federation, late))
+        await halt_of_all(federation)
+        plan = await Resumption(late.core, cast(L1Client, federation.nodes[3]), late.is_current).plan()
+        assert plan.waits == ()
+        assert [view.refusal for view in plan.records] == [None]
+        await decided(federation, [signed(view.record) for view in plan.records])
+        await federation.fund(CAROL)
 
 
 async def test_node_syncs_through_one_reorg_that_reaches_below_another(autojump_clock: trio.abc.Clock) -> None:

@@ -11,6 +11,7 @@ from federation.certificate import VoteKind
 from pegnode.chain.block import Block
 from pegnode.net.messages import FinalBlock, FinalBlocksAnswer, FinalBlocksRequest, TipMessage
 from pegnode.net.transport import DropReason, PeerId, PeerRole
+from pegnode.service import abandoned_branch
 from pegnode.service import catch_up as catch_up_module
 from pegnode.service.core import SUSPICION_MS
 from tests.support.library import LONG, certified, federation_block, library
@@ -298,7 +299,13 @@ async def test_node_that_its_bitcoin_node_refuses_waits_and_goes_on(autojump_clo
         assert late.core.halt_findings == []
 
 
-async def test_final_anchor_that_l1_contradicts_halts(autojump_clock: trio.abc.Clock) -> None:
+@pytest.mark.parametrize("knows_all", [False, True])
+async def test_final_anchor_that_l1_contradicts_halts(
+    knows_all: bool, autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its Bitcoin node left it follows if that tells what lay below, so that it can decide with the others."""
+    if not knows_all:
+        monkeypatch.setattr(abandoned_branch, "MAX_ABANDONED_BLOCKS", 0)
     async with memory_federation(0, 1, 2) as federation:
         federation.bury()
         await federation.until(lambda: federation.members[0].store.tip.header.anchor.height > 10)
@@ -314,5 +321,6 @@ async def test_final_anchor_that_l1_contradicts_halts(autojump_clock: trio.abc.C
         await federation.until(lambda: late.core.halted)
         assert late.core.halt_findings == [], "the node may yet think better of it"
         await federation.until(lambda: late.core.halt_findings, seconds=SUSPICION_MS / 1000 + 10)
-        assert "another L1 block is active" in late.core.halt_findings[0]
-        assert late.height < federation.members[0].height
+        told = "left the L1 block" if knows_all else "another L1 block is active"
+        assert told in late.core.halt_findings[0]
+        assert (late.height == federation.members[0].height) == knows_all
