@@ -117,9 +117,10 @@ def approve_record(
     except Rejected as rejected:
         raise RecordRefused(rejected.reason, rejected.detail) from rejected
     _check_life(record, view.totals.anchor)
-    if isinstance(record.content, Deficit):
-        _check_deficit(record.content, view, own)
-    else:
+    for item in (*earlier, record):  # nothing is built on a loss that this member does not see
+        if isinstance(item.content, Deficit):
+            _check_deficit(item.content, view, own)
+    if isinstance(record.content, Resume):
         _check_resume(record.content, ledger, own, params)
     return ApprovedRecord(record, _SEAL)
 

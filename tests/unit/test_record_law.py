@@ -99,6 +99,12 @@ def test_record_for_elsewhere_or_another_time_is_not_signed(changes: dict[str, A
     assert refusal(lambda: approve(replace(DEFICIT, **changes), ROBBED)) is reason
 
 
+def test_resume_after_a_loss_that_this_member_would_not_sign_is_not_signed() -> None:
+    """Whoever asks need not have the earlier records signed: what a resume stands on, its signer must see."""
+    fresh = replace(ROBBED, lost=frozenset())
+    assert refusal(lambda: approve(RESUME, fresh, (DEFICIT,))) is RecordLaw.COIN_NOT_LOST
+
+
 def test_record_in_a_plan_with_a_gap_or_after_others_is_not_signed() -> None:
     assert refusal(lambda: approve(RESUME, ROBBED)) is RecordReason.WRONG_SERIAL
     later = replace(RESUME, serial=3)
