@@ -13,8 +13,8 @@ from pathlib import Path
 
 from bridge.bitcoin.identifiers import hash_to_hex
 from pegnode.chain.parameters import ChainRules
+from pegnode.rpc.audit_results import AuditReply, ReplayReply
 from pegnode.rpc.client import RpcClient
-from pegnode.rpc.results import AuditReply, ReplayReply
 from pegnode.storage.check import BlockSource, Counts, Progress, WrongRecord, carry_out
 from pegnode.storage.store import ChainStore
 

@@ -13,8 +13,8 @@ from pegnode.cli.home import DirectoryOption, Home, NodeOption
 from pegnode.cli.progress import shown_progress
 from pegnode.cli.statements import combine, patient_client, sign, verify
 from pegnode.cli.terminal import JsonOption, errors_as_one_line, fail, print_json
+from pegnode.rpc.audit_results import AuditReply
 from pegnode.rpc.client import RpcClient
-from pegnode.rpc.results import AuditReply
 
 audit_app = typer.Typer(
     invoke_without_command=True,

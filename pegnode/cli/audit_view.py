@@ -3,7 +3,7 @@
 from collections import Counter
 
 from pegnode.cli.terminal import out, print_fields, print_table
-from pegnode.rpc.results import AuditReply, AuditRowReply
+from pegnode.rpc.audit_results import AuditReply, AuditRowReply
 
 Line = tuple[str, int, int | None, str]
 TERM_WIDTH = 13

@@ -25,15 +25,10 @@ from pegnode.demo.proof import Burned, PayoutOnL1, payout_on_l1, prove_payouts, 
 from pegnode.demo.scene import look
 from pegnode.demo.stage import Stage
 from pegnode.local_federation import LocalFederation
+from pegnode.rpc.audit_results import AuditReply
 from pegnode.rpc.client import RpcRefused
 from pegnode.rpc.node_api import UnavailableReason
-from pegnode.rpc.results import (
-    AuditReply,
-    DepositAddressReply,
-    DepositReply,
-    WithdrawalEstimateReply,
-    WithdrawalReply,
-)
+from pegnode.rpc.results import DepositAddressReply, DepositReply, WithdrawalEstimateReply, WithdrawalReply
 
 MEMBER_COUNT: Final = 4
 HOSTS: Final = {"ann": "alice", "ben": "bob", "cho": "carol"}

@@ -18,7 +18,8 @@ from pegnode.folders import PASSPHRASE_FILE
 from pegnode.genesis import Genesis
 from pegnode.local_federation import LocalFederation
 from pegnode.passphrase import read_passphrase_file, write_random_passphrase
-from pegnode.rpc.results import AuditReply, DepositReply, PegInfoReply, StatusReply, WithdrawalReply
+from pegnode.rpc.audit_results import AuditReply
+from pegnode.rpc.results import DepositReply, PegInfoReply, StatusReply, WithdrawalReply
 from tests.support.command_line import Peg
 from tests.support.federation import (
     CONFIRMATIONS,

@@ -13,7 +13,8 @@ from bridge.l1.jsonrpc import Call
 from bridge.l1.regtest import RegtestMiner
 from pegnode.cli.commands import command_line
 from pegnode.cli.statements import VerifiedReply
-from pegnode.rpc.results import AuditReply, FederationReply
+from pegnode.rpc.audit_results import AuditReply
+from pegnode.rpc.results import FederationReply
 from tests.support.federation import (
     CONFIRMATIONS,
     FederationUnderTest,

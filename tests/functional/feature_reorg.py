@@ -19,7 +19,8 @@ from bridge.l1.regtest import RegtestMiner
 from pegnode.bitcoind import RegtestBitcoind, start_regtest
 from pegnode.cli.commands import command_line
 from pegnode.local_federation import client_of
-from pegnode.rpc.results import AnchorReply, AuditReply, ListedRecordReply, StatusReply
+from pegnode.rpc.audit_results import AuditReply
+from pegnode.rpc.results import AnchorReply, ListedRecordReply, StatusReply
 from tests.functional.feature_full_node import FullNode, run_node
 from tests.support.federation import CONFIRMATIONS, FederationUnderTest, eventually, fresh_address, running_federation
 from tests.support.users import User, user_of

@@ -19,16 +19,10 @@ from bridge.l1.client import L1Client
 from bridge.l1.errors import L1RpcError
 from bridge.l1.regtest import RegtestMiner
 from pegnode.local_federation import LocalFederation, template_text
+from pegnode.rpc.audit_results import AuditReply
 from pegnode.rpc.client import RpcClient, RpcRefused
 from pegnode.rpc.node_api import UnavailableReason
-from pegnode.rpc.results import (
-    AuditReply,
-    DepositAddressReply,
-    DepositReply,
-    PegInfoReply,
-    StatusReply,
-    WithdrawalReply,
-)
+from pegnode.rpc.results import DepositAddressReply, DepositReply, PegInfoReply, StatusReply, WithdrawalReply
 
 DEADLINE_S = 60.0
 """For what takes a second on an idle machine."""

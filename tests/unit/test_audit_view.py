@@ -6,7 +6,8 @@ import pytest
 
 from pegnode.cli.audit_view import print_audit
 from pegnode.cli.terminal import out
-from pegnode.rpc.results import AgesReply, AnchorReply, AuditReply, AuditRowReply, ReplayReply
+from pegnode.rpc.audit_results import AgesReply, AuditReply, AuditRowReply, ReplayReply
+from pegnode.rpc.results import AnchorReply
 
 HASH = "ab" * 32
 MANY_SATS = 2_099_999_997_690_000

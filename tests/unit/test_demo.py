@@ -24,9 +24,10 @@ from pegnode.demo.run import check_logs
 from pegnode.demo.scene import Terms
 from pegnode.demo.stage import Stage
 from pegnode.local_federation import LocalFederation
+from pegnode.rpc.audit_results import AuditReply
 from pegnode.rpc.client import RpcRefused
 from pegnode.rpc.errors import RpcCode
-from pegnode.rpc.results import AnchorReply, AuditReply, PegInfoReply, StatusReply
+from pegnode.rpc.results import AnchorReply, PegInfoReply, StatusReply
 from pegnode.wallet.wallet import Balance
 
 TERMS = Terms(reserves_sats=1_000, deficit_sats=0, supply_sats=700, unsettled_sats=250, fund_sats=50)

@@ -11,8 +11,8 @@ from bridge.bitcoin.identifiers import hash_to_hex
 from federation.certificate import VoteKind
 from pegnode.audit.replay import NodeBlocks, Replay, replay
 from pegnode.folders import CHAIN_FOLDER
+from pegnode.rpc.audit_results import AuditReply
 from pegnode.rpc.client import RpcClient
-from pegnode.rpc.results import AuditReply
 from pegnode.storage.store import ChainStore
 from tests.support.final_chains import DataDirectory, certificate, grown_chain
 

@@ -11,8 +11,8 @@ from bridge.errors import Rejected
 from bridge.state import LedgerReason, Totals
 from federation.statement import StatementReason, StatementRefused
 from pegnode.audit.document import StatementDocument
+from pegnode.rpc.audit_results import AuditReply
 from pegnode.rpc.node_api import NodeUnavailable, UnavailableReason
-from pegnode.rpc.results import AuditReply
 from tests.support.peg import p2tr
 from tests.support.rpc_node import FakeNode
 

@@ -10,11 +10,11 @@ from pegnode.audit.document import StatementDocument
 from pegnode.audit.report import Audit
 from pegnode.audit.reserve import Row, RowCause, RowStatus
 from pegnode.rpc.arguments import bytes_argument
+from pegnode.rpc.audit_results import AgesReply, AuditReply, AuditRowReply
 from pegnode.rpc.errors import RpcCode, RpcError
 from pegnode.rpc.methods.table import Handler
 from pegnode.rpc.node_api import NodeApi
 from pegnode.rpc.render import anchor_reply
-from pegnode.rpc.results import AgesReply, AuditReply, AuditRowReply
 
 
 async def audit(node: NodeApi, scan: bool = False) -> AuditReply:
