@@ -45,7 +45,8 @@ async def validate(core: NodeCore, block: Block, data: bytes) -> bool:
     parent = core.unfinal.view(block.header.parent)
     if parent is None:
         return False
-    if core.unfinal.get(block_hash) is None:
+    known = core.unfinal.get(block_hash)
+    if known is None or known.data != data:  # a verdict is of all of the bytes: another body is not the header's
         # What needs no Bitcoin node first: nobody makes it answer questions about a block that breaks these.
         check_header(parent.tip.header, block.header, rules)
         check_body_form(block, rules)
