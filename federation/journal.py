@@ -60,7 +60,7 @@ class JournalReason(Reason):
     CONFLICT = "journal-conflict"
     """A vote against this member's own earlier word."""
     TOO_FAR = "journal-too-far"
-    """A vote in a view that no chain reaches before something becomes final: each is kept, and the disk is finite."""
+    """A vote in a view that the chain can't have come to: who has it keeps it, and this member is bound by it then."""
     BODY_MISSING = "journal-body-missing"
     """A vote to notarize without the block."""
 
@@ -174,13 +174,15 @@ class Journal:
         if vote.kind is VoteKind.NOTARIZE:
             self._views[vote.block_hash] = vote.view
 
-    def record_promise(self, vote: Vote) -> None:
+    def record_promise(self, vote: Vote, highest_view: int) -> None:
         """Write this member's own vote without a block: for a memory that only has to keep it from another word.
 
+        highest_view: that anybody may have come to; MAX_VIEWS_AHEAD above the floor holds besides.
         The same statement may be recorded again. Raises JournalRefused: NOT_OWN, PASSED, TOO_FAR, CONFLICT.
         """
-        if vote.view > self._floor_view + MAX_VIEWS_AHEAD:
-            raise JournalRefused(JournalReason.TOO_FAR, f"view {vote.view}, pruned up to {self._floor_view}")
+        highest_view = min(highest_view, self._floor_view + MAX_VIEWS_AHEAD)
+        if vote.view > highest_view:
+            raise JournalRefused(JournalReason.TOO_FAR, f"view {vote.view}, and {highest_view} is the last to vote in")
         self._refuse_conflict(vote)
         self._entries.write({_key(_VOTE, vote.view, bytes([vote.kind])): vote.encode()}, sync=True)
 

@@ -33,6 +33,9 @@ from pegnode.signing.refusals import LinkReason, LinkRefused
 REACHED_S: Final = 2.0
 STALE_MS: Final = 600_000
 """Ten minutes. An idle chain has an empty block at every heartbeat, which is a minute at most in the templates."""
+VIEWS_AHEAD: Final = 4_096
+VIEW_MS: Final = 100
+"""How many views may pass without a final block, and one more in each so many milliseconds since the newest one."""
 
 
 class Follower:
@@ -51,8 +54,27 @@ class Follower:
 
     @property
     def is_current(self) -> bool:
-        """Whether the newest final block is of late: if not, what it says may be settled or undone long since."""
-        return self._core.now_ms() - self._core.store.tip.header.time_ms <= STALE_MS
+        """Whether the newest final block is of late: if not, what it says may be settled or undone long since.
+
+        One from as far ahead shows that the clock here is wrong, and with it nothing is known of later ones.
+        """
+        return abs(self._age_ms) <= STALE_MS
+
+    @property
+    def newest(self) -> str:
+        """How old the newest final block is, for people."""
+        age_s = self._age_ms // 1000
+        when = f"{age_s} s old" if age_s >= 0 else f"{-age_s} s ahead of this machine's clock"
+        return f"the newest block shown, of height {self.height}, is {when}"
+
+    @property
+    def highest_view(self) -> int:
+        """The highest view that the chain may have come to by now: votes for later ones would be kept for misuse."""
+        return self._journal.floor_view + VIEWS_AHEAD + max(0, self._age_ms) // VIEW_MS
+
+    @property
+    def _age_ms(self) -> int:
+        return self._core.now_ms() - self._core.store.tip.header.time_ms
 
     async def reached(self, txid: Txid) -> None:
         """Return when a batch version is in the final ledger here, or after REACHED_S: its block may be on its way."""

@@ -7,6 +7,7 @@ and only that. What says that these keys are no longer safe to use ends the proc
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, assert_never
 
@@ -19,7 +20,7 @@ from bridge.l1.errors import L1Error
 from bridge.records import Record
 from federation.certificate import VoteKind
 from federation.errors import Refused
-from federation.journal import Journal
+from federation.journal import Journal, JournalReason, JournalRefused
 from federation.record import SignedRecord
 from federation.refusal import SigningRefused
 from federation.statement import SolvencyStatement
@@ -43,6 +44,13 @@ MAX_OPEN_QUESTIONS: Final = 8
 """Of those that need a look at L1; each takes seconds at most, but for a statement."""
 MAX_CONNECTIONS: Final = 8
 """One is served; the others are told so, and these are few."""
+_STANDS_AGAINST: Final = (
+    JournalReason.NOT_OWN,
+    JournalReason.PASSED,
+    JournalReason.TOO_FAR,
+    JournalReason.CONFLICT,
+)
+"""What the journal refuses a vote for. With any other reason it is not to be written any more: a full disk, for one."""
 
 SlowQuestion = say.AskCosign | say.AskStatement | say.AskRecord | say.ShowBlock
 
@@ -74,7 +82,8 @@ class SignerServer:
                     stream = await listener.accept()
                     nursery.start_soon(self._serve, stream)
         finally:
-            os.unlink(path)
+            with suppress(FileNotFoundError):  # somebody took the folder away
+                os.unlink(path)
 
     async def _serve(self, stream: trio.abc.Stream) -> None:
         """One connection, from its first word to its end."""
@@ -184,7 +193,7 @@ class SignerServer:
             log.info("answer not taken", detail=slow.detail)
 
     async def _vote(self, question: say.AskVote) -> bytes:
-        """A vote that is on disk, or a refusal. Raises MalformedError."""
+        """A vote that is on disk, or a refusal. Raises MalformedError, and JournalRefused for a journal that fails."""
         try:
             kind = VoteKind(question.kind)
         except ValueError as error:
@@ -194,8 +203,10 @@ class SignerServer:
         try:
             block_hash = BlockHash(question.block_hash)
             vote = await self._signer.sign_vote(kind, question.epoch, question.view, block_hash)
-            self._journal.record_promise(vote)
+            self._journal.record_promise(vote, self._follower.highest_view)
         except Refused as refused:
+            if isinstance(refused, JournalRefused) and refused.reason not in _STANDS_AGAINST:
+                raise  # a member that can't vote is none: its process says so by its end
             log.warning("vote refused", view=question.view, kind=kind.name, detail=str(refused))
             return _refusal(question.number, refused)
         return say.encode(say.Signed(question.number, vote.encode()))
@@ -241,7 +252,7 @@ class SignerServer:
     async def _cosigned(self, question: say.AskCosign) -> bytes:
         """The encoded share. Raises as `LocalSigner.cosign`, and SigningRefused (STALE)."""
         if not self._follower.is_current:
-            raise SigningRefused(LinkReason.STALE, f"the newest block shown is of height {self._follower.height}")
+            raise SigningRefused(LinkReason.STALE, self._follower.newest)
         txid = Txid(question.txid)
         await self._follower.reached(txid)
         share = await self._signer.cosign(txid)

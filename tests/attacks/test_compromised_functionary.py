@@ -18,7 +18,7 @@ from federation.cosign import CosignShare
 from federation.journal import JournalReason
 from federation.refusal import RefusalReason
 from pegnode.chain.block import Block
-from pegnode.signing.follower import STALE_MS
+from pegnode.signing.follower import STALE_MS, VIEW_MS, VIEWS_AHEAD
 from pegnode.signing.refusals import LinkReason
 from tests.support.members import Member, MemoryFederation, memory_federation
 from tests.support.peg import p2tr
@@ -113,6 +113,19 @@ async def test_withheld_blocks_leave_a_signer_that_signs_nothing_on_l1(autojump_
         assert await made.socket.cosign(made.txid) == LinkReason.STALE
 
 
+async def test_signer_whose_clock_is_behind_its_newest_block_signs_nothing_on_l1(
+    autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Else an old block would be taken for a new one by whoever can set the clock back.
+    async with thief() as made:
+        await made.socket.show_block(made.block)
+        block_ms = made.block.block.header.time_ms
+        monkeypatch.setattr(made.rig.core, "now_ms", lambda: block_ms - STALE_MS - 1)
+        assert await made.socket.cosign(made.txid) == LinkReason.STALE
+        monkeypatch.setattr(made.rig.core, "now_ms", lambda: block_ms - STALE_MS)
+        assert isinstance(await made.socket.cosign(made.txid), bytes)
+
+
 async def test_missing_coin_on_the_signers_own_node_stops_it_whatever_the_functionary_sees(
     autojump_clock: trio.abc.Clock,
 ) -> None:
@@ -160,3 +173,15 @@ async def test_vote_below_what_is_final_or_absurdly_far_above_is_refused(autojum
         assert await made.socket.vote(VoteKind.NULLIFY, final_view) == JournalReason.PASSED
         assert await made.socket.vote(VoteKind.NULLIFY, 2**60) == JournalReason.TOO_FAR
         assert await made.socket.vote(VoteKind.NULLIFY, final_view + 1, epoch=1) == "signer-wrong-epoch"
+
+
+async def test_votes_are_not_to_be_had_in_advance(
+    autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # They would silence or misuse the member long after the thief has been driven out.
+    async with thief() as made:
+        tip, passed_ms = made.member.store.tip.header, 40 * VIEW_MS
+        monkeypatch.setattr(made.rig.core, "now_ms", lambda: tip.time_ms + passed_ms)
+        highest = tip.view + VIEWS_AHEAD + 40
+        assert isinstance(await made.socket.vote(VoteKind.NULLIFY, highest), Vote)
+        assert await made.socket.vote(VoteKind.NULLIFY, highest + 1) == JournalReason.TOO_FAR

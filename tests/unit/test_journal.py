@@ -272,17 +272,22 @@ def test_closed_journal_refuses_use_and_closes_again(tmp_path: Path) -> None:
 
 
 def test_promise_needs_no_body_and_keeps_from_another_word(place: Place) -> None:
-    place.journal.record_promise(vote(VoteKind.NOTARIZE, 7))
-    place.journal.record_promise(vote(VoteKind.NOTARIZE, 7))
+    place.journal.record_promise(vote(VoteKind.NOTARIZE, 7), 7)
+    place.journal.record_promise(vote(VoteKind.NOTARIZE, 7), 7)
     journal = place.reopen()
     assert journal.contents().votes == (vote(VoteKind.NOTARIZE, 7),)
-    assert refusal(lambda: journal.record_promise(vote(VoteKind.NOTARIZE, 7, OTHER))) is JournalReason.CONFLICT
-    assert refusal(lambda: journal.record_promise(vote(VoteKind.NULLIFY, 7, member=1))) is JournalReason.NOT_OWN
+    assert refusal(lambda: journal.record_promise(vote(VoteKind.NOTARIZE, 7, OTHER), 7)) is JournalReason.CONFLICT
+    assert refusal(lambda: journal.record_promise(vote(VoteKind.NULLIFY, 7, member=1), 7)) is JournalReason.NOT_OWN
 
 
 def test_promise_refused_at_the_floor_and_absurdly_far_above_it(place: Place) -> None:
+    def promise(view: int, highest_view: int) -> None:
+        place.journal.record_promise(vote(VoteKind.NOTARIZE, view), highest_view)
+
     place.journal.prune(10)
-    assert refusal(lambda: place.journal.record_promise(vote(VoteKind.NOTARIZE, 10))) is JournalReason.PASSED
+    assert refusal(lambda: promise(10, 20)) is JournalReason.PASSED
+    promise(20, 20)
+    assert refusal(lambda: promise(21, 20)) is JournalReason.TOO_FAR
     farthest = 10 + MAX_VIEWS_AHEAD
-    place.journal.record_promise(vote(VoteKind.NOTARIZE, farthest))
-    assert refusal(lambda: place.journal.record_promise(vote(VoteKind.NOTARIZE, farthest + 1))) is JournalReason.TOO_FAR
+    promise(farthest, farthest + 1)
+    assert refusal(lambda: promise(farthest + 1, farthest + 1)) is JournalReason.TOO_FAR

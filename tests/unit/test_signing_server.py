@@ -1,10 +1,13 @@
 """A signer behind its socket: who is let in, what is answered, and what ends a connection or the process."""
 
+from collections.abc import Awaitable, Callable
+
 import pytest
 import trio
 import trio.testing
 
 from bridge.bitcoin.identifiers import Txid
+from bridge.errors import Reason
 from bridge.l1.errors import L1Reason
 from federation.certificate import NO_BLOCK, Vote, VoteKind, verify_vote
 from federation.journal import JournalReason, JournalRefused
@@ -222,13 +225,34 @@ async def test_signature_waits_for_the_signers_bitcoin_node(autojump_clock: trio
 
 
 async def test_signer_ends_when_its_keys_were_used_elsewhere() -> None:
+    assert await _end(_shown_a_vote_that_it_never_gave) is JournalReason.BEHIND
+
+
+async def test_signer_ends_when_its_journal_can_not_be_written() -> None:
+    # Refused votes alone would leave a member that looks well and never votes again.
+    assert await _end(_asked_on_a_full_disk) is JournalReason.NO_SPACE
+
+
+async def _end(act: Callable[[], Awaitable[None]]) -> Reason:
     with pytest.RaisesGroup(JournalRefused, flatten_subgroups=True) as caught:
-        await _shown_a_vote_that_it_never_gave()
+        await act()
     [refused] = caught.value.exceptions if len(caught.value.exceptions) == 1 else [caught.value]
     while isinstance(refused, BaseExceptionGroup):
         [refused] = refused.exceptions
     assert isinstance(refused, JournalRefused)
-    assert refused.reason is JournalReason.BEHIND
+    return refused.reason
+
+
+async def _asked_on_a_full_disk() -> None:
+    def write(changes: object, *, sync: bool) -> None:
+        raise JournalRefused(JournalReason.NO_SPACE, "full")
+
+    async with memory_federation() as federation:
+        rig = SignerRig(federation)
+        functionary = await rig.functionary()
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(rig.disk.entries, "write", write)
+            await functionary.vote(VoteKind.NULLIFY, 1)
 
 
 async def _shown_a_vote_that_it_never_gave() -> None:
