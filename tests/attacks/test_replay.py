@@ -13,6 +13,8 @@ from bridge.bitcoin.curve import schnorr_sign
 from bridge.bitcoin.identifiers import BlockHash, Script
 from bridge.bitcoin.transaction import TxOut
 from bridge.deposits import CLAIM_FLAG
+from bridge.errors import Rejected
+from bridge.evidence import EvidenceReason
 from bridge.withdrawals import BurnReason
 from federation.certificate import (
     Certificate,
@@ -23,12 +25,14 @@ from federation.certificate import (
     vote_digest,
 )
 from pegnode.chain.transactions import TransactionRule
+from pegnode.chain.verdicts import BodyReason, HeaderReason
+from pegnode.mempool.evidence_pool import EvidencePool, EvidencePoolLimits
 from pegnode.net.messages import CertificatesMessage
 from pegnode.net.transport import PeerRole
 from tests.support.chain import MemoryChain, vote_secrets
 from tests.support.members import MemoryFederation, memory_federation
 from tests.support.mini_wallet import MiniWallet
-from tests.support.verdicts import transaction_refusal
+from tests.support.verdicts import evidence_refusal, refusal, rejected, transaction_refusal
 
 ALICE = MiniWallet("alice")
 BOB = MiniWallet("bob")
@@ -73,6 +77,32 @@ def test_deposit_of_another_federation_credits_nobody() -> None:
     ours, theirs = MemoryChain(), MemoryChain(peg={"batch_max_wait_anchors": 4})
     assert ours.rules.membership.members == theirs.rules.membership.members
     assert ours.deposit_script(ALICE.script()) != theirs.deposit_script(ALICE.script())
+
+
+def test_evidence_of_another_federation_enters_nothing_here() -> None:
+    """One L1, two federations of the same members: what was true and final on one is told to the other."""
+    ours, theirs = MemoryChain(), MemoryChain(peg={"batch_max_wait_anchors": 4})
+    theirs.l1 = ours.l1
+    payment, evidence = theirs.pay_reserve(ALICE.script(), 50_000)
+    ours.bury()
+    built = theirs.extend(evidence=[evidence])
+    [claim] = built.state.transactions
+    assert evidence_refusal(ours, evidence) is EvidenceReason.WRONG_SCRIPT
+    fact = ours.l1.fact(evidence.l1_block_hash)
+    assert fact is not None
+    pool = EvidencePool(EvidencePoolLimits())
+    with pytest.raises(Rejected) as caught:
+        pool.add(evidence, fact, ours.state, ours.rules, 0)
+    assert (caught.value.reason, len(pool)) == (EvidenceReason.WRONG_SCRIPT, 0)
+    assert transaction_refusal(ours, claim.transaction) is TransactionRule.RESERVED_INDEX
+    assert rejected(ours, built.block).reason is HeaderReason.WRONG_CHAIN
+    renamed = replace(built.block.header, chain_id=ours.rules.chain_id, parent=ours.header.hash)
+    assert refusal(ours, replace(built.block, header=renamed)) == (
+        BodyReason.BAD_EVIDENCE,
+        EvidenceReason.WRONG_SCRIPT,
+    )
+    assert payment.outpoint(0) not in ours.state.ledger.entered
+    assert ours.state.ledger.totals.reserves_sats == 0
 
 
 def said_elsewhere(kind: VoteKind, epoch: int, chain_id: bytes) -> Certificate:
