@@ -28,6 +28,7 @@ _HEADER = b"h"
 _VOTE = b"v"
 _CERTIFICATE = b"c"
 _BODY = b"b"
+_KEYS_ELSEWHERE = b"k"
 
 
 class JournalReason(Reason):
@@ -53,6 +54,8 @@ class JournalReason(Reason):
     """It is another member's, another epoch's or another chain's."""
     BEHIND = "journal-behind"
     """It lacks a vote of this member that a final block proves: an older copy of it was put back."""
+    KEYS_ELSEWHERE = "journal-keys-elsewhere"
+    """A signer in a process of its own has signed for this member: only that one's journal knows every vote."""
     NOT_OWN = "journal-not-own"
     """A vote of another member, or of another epoch."""
     PASSED = "journal-passed"
@@ -199,6 +202,19 @@ class Journal:
         if self._identity.member in signers and view > self._floor_view and not self._vote(view, certificate.kind):
             detail = f"a final block holds this member's vote in view {view}, of which the journal knows nothing"
             raise JournalRefused(JournalReason.BEHIND, detail)
+
+    def leave_keys_to_signer(self) -> None:
+        """Note for good that votes are signed by a process with a journal of its own, and only repeated in this one."""
+        if self._entries.get(_KEYS_ELSEWHERE) is None:
+            self._entries.write({_KEYS_ELSEWHERE: b"\x01"}, sync=True)
+
+    def require_keys_here(self) -> None:
+        """Raise JournalRefused (KEYS_ELSEWHERE) if keys may have signed what this journal never heard of."""
+        if self._entries.get(_KEYS_ELSEWHERE) is not None:
+            detail = "a signer signs for this member (peg signer run), and only the signer's journal knows every vote"
+            raise JournalRefused(
+                JournalReason.KEYS_ELSEWHERE, f"{detail}: use that signer, or see 3. in docs/operating.md"
+            )
 
     @property
     def floor_view(self) -> int:

@@ -51,6 +51,10 @@ async def _run_member(config: FunctionaryConfig, genesis: Genesis, member: Membe
     identity = JournalIdentity(genesis.chain_id, genesis.rules().membership.epoch, member.index)
     journal = open_journal(config.data_dir / JOURNAL_FOLDER, identity)
     try:
+        if isinstance(keys, Signer):
+            journal.require_keys_here()
+        else:
+            journal.leave_keys_to_signer()
         parts = assemble(config, keys.transport_secret, MAX_GUESTS)
     except BaseException:
         journal.close()

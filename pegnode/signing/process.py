@@ -53,6 +53,7 @@ async def run_signer(config: SignerConfig) -> None:
     journal = open_journal(config.data_dir / JOURNAL_FOLDER, identity)
     client = L1Client(config.l1.url, config.l1.credentials())
     try:
+        journal.require_keys_here()  # a functionary's journal, copied by hand, may lack votes
         core = open_core(config, genesis, client, PoolLimits())
         try:
             require_memory(journal, core.store)

@@ -29,7 +29,8 @@ SOCKET_PLACE: Final = Path("run", "signer.sock")
 def create_signer(config: FunctionaryConfig, directory: Path) -> SignerConfig:
     """Make a signer's folder in `directory`, which is absent or empty, for a member that does not run.
 
-    Raises ConfigRefused for a member without keys_dir; SetupRefused; JournalRefused for its journal, LOCKED among them.
+    Raises ConfigRefused for a member without keys_dir; SetupRefused; JournalRefused for its journal: LOCKED among them,
+    and KEYS_ELSEWHERE once the member has run with a signer.
     """
     directory = directory.absolute()
     if config.keys_dir is None:
@@ -49,7 +50,11 @@ def create_signer(config: FunctionaryConfig, directory: Path) -> SignerConfig:
     )
     made.validate()
     source = config.data_dir / JOURNAL_FOLDER
-    open_journal(source, identity).close()  # whole, this member's, and in nobody's use
+    journal = open_journal(source, identity)  # whole, this member's, and in nobody's use
+    try:
+        journal.require_keys_here()
+    finally:
+        journal.close()
     with staged(directory) as stage:
         try:
             with Hold(source):

@@ -12,6 +12,7 @@ import pytest
 
 from bridge.l1.client import L1Client
 from bridge.l1.regtest import RegtestMiner
+from federation.journal import JournalReason
 from pegnode.config import SignerConfig, SignerLink
 from pegnode.doctor.findings import Outcome
 from pegnode.doctor.keys import signer as look_at_signer
@@ -134,3 +135,18 @@ def test_killed_functionary_comes_back_to_its_signer(setting: Setting) -> None:
     assert setting.signer.process.poll() is None
     setting.paid_out()
     federation.agreement(RUNNING)
+
+
+def test_member_with_a_signer_does_not_start_with_its_keys_again(setting: Setting) -> None:
+    local = setting.federation.local
+    local.stop_member(MEMBER)
+    path, linked = local.member_config_path(MEMBER), local.member_config(MEMBER)
+    keys = setting.signer.config
+    returned = msgspec.structs.replace(
+        linked, keys_dir=keys.keys_dir, passphrase_file=keys.passphrase_file, signer=None
+    )
+    path.write_text(render(returned, path.parent))
+    command = [sys.executable, "-m", "pegnode.cli.main", "functionary", "run", "--config", str(path)]
+    ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False)
+    assert ended.returncode == 1
+    assert JournalReason.KEYS_ELSEWHERE.value in ended.stderr

@@ -280,6 +280,16 @@ def test_promise_needs_no_body_and_keeps_from_another_word(place: Place) -> None
     assert refusal(lambda: journal.record_promise(vote(VoteKind.NULLIFY, 7, member=1), 7)) is JournalReason.NOT_OWN
 
 
+def test_journal_that_only_repeats_a_signers_votes_is_no_memory_for_keys_again(place: Place) -> None:
+    place.journal.require_keys_here()
+    place.journal.leave_keys_to_signer()
+    place.journal.leave_keys_to_signer()
+    journal = place.reopen()
+    journal.record_vote(vote(VoteKind.NULLIFY, 5))
+    journal.prune(5)
+    assert refusal(journal.require_keys_here) is JournalReason.KEYS_ELSEWHERE
+
+
 def test_promise_refused_at_the_floor_and_absurdly_far_above_it(place: Place) -> None:
     def promise(view: int, highest_view: int) -> None:
         place.journal.record_promise(vote(VoteKind.NOTARIZE, view), highest_view)

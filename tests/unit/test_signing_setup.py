@@ -71,6 +71,17 @@ def test_signer_is_not_made_twice_nor_for_a_member_that_has_one(member: Function
     assert refused.value.reason is ConfigReason.MISSING_OPTION
 
 
+def test_member_that_has_run_with_a_signer_gets_no_second_one(member: FunctionaryConfig, tmp_path: Path) -> None:
+    # Its own journal may lack a vote that the first one gave.
+    journal = open_journal(member.data_dir / JOURNAL_FOLDER, IDENTITY)
+    journal.leave_keys_to_signer()
+    journal.close()
+    with pytest.raises(JournalRefused) as caught:
+        create_signer(member, tmp_path / "signer")
+    assert caught.value.reason is JournalReason.KEYS_ELSEWHERE
+    assert not (tmp_path / "signer").exists()
+
+
 async def test_doctor_examines_a_signer(member: FunctionaryConfig, tmp_path: Path) -> None:
     create_signer(member, tmp_path / "signer")
     found = {finding.check: finding for finding in await examine(tmp_path / "signer" / SIGNER_FILE)}
