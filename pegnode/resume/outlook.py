@@ -15,8 +15,9 @@ from pegnode.resume.words import block_text, count_text, describe_finding, sats_
 
 GIVEN_UP_BLOCKS: Final = 144
 """A day of L1. A transaction that came from a block's miner, or pays too little by now, no other miner may ever take:
-nothing stands in its way, and nobody can bring it back. It must not halt the peg for good. If it does come back, the
-coin enters again and repays the deficit; a coin that an open batch spends is not given up, for so would its payout."""
+nothing stands in its way, and nobody can bring it back, though anybody could keep it in mempools. It must not halt the
+peg for good. If it does come back, the coin enters again and repays the deficit. One that an open batch spends is not
+given up, for its payout might come back too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +65,15 @@ def coin_outlook(coin: Coin, sight: CoinSight, confirmations: int) -> CoinOutloo
         if depth >= confirmations:
             return CoinOutlook(True, cause)
         return CoinOutlook(False, f"{cause}: wait until it is {confirmations} deep")
+    given_up = coin.lineage is None and sight.new_blocks >= GIVEN_UP_BLOCKS
+    nowhere = f"in none of the {sight.new_blocks} blocks that took the place of the abandoned"
     if outpoint in sight.waiting:
+        if given_up:
+            return CoinOutlook(True, f"{name}: its transaction still waits in the mempool, and is {nowhere}")
         return CoinOutlook(False, f"{name}: its transaction waits in the mempool: wait until a block holds it again")
     if outpoint in sight.abandoned:
-        if coin.lineage is None and sight.new_blocks >= GIVEN_UP_BLOCKS:
-            where = f"in no mempool, and in none of the {sight.new_blocks} blocks that took the place of the abandoned"
-            return CoinOutlook(True, f"{name}: its transaction is {where}")
+        if given_up:
+            return CoinOutlook(True, f"{name}: its transaction is in no mempool, and {nowhere}")
         todo = "send it again (getrawtransaction with the block that L1 abandoned, sendrawtransaction), and wait"
         return CoinOutlook(False, f"{name}: its transaction is in no block and no mempool, and may come back: {todo}")
     return CoinOutlook(True, f"{name}: spent on L1 by no recorded batch, {confirmations} blocks ago or earlier")

@@ -155,13 +155,13 @@ class L1Questions:
         if not needs_l1(parent, block) and not block.body.batches and not lost:
             return VoteFacts(now_ms=now_ms, anchor_confirmations=None, halted=halted)
         outputs = await self._client.txouts(claimed, include_mempool=True)
-        existing = await self.existing(lost)
+        returned = await self.returned(lost, ledger)
         return VoteFacts(
             now_ms=now_ms,
             anchor_confirmations=await self.confirmations(block.header.anchor),
             unspent={
                 **{outpoint: found is not None for outpoint, found in zip(claimed, outputs, strict=True)},
-                **{outpoint: outpoint in existing for outpoint in lost},
+                **{outpoint: outpoint in returned for outpoint in lost},
             },
             feerate_estimate_sat_kvb=await self.feerate_sat_kvb() if block.body.batches else None,
             halted=halted,
@@ -175,14 +175,20 @@ class L1Questions:
         on_chain = await self._client.block_hash(anchor.height) == anchor.hash
         return tip_height - anchor.height + 1 if on_chain else None
 
-    async def existing(self, outpoints: Sequence[OutPoint]) -> frozenset[OutPoint]:
-        """Those that this node holds unspent if its mempool is counted, or if it is not. Raises L1Unavailable."""
+    async def returned(self, outpoints: Sequence[OutPoint], ledger: LedgerView) -> frozenset[OutPoint]:
+        """Those that this node holds unspent in its chain, and those that a batch locks also in its mempool.
+
+        With such a coin its payout might come back, and pay beside the next one. Another coin that comes back late
+        enters again, and anybody could keep its transaction in mempools for ever.  Raises L1Unavailable.
+        """
         if not outpoints:
             return frozenset()
-        with_mempool = await self._client.txouts(outpoints, include_mempool=True)
-        without = await self._client.txouts(outpoints, include_mempool=False)
-        found = zip(outpoints, with_mempool, without, strict=True)
-        return frozenset(outpoint for outpoint, *outputs in found if any(output is not None for output in outputs))
+        coins = (ledger.coins.get(outpoint) for outpoint in outpoints)
+        locked = [coin.outpoint for coin in coins if coin is not None and coin.lineage is not None]
+        waiting = await self._client.txouts(locked, include_mempool=True)
+        mined = await self._client.txouts(outpoints, include_mempool=False)
+        found = chain(zip(locked, waiting, strict=True), zip(outpoints, mined, strict=True))
+        return frozenset(outpoint for outpoint, output in found if output is not None)
 
     async def confirmed_versions(self, ledger: LedgerView) -> frozenset[Txid]:
         """The versions of open batches that the active chain holds. Raises L1Unavailable."""

@@ -173,7 +173,8 @@ class Proposer:
     async def _is_votable(self, signed: SignedRecord) -> bool:
         questions, content = self._core.questions, signed.record.content
         if isinstance(content, Deficit):
-            return not await questions.existing([coin.outpoint for coin in content.lost])
+            lost = [coin.outpoint for coin in content.lost]
+            return not await questions.returned(lost, self._core.store.ledger)
         if content.rebase is None:
             return True
         return (await questions.confirmations(content.rebase.new_anchor) or 0) >= self._core.rules.params.confirmations

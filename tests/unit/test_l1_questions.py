@@ -33,6 +33,7 @@ class FakeNode:
         self.indexed: set[Txid] = set()
         self.looked_for: list[Txid] = []
         self.mempool: dict[OutPoint, Txid] = {}
+        self.unmined: set[OutPoint] = set()
         self.blocks = {anchor(START_HEIGHT): 1, anchor(START_HEIGHT + 1): 1}
         self.other_blocks: set[Anchor] = set()
         self.extra_blocks, self.headers_ahead, self.downloading = 0, 0, False
@@ -55,6 +56,7 @@ class FakeNode:
         await trio.lowlevel.checkpoint()
         self.when_asked()
         gone = self.spent if self.node_tip.height > START_HEIGHT else set()
+        gone = gone if include_mempool else gone | self.unmined
         script = deposit_script(ALICE)
         return [
             None if outpoint in gone else L1TxOut(self.coins[outpoint], script, 6, False, self.node_tip.hash)
@@ -176,6 +178,18 @@ async def test_coin_that_the_confirmed_version_leaves_alone_is_missing_when_it_i
     node.mine()
     node.watch()
     assert set((await questions(node).reserve(ledger)).missing) == added
+
+
+async def test_lost_coin_has_returned_when_it_is_mined_or_its_batch_may_be() -> None:
+    """Else anybody could keep the transaction of a coin that no batch spends in the mempool, and the peg halted."""
+    ledger = open_payout([500_000, 90_000], [(500_000, 2_000)], donated_sats=60_000)
+    lost = [outpoint for outpoint, _ in ledger.coins.items()]
+    locked = {outpoint for outpoint, coin in ledger.coins.items() if coin.lineage is not None}
+    assert set(only_lineage(ledger).inputs) <= locked < set(lost)
+    node = FakeNode(ledger)
+    assert await questions(node).returned(lost, ledger) == set(lost)
+    node.unmined = set(lost)  # in the mempool
+    assert await questions(node).returned(lost, ledger) == locked
 
 
 async def test_each_version_is_looked_for_once_however_many_coins_its_batch_locks() -> None:
