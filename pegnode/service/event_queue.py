@@ -1,6 +1,7 @@
 """What waits for the consensus machine: events in order, each with the body of the block that it tells of.
 
-What this node found out itself always has room, for there is little of it at a time. What peers send is lost when too
+What this node found out itself always has room, for there is little of it at a time, as have certificates, which only
+quorums make and which are told of once. What else peers send is lost when too
 much waits, as if the network had lost it: they send it again. That happens only while a signer in another process is
 awaited, since nothing else that the machine waits for lets the network be read.
 """
@@ -33,7 +34,7 @@ class EventQueue:
         return self._events.statistics().current_buffer_used
 
     def put(self, event: ev.Event, body: Body | None = None) -> None:
-        """Queue an event of this node's own. body: kept from when the machine hears of it."""
+        """Queue what must not be lost. body: kept from when the machine hears of it."""
         self._body_bytes += _size(body)
         self._events_in.send_nowait((event, body))
 

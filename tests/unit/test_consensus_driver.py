@@ -19,10 +19,11 @@ from federation.signer import Signer
 from pegnode.chain.block import Block
 from pegnode.consensus.machine import Simplex
 from pegnode.consensus.parameters import ConsensusParams
-from pegnode.net.messages import ProposalMessage, VotesMessage
+from pegnode.net.messages import CertificatesMessage, ProposalMessage, VotesMessage
 from pegnode.net.transport import DropReason, PeerId
 from pegnode.service.auditor import Auditor
 from pegnode.service.consensus_driver import ConsensusDriver
+from pegnode.service.event_queue import MAX_QUEUED
 from pegnode.service.judge import Judge
 from pegnode.service.peers import Peers
 from pegnode.service.proposer import Proposer
@@ -172,6 +173,36 @@ async def test_vote_that_the_signer_refuses_leaves_this_member_silent_in_that_pl
         member.deliver(member.proposal(view=1))
         await trio.sleep(60)
         assert {(vote.kind, vote.view) for vote in member.own_votes()} == {(VoteKind.NULLIFY, 1)}
+        nursery.cancel_scope.cancel()
+
+
+class Slow(LocalSigner):
+    """A signer that takes its time over every vote."""
+
+    async def sign_vote(self, kind: VoteKind, epoch: int, view: int, block_hash: BlockHash) -> Vote:
+        await trio.sleep(10)
+        return await super().sign_vote(kind, epoch, view, block_hash)
+
+
+async def test_flood_while_the_signer_is_awaited_loses_no_certificate(
+    member: DriverRig, autojump_clock: trio.abc.Clock
+) -> None:
+    # Each is taken as news once, and nobody says any more what it settled: lost, the member would stay in its view.
+    member.driver._signer = Slow(member.signer, member.core, member.auditor, member.resumption)
+    flooder, honest = member.peers.peer_of(3), member.peers.peer_of(2)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(member.peers.run)
+        nursery.start_soon(member.driver.run)
+        member.deliver(member.proposal(view=1))
+        await trio.sleep(1)
+        again = member.vote(3, VoteKind.NULLIFY, 1, BlockHash(b"")).encode()
+        for _ in range(MAX_QUEUED // 64 + 1):
+            member.wire.deliver(flooder, VotesMessage((again,) * 64))
+        await trio.sleep(1)
+        assert len(member.driver._queue) == MAX_QUEUED
+        member.wire.deliver(honest, CertificatesMessage((member.nullification(1).encode(),)))
+        await trio.sleep(30)
+        assert member.driver.view == 2
         nursery.cancel_scope.cancel()
 
 
