@@ -7,8 +7,9 @@ with a sync, and only then sent; the machine hears of its own votes like of any 
 With the keys in this process nothing else happens while a vote is made: all that is queued is handled before the
 network is read again, so the queue holds no more than one message of each peer brings. A signer in another process is
 awaited, and the world goes on meanwhile: a block may become final, of which the machine hears after this vote; and
-what peers send is queued up to a limit, beyond which it is dropped, for they send it again; but no certificate is, since
-none is told of twice, and quorums alone make them. A signer with a memory of its own may refuse a vote, after a crash between its journal and this one: then this member is silent in that place.
+what peers send is queued up to a limit, beyond which it is dropped, for they send it again. No certificate is, since
+none is told of twice, and quorums alone make them. A signer with a memory of its own may refuse a vote, after a crash
+between its journal and this one: then this member is silent in that place.
 """
 
 from collections import Counter

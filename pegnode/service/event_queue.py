@@ -1,9 +1,9 @@
 """What waits for the consensus machine: events in order, each with the body of the block that it tells of.
 
-What this node found out itself always has room, for there is little of it at a time, as have certificates, which only
-quorums make and which are told of once. What else peers send is lost when too
-much waits, as if the network had lost it: they send it again. That happens only while a signer in another process is
-awaited, since nothing else that the machine waits for lets the network be read.
+What this node found out itself always has room, for there is little of it at a time. So have certificates, which only
+quorums make, and each of which is told of once. What else peers send is lost when too much waits, as if the network had
+lost it: they send it again. That happens only while a signer in another process is awaited, since nothing else that the
+machine waits for lets the network be read.
 """
 
 import math
