@@ -74,6 +74,7 @@ class RemoteSigner:
         self._pending: dict[int, _Pending] = {}
         self._number = 0
         self._blocked: str | None = None
+        self._trouble = ""
         self._news = trio.Event()
 
     @classmethod
@@ -154,7 +155,8 @@ class RemoteSigner:
                 await self._connect()
 
     def _away(self) -> SignerAway:
-        what = f"the signer at {self._place} did not answer for {PATIENCE_S:.0f} s"
+        trouble = f" ({self._trouble})" if self._trouble else ""
+        what = f"the signer at {self._place} did not answer for {PATIENCE_S:.0f} s{trouble}"
         return SignerAway(f"{what}; start it with peg signer run, and then this member again")
 
     def _decoded(self, decode: Callable[[bytes], T], signed: bytes) -> T:
@@ -166,18 +168,23 @@ class RemoteSigner:
     async def _connect(self) -> None:
         """Connect and open the link, trying again until it is done. Raises LinkRefused (LASTING)."""
         while self._frames is None:
-            with suppress(OSError):
+            try:
                 frames = FrameStream(await self._dial())
-                try:
-                    self._opened = await self._open_link(frames)
-                    self._frames = frames
-                except (LinkRefused, MalformedError) as refused:
-                    log.info("no connection to the signer", detail=str(refused))
-                    if isinstance(refused, LinkRefused) and refused.reason in LASTING:
-                        raise
-                finally:
-                    if self._frames is None:
-                        await frames.aclose()
+            except OSError as error:
+                self._trouble = error.strerror or str(error)
+                await trio.sleep(AGAIN_S)
+                continue
+            try:
+                self._opened = await self._open_link(frames)
+                self._frames, self._trouble = frames, ""
+            except (LinkRefused, MalformedError) as refused:
+                self._trouble = str(refused)
+                log.info("no connection to the signer", detail=self._trouble)
+                if isinstance(refused, LinkRefused) and refused.reason in LASTING:
+                    raise
+            finally:
+                if self._frames is None:
+                    await frames.aclose()
             if self._frames is None:
                 await trio.sleep(AGAIN_S)
         self._connected.set()

@@ -1,5 +1,6 @@
 """A functionary's side of the socket: it asks again on the next connection, waits for so long, and shows the chain."""
 
+import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -41,7 +42,7 @@ class Line:
 
     async def dial(self) -> trio.abc.Stream:
         if self.is_cut:
-            raise ConnectionRefusedError
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "nobody is there")
         stream = await self.rig.dial()
         self.open.append(stream)
         return stream
@@ -142,8 +143,14 @@ async def test_signer_that_is_not_there_is_waited_for_at_the_start(autojump_cloc
     async with memory_federation() as federation:
         line = Line(SignerRig(federation))
         line.is_cut = True
-        with pytest.raises(SignerAway):
+        with pytest.raises(SignerAway, match=r"30 s \(nobody is there\); start it with peg signer run"):
             await opened(line)
+
+
+async def test_member_that_runs_twice_is_told_so(autojump_clock: trio.abc.Clock) -> None:
+    async with stage() as made:
+        with pytest.raises(SignerAway, match=LinkReason.OCCUPIED.value):
+            await opened(made.line)
 
 
 @pytest.mark.parametrize("reason", [LinkReason.WRONG_MEMBER, LinkReason.WRONG_CHAIN])
