@@ -1,6 +1,7 @@
 """Find secrets in bytes, in whatever spelling a program could have let them slip."""
 
 import base64
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,10 @@ class Finding:
 
 
 def key_spellings(key: bytes) -> dict[str, bytes]:
-    """How 32 or 64 bytes may be written: raw, hex, base64, a number, a Python literal; in both byte orders."""
+    """How 32 or 64 bytes may be written: raw, hex, base64, a number, a Python literal; in both byte orders.
+
+    A literal also as a log or JSON has it within quotes.
+    """
     spellings: dict[str, bytes] = {}
     for order, value in (("", key), ("reversed ", key[::-1])):
         spellings |= {
@@ -28,6 +32,7 @@ def key_spellings(key: bytes) -> dict[str, bytes]:
             f"{order}HEX": value.hex().upper().encode(),
             f"{order}decimal": str(int.from_bytes(value, "big")).encode(),
             f"{order}literal": repr(value)[2:-1].encode(),
+            f"{order}literal, quoted": json.dumps(repr(value)[2:-1])[1:-1].encode(),
             f"{order}list": ", ".join(map(str, value)).encode(),
         } | {f"{order}{name}": text for name, text in _base64_spellings(value)}
     return spellings

@@ -35,6 +35,7 @@ SECRETS = {
         (f"{int.from_bytes(KEY, 'big')}".encode(), "key"),
         (f"{int.from_bytes(KEY, 'little')}".encode(), "key"),
         (repr({"secret": KEY}).encode(), "key"),
+        (json.dumps({"secret": repr(KEY)}).encode(), "key"),
         (str(list(KEY)).encode(), "key"),
         (WORDS.encode(), "words"),
         (json.dumps(WORDS.split()).encode(), "words"),
