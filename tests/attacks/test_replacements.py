@@ -19,11 +19,11 @@ from bridge.errors import Rejected
 from bridge.ledger import Ledger, enter_donation
 from bridge.lineages import free_fund_sats, record_batch, settle
 from bridge.params import PegParams
-from bridge.state import BatchKind, Lineage
+from bridge.state import BatchKind, LedgerReason, Lineage
 from federation.approval import approve_batch
 from federation.refusal import RefusalReason, SigningRefused
 from pegnode.service import payouts as payouts_module
-from tests.support.ledgers import ledger_of, only_lineage, wait
+from tests.support.ledgers import ledger_of, only_lineage, rejection, wait
 from tests.support.members import Member, MemoryFederation, memory_federation
 from tests.support.mini_wallet import MiniWallet
 from tests.support.peg import CUSTODY, PARAMS, START_HEIGHT, coin, outpoint, p2tr
@@ -190,9 +190,19 @@ def test_replacement_that_need_not_conflict_is_neither_valid_nor_signed(attack: 
     }[attack]
     inputs = tuple(replace(right.inputs[0], outpoint=one) for one in spent)
     wrong = replace(right, inputs=inputs)
-    with pytest.raises(Rejected) as caught:
-        check_batch(ledger, replace(Batch.of(planned), transaction=wrong.serialize()), CUSTODY, ONE)
-    assert caught.value.reason is BatchReason.TRANSACTION_DIFFERS
+    batch = replace(Batch.of(planned), transaction=wrong.serialize())
+    assert rejection(ledger, lambda: check_batch(ledger, batch, CUSTODY, ONE)) is BatchReason.TRANSACTION_DIFFERS
+    version = replace(planned.version, transaction=wrong.serialize(), txid=wrong.txid)
+    unsafe = replace(planned, inputs=tuple(spent), version=version)
+    assert rejection(ledger, lambda: record_batch(ledger, unsafe)) is LedgerReason.INPUT_DROPPED
+    # Should the ledger say so all the same:
+    lineage = only_lineage(ledger)
+    ledger.open_lineages.put(lineage.number, replace(lineage, versions=(first.version, version)))
+    ledger.versions.put(version.txid, lineage.number)
+    for txid in (first.version.txid, version.txid):
+        with pytest.raises(SigningRefused) as caught:
+            approve_batch(ledger, txid, honest_facts(ledger, CUSTODY), CUSTODY, ONE)
+        assert caught.value.reason is RefusalReason.NO_SUPERSET
 
 
 @pytest.mark.parametrize("keep", [0, 1])
