@@ -88,6 +88,9 @@ class Auditor:
         """
         if statement is not None:
             await self._reached(statement.terms.height)
+        if not self._is_current():  # else old terms would be stated as if they were new
+            detail = "a statement is of the newest blocks; ask again when this node has caught up"
+            raise NodeUnavailable(UnavailableReason.SYNCING, detail)
         audit = await self.audit(scan=True)
         header = audit.recount.tip.header
         if statement is None:

@@ -6,7 +6,7 @@ asked twice. A vote waits for the signer for PATIENCE_S and then ends this proce
 Beside all this the final chain is shown to the signer, block by block, each with its proof, from where it stands.
 """
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Final, TypeVar
@@ -23,6 +23,7 @@ from federation.membership import Member, Membership
 from federation.record import SignedRecord
 from federation.statement import SignedStatement, SolvencyStatement
 from pegnode.chain.header import HEADER_SIZE
+from pegnode.mempool.record_pool import RecordPool
 from pegnode.net.messages import MAX_PROOF_HEADERS
 from pegnode.service.core import NodeCore
 from pegnode.signing import messages as say
@@ -145,7 +146,7 @@ class RemoteSigner:
         """
         core.on_final(lambda _: self._news.set())
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._show, core.store)
+            nursery.start_soon(self._show, core)
             while True:
                 if self._frames is not None:
                     await self._read(self._frames)
@@ -266,7 +267,7 @@ class RemoteSigner:
             raise heard(pending.answer.reason, pending.answer.detail)
         return pending.answer
 
-    async def _show(self, store: ChainStore) -> None:
+    async def _show(self, core: NodeCore) -> None:
         """Show the signer what is final, connection after connection."""
         while True:
             await self._connected.wait()
@@ -274,24 +275,24 @@ class RemoteSigner:
             if frames is None or opened is None:
                 continue
             with suppress(_Gone):
-                await self._show_on(frames, store, opened.height + 1)
+                await self._show_on(frames, core, opened.height + 1)
             self._blocked = None
             await frames.aclose()
             await trio.sleep(AGAIN_S)
 
-    async def _show_records(self, frames: FrameStream, store: ChainStore) -> None:
+    async def _show_records(self, frames: FrameStream, records: RecordPool) -> None:
         """Show what a quorum said of branches that L1 left: a block may be judged by it alone. Raises _Gone."""
-        for record in _leading_records(store):
+        for signed in list(records.leading(1)):
             try:
-                await self._exchange(frames, partial(say.ShowRecord, record=record))
+                await self._exchange(frames, partial(say.ShowRecord, record=signed.encode()))
             except LinkRefused as refused:
                 log.warning("the signer takes no record", reason=refused.reason, detail=refused.detail)
 
-    async def _show_on(self, frames: FrameStream, store: ChainStore, height: int) -> None:
+    async def _show_on(self, frames: FrameStream, core: NodeCore, height: int) -> None:
         """Show the blocks from a height on, until the signer loses the thread. Raises _Gone."""
         while True:
             self._news = trio.Event()
-            shown = proven_block(store, height)
+            shown = proven_block(core.store, height)
             if shown is None:
                 await self._news.wait()
                 continue
@@ -303,7 +304,7 @@ class RemoteSigner:
             except LinkRefused as refused:
                 if refused.reason is LinkReason.BLOCK_NOT_NEXT:
                     return
-                await self._show_records(frames, store)
+                await self._show_records(frames, core.records)
                 if self._blocked != refused.detail:
                     self._blocked = refused.detail
                     log.warning("the signer takes no block", reason=refused.reason, detail=refused.detail)
@@ -313,11 +314,6 @@ class RemoteSigner:
                 raise _Gone from unknown
             self._blocked = None
             height += 1
-
-
-def _leading_records(store: ChainStore) -> Iterator[bytes]:
-    """The encoded records that lead from one branch of L1 to another. There is one for each reorganisation so deep."""
-    return (signed.encode() for signed in store.records() if signed.record.rebase is not None)
 
 
 def proven_block(store: ChainStore, height: int) -> tuple[bytes, tuple[bytes, ...], bytes] | None:

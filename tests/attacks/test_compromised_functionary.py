@@ -18,6 +18,8 @@ from federation.cosign import CosignShare
 from federation.journal import JournalReason
 from federation.refusal import RefusalReason
 from pegnode.chain.block import Block
+from pegnode.rpc.node_api import UnavailableReason
+from pegnode.signing import messages as say
 from pegnode.signing.follower import STALE_MS, VIEW_MS, VIEWS_AHEAD
 from pegnode.signing.refusals import LinkReason
 from tests.support.members import Member, MemoryFederation, memory_federation
@@ -111,6 +113,17 @@ async def test_withheld_blocks_leave_a_signer_that_signs_nothing_on_l1(autojump_
         await made.socket.show_block(made.block)
         await trio.sleep(STALE_MS / 1000 + 60)
         assert await made.socket.cosign(made.txid) == LinkReason.STALE
+
+
+async def test_withheld_blocks_get_no_statement_of_old_terms_as_if_they_were_new(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    async with thief() as made:
+        assert isinstance(await made.socket.tell(say.AskStatement(1, b"")), say.Signed)
+        await trio.sleep(STALE_MS / 1000 + 60)
+        answer = await made.socket.tell(say.AskStatement(2, b""))
+        assert isinstance(answer, say.AskRefused)
+        assert answer.reason == UnavailableReason.SYNCING
 
 
 async def test_signer_whose_clock_is_behind_its_newest_block_signs_nothing_on_l1(

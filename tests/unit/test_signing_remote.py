@@ -30,6 +30,7 @@ from tests.support.records import resume
 from tests.support.reorgs import double_spend, reorganise
 from tests.support.signer_rig import SignerRig, unfinished_payout
 from tests.unit.test_resumption_circle import ALL, PEG, all_halted, height_of, planned, resumed, withdrawn
+from tests.unit.test_resumption_circle import signed as decided
 
 
 class Line:
@@ -213,6 +214,25 @@ async def test_signer_follows_the_chain_through_a_deep_reorganisation(autojump_c
         await running.until(lambda: line.rig.height == member.height)
         assert line.rig.core.store.ledger.totals == member.store.ledger.totals
         assert not line.rig.core.halted
+
+
+async def test_signer_follows_by_a_record_that_no_block_holds_yet(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation(*ALL, peg=PEG) as running:
+        deposit = await withdrawn(running)
+        running.l1.mempool.clear()
+        reorganise(running, running.l1.chain.height - height_of(running, deposit) + 1, double_spend(deposit), longer=12)
+        await all_halted(running)
+        member = running.members[0]
+        line = Line(SignerRig(running, floor_view=10_000))
+        remote = await opened(line)
+        running.nursery.start_soon(remote.run, member.core)
+        await running.until(lambda: remote.waiting_for is not None)
+        halted_at = member.height
+        *_, last = await decided(await planned(running.members[1]), *[running.members[index] for index in (0, 1, 3)])
+        assert last.record.rebase is not None
+        member.core.records.add(last, member.store, running.rules)
+        await running.until(lambda: line.rig.height >= halted_at)
+        assert member.store.ledger.totals.record_serial == 0, "nothing else waits for it to be carried out"
 
 
 @pytest.mark.parametrize("answer", [b"\xc1", say.encode(say.Taken(1, 1)), say.encode(say.Signed(1, b"no vote"))])
