@@ -40,7 +40,8 @@ SCAN_AGAIN_S: Final = 0.25
 ATTEMPTS: Final = 5
 """How often to begin again because L1 moved."""
 BLOCK_WAIT_S: Final = 10.0
-"""How long a statement's block may be final elsewhere and not yet here."""
+"""How long a statement's block, or a later one, may be final elsewhere and not yet here."""
+CATCHING_UP_POLL_S: Final = 0.1
 REMEMBERED_BLOCKS: Final = 10_000
 """Of so many blocks the terms are remembered, for statements: some 350 bytes each."""
 
@@ -88,9 +89,7 @@ class Auditor:
         """
         if statement is not None:
             await self._reached(statement.terms.height)
-        if not self._is_current():  # else old terms would be stated as if they were new
-            detail = "a statement is of the newest blocks; ask again when this node has caught up"
-            raise NodeUnavailable(UnavailableReason.SYNCING, detail)
+        await self._caught_up()
         audit = await self.audit(scan=True)
         header = audit.recount.tip.header
         if statement is None:
@@ -119,6 +118,18 @@ class Auditor:
         with trio.move_on_after(BLOCK_WAIT_S):
             while self._core.store.tip.header.height < height:
                 await self._grown.wait()
+
+    async def _caught_up(self) -> None:
+        """Wait for blocks that are on their way: else old terms would be stated as if they were new.
+
+        Raises NodeUnavailable (SYNCING) when this node has not caught up after BLOCK_WAIT_S.
+        """
+        deadline_s = trio.current_time() + BLOCK_WAIT_S
+        while not self._is_current():
+            if trio.current_time() >= deadline_s:
+                detail = "a statement is of the newest blocks; ask again when this node has caught up"
+                raise NodeUnavailable(UnavailableReason.SYNCING, detail)
+            await trio.sleep(CATCHING_UP_POLL_S)
 
     def _remember(self, unfinal: UnfinalBlock) -> None:
         height = unfinal.block.header.height

