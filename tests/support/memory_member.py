@@ -96,9 +96,8 @@ class Member:
         self._note_drops()
         self.auditor = Auditor(self.core, client, self.is_current)
         self.resumption = Resumption(self.core, client, self.is_current)
-        self.signer = (
-            None if index is None else LocalSigner(federation.signer(index), self.core, self.auditor, self.resumption)
-        )
+        keys = None if index is None else federation.signer(index)
+        self.signer = keys and LocalSigner(keys, self.core, self.auditor, self.resumption)
         self.payouts = Payouts(self.core, client, self.peers, self.signer, self.is_current)
         self.l1_monitor = L1Monitor(self.core, client, federation.genesis.anchor)
         self.l1_mempool = MempoolWatcher(client, watcher, self.core.registry.is_deposit)
@@ -109,8 +108,8 @@ class Member:
         self.reports: L1Reports | None = None
         voting = () if index is None or self.signer is None else self._take_part(index, self.signer)
         self.live = self._live()
-        relaying = (self.relay.run, self.records.run, self.catch_up.run)
-        parts = (self.peers.run, *relaying, self.evidence_maker.run, self.payouts.run)
+        relaying = (self.peers.run, self.relay.run, self.records.run, self.catch_up.run)
+        parts = (*relaying, self.evidence_maker.run, self.payouts.run)
         watching = (partial(self.l1_monitor.run, self._l1_changed), partial(watcher.run, L1_POLL_S, self._l1_changed))
         watches = (self.l1_mempool.run, self.reserve_watch.run, self.settled_payouts.run)
         self.tasks: tuple[Task, ...] = (*parts, *watches, *watching, *voting)
