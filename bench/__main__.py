@@ -1,4 +1,4 @@
-"""Measures everything, which takes about five minutes, and prints the figures with the machine that they are of."""
+"""Measures everything, which takes about three minutes, and prints the figures with the machine that they are of."""
 
 import argparse
 import time
