@@ -40,11 +40,15 @@ class RecordPool:
         self.learn(final)
 
     def learn(self, final: Iterable[SignedRecord]) -> None:
-        """Remember the records of final blocks, by rising serial, that abandon branches: few ever do."""
+        """Remember the records of final blocks, by rising serial: few ever are, and each takes a catastrophe."""
         for signed in final:
+            self._final.append(signed)
             if signed.record.rebase is not None:
-                self._final.append(signed)
                 self.branches.add(signed.record.rebase)
+
+    def final(self) -> tuple[SignedRecord, ...]:
+        """Those that final blocks carried out, by rising serial."""
+        return tuple(self._final)
 
     def leading(self, first_serial: int) -> Iterator[SignedRecord]:
         """Those that lead from one branch to another, carried out or waiting, by rising serial from `first_serial`."""

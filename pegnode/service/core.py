@@ -137,7 +137,7 @@ class NodeCore:
         """What of the latched findings still counts, by the final chain."""
         if not self._latched:
             return ()
-        records = (signed.record for signed in self.store.records())
+        records = (signed.record for signed in self.records.final())
         return active_findings(self._latched, records, lambda block_hash: self.store.height_of(block_hash) is not None)
 
     def on_final(self, listener: Callable[[UnfinalBlock], None]) -> None:

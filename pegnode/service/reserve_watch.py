@@ -221,7 +221,7 @@ class ReserveWatch:
 
     def _is_named(self, finding: Finding) -> bool:
         """Whether a final record ended it, here or elsewhere."""
-        contents = [signed.record.content for signed in self._core.store.records()]
+        contents = [signed.record.content for signed in self._core.records.final()]
         return any(isinstance(content, Resume) and finding in content.findings for content in contents)
 
 
