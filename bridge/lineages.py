@@ -66,6 +66,11 @@ def open_lineage(view: LedgerView, kind: BatchKind) -> Lineage | None:
     return next((lineage for _, lineage in view.open_lineages.items() if lineage.kind is kind), None)
 
 
+def open_versions(view: LedgerView) -> tuple[Txid, ...]:
+    """The txids of every version of every open lineage: what may spend coins that the ledger still owns."""
+    return tuple(version.txid for _, lineage in view.open_lineages.items() for version in lineage.versions)
+
+
 def free_fund_sats(view: LedgerView) -> int:
     """The fund, less what open lineages may still take from it."""
     reserved_sats = sum(lineage.reserved_fund_sats for _, lineage in view.open_lineages.items())

@@ -19,6 +19,7 @@ from bridge.l1.client import L1Client
 from bridge.l1.errors import L1Reason, L1Unavailable
 from bridge.l1.watcher import L1Watcher
 from bridge.ledger import LedgerView
+from bridge.lineages import open_versions
 from bridge.params import PegParams
 from bridge.state import Anchor, BatchVersion, Coin
 from federation.reserve_law import ReserveFacts
@@ -192,9 +193,7 @@ class L1Questions:
 
     async def confirmed_versions(self, ledger: LedgerView) -> frozenset[Txid]:
         """The versions of open batches that the active chain holds. Raises L1Unavailable."""
-        return await self._confirmed(
-            [version.txid for _, lineage in ledger.open_lineages.items() for version in lineage.versions]
-        )
+        return await self._confirmed(open_versions(ledger))
 
     async def spent(self, outpoints: Sequence[OutPoint]) -> frozenset[OutPoint]:
         """Those that this Bitcoin node does not hold unspent, its mempool included. Raises L1Unavailable."""

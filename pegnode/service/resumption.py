@@ -19,6 +19,7 @@ from bridge.errors import Reason
 from bridge.l1.client import L1Client
 from bridge.l1.errors import L1Error
 from bridge.ledger import LedgerView
+from bridge.lineages import open_versions
 from bridge.records import (
     MAX_FINDINGS,
     MAX_LOST_COINS,
@@ -64,7 +65,7 @@ class _Look:
     """What was seen at one tip of L1, by the ledger of one moment.
 
     anchor, serial: of the chain, its anchor and its last record.  branch: None while the anchor is on the active chain.
-    coins: those of the ledger that were looked for.
+    coins: those of the ledger that were looked for.  versions: those of open batches that L1 has, its mempool included.
     """
 
     anchor: Anchor
@@ -72,6 +73,7 @@ class _Look:
     coins: dict[OutPoint, Coin]
     sight: CoinSight
     branch: AbandonedBranch | None
+    versions: frozenset[Txid]
 
 
 class Resumption:
@@ -204,12 +206,12 @@ class Resumption:
             abandoned=frozenset(coin for coin in coins if traces.is_abandoned(coin)),
             fates=traces.fates(),
         )
-        return _Look(anchor, serial, coins, sight, branch)
+        return _Look(anchor, serial, coins, sight, branch, await self._seen(ledger))
 
     async def _taken(self, ledger: LedgerView) -> dict[OutPoint, Txid]:
         """The ledger's coins that something in the mempool spends, which is no version of an open batch."""
         coins = [outpoint for outpoint, _ in ledger.coins.items()]
-        recorded = {version.txid for _, lineage in ledger.open_lineages.items() for version in lineage.versions}
+        recorded = frozenset(open_versions(ledger))
         spenders = await self._client.mempool_spenders(coins) if coins else []
         return {
             coin: spender
@@ -234,9 +236,8 @@ class Resumption:
 
     async def _seen(self, ledger: LedgerView) -> frozenset[Txid]:
         """The versions of open batches that are on the active chain, or in the mempool."""
-        recorded = [version.txid for _, lineage in ledger.open_lineages.items() for version in lineage.versions]
         confirmed = await self._core.questions.confirmed_versions(ledger)
-        waiting = [txid for txid in recorded if await self._client.mempool_contains(txid)]
+        waiting = [txid for txid in open_versions(ledger) if await self._client.mempool_contains(txid)]
         return confirmed | frozenset(waiting)
 
     def _is_booked(self, finding: Finding, look: _Look) -> bool:
@@ -295,7 +296,7 @@ class Resumption:
             findings=tuple(item.finding for item in self._core.active_findings()),
             missing=frozenset({*sight.gone, *sight.young, *sight.taken}),
             lost=frozenset(coin for coin in sight.gone if outlooks[coin].lost),
-            versions_seen=await self._seen(self._core.store.ledger),
+            versions_seen=look.versions,
             fork=None if look.branch is None else look.branch.fork,
             abandoned=() if look.branch is None else look.branch.blocks,
             new_anchor_depth=depth,
