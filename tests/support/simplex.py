@@ -9,7 +9,7 @@ from pegnode.consensus import actions, events
 from pegnode.consensus.events import FinalTip, Verdict
 from pegnode.consensus.machine import Simplex
 from pegnode.consensus.parameters import ConsensusParams
-from tests.sim.fake_chain import GENESIS, FakeBlock, fake_certificate, fake_membership, fake_vote
+from tests.machine.fake_chain import GENESIS, FakeBlock, fake_certificate, fake_membership, fake_vote
 
 PARAMS = ConsensusParams(
     block_interval_ms=1_000, view_timeout_ms=4_000, max_view_timeout_ms=30_000, heartbeat_ms=60_000, resend_ms=2_000

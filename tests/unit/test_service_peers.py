@@ -24,7 +24,7 @@ from pegnode.net.transport import DropReason, PeerId, PeerRole
 from pegnode.service import peers as peers_module
 from pegnode.service.departures import MAX_DEPARTURES, Departure, Departures
 from pegnode.service.peers import Peers
-from tests.sim.fake_chain import fake_membership
+from tests.machine.fake_chain import fake_membership
 from tests.support.members import Stranger
 
 MEMBERSHIP = fake_membership(4)

@@ -2,7 +2,7 @@
 
 from pegnode.consensus.certificates import CertificateBook
 from pegnode.consensus.restraint import L1Restraint
-from tests.sim.fake_chain import GENESIS
+from tests.machine.fake_chain import GENESIS
 from tests.support.simplex import block, finalization, notarization, nullification
 
 FIRST = block(1)

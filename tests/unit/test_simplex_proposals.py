@@ -8,7 +8,7 @@ from federation.certificate import Vote, VoteKind
 from pegnode.consensus import actions, events
 from pegnode.consensus.actions import ConsensusReason
 from pegnode.consensus.events import Verdict
-from tests.sim.fake_chain import GENESIS, fake_vote
+from tests.machine.fake_chain import GENESIS, fake_vote
 from tests.support.simplex import PARAMS, Probe, block, finalization, notarization, nullification, of, reasons, tip
 
 FIRST = block(1)

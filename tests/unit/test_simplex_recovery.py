@@ -11,7 +11,7 @@ from pegnode.consensus.blocks import MAX_WALK, BlockTree
 from pegnode.consensus.events import FinalTip, Verdict
 from pegnode.consensus.machine import MachineMisused, Simplex
 from pegnode.consensus.parameters import MAX_MS, ConsensusParams, ConsensusParamsReason, ConsensusParamsRefused
-from tests.sim.fake_chain import GENESIS, FakeBlock, fake_membership, fake_vote
+from tests.machine.fake_chain import GENESIS, FakeBlock, fake_membership, fake_vote
 from tests.support.simplex import PARAMS, Probe, block, finalization, notarization, nullification, of, reasons, tip
 
 FIRST = block(1)

@@ -6,7 +6,7 @@ from federation.certificate import VoteKind
 from pegnode.consensus import actions, events
 from pegnode.consensus.events import Verdict
 from pegnode.consensus.state import CHUNK
-from tests.sim.fake_chain import fake_vote
+from tests.machine.fake_chain import fake_vote
 from tests.support.simplex import PARAMS, Probe, block, finalization, notarization, nullification, of, tip
 
 FIRST = block(1)

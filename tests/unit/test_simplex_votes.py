@@ -11,7 +11,7 @@ from pegnode.consensus import actions, events
 from pegnode.consensus.actions import ConsensusReason
 from pegnode.consensus.events import Verdict
 from pegnode.consensus.state import VIEW_WINDOW
-from tests.sim.fake_chain import fake_certificate, fake_vote
+from tests.machine.fake_chain import fake_certificate, fake_vote
 from tests.support.simplex import Probe, block, finalization, notarization, nullification, of, reasons
 
 FIRST = block(1)

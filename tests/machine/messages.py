@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from bridge.bitcoin.identifiers import BlockHash
 from federation.certificate import Certificate, Vote
-from tests.sim.fake_chain import FakeBlock
+from tests.machine.fake_chain import FakeBlock
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 from bridge.bitcoin.identifiers import BlockHash
 from federation.certificate import NO_BLOCK, Certificate, Vote, VoteKind
 from pegnode.consensus import actions, events
-from tests.sim.fake_chain import FakeBlock, fake_vote
-from tests.sim.messages import Proposal
-from tests.sim.simulated_member import SimulatedMember
+from tests.machine.fake_chain import FakeBlock, fake_vote
+from tests.machine.messages import Proposal
+from tests.machine.simulated_member import SimulatedMember
 
 
 class Equivocator(SimulatedMember):

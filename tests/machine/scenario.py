@@ -3,8 +3,8 @@
 import random
 from dataclasses import dataclass
 
-from tests.sim.equivocator import Equivocator
-from tests.sim.world import Faults, World
+from tests.machine.equivocator import Equivocator
+from tests.machine.world import Faults, World
 
 BAD_TIME_MS = 12_000
 RECOVERY_MS = 20_000

@@ -1,4 +1,5 @@
-"""One member of the simulated federation: what the node does around the machine, with a disk that survives crashes."""
+"""A machine, and around it the least of what a node does: a disk that survives crashes, a pool of numbered
+transactions, blocks fetched from others. Signatures are stand-ins."""
 
 from __future__ import annotations
 
@@ -11,12 +12,12 @@ from federation.certificate import Certificate, Vote, VoteKind
 from federation.journal import Journal, JournalIdentity, MemoryEntries
 from pegnode.consensus import actions, events
 from pegnode.consensus.machine import Simplex
-from tests.sim.fake_chain import EPOCH, GENESIS, FakeBlock, fake_vote
-from tests.sim.messages import BlockReply, BlockRequest, Message, Proposal, SyncReply, SyncRequest, Work
-from tests.sim.watch import Violation
+from tests.machine.fake_chain import EPOCH, GENESIS, FakeBlock, fake_vote
+from tests.machine.messages import BlockReply, BlockRequest, Message, Proposal, SyncReply, SyncRequest, Work
+from tests.machine.watch import Violation
 
 if TYPE_CHECKING:
-    from tests.sim.world import World
+    from tests.machine.world import World
 
 SYNC_BLOCKS = 20
 MAX_DISK_MS = 15

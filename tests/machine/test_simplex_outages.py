@@ -1,4 +1,4 @@
-"""Named situations in a simulated federation: who may be down, slow, faulty or prudent, and the chain goes on."""
+"""Named situations for bare machines: who may be down, slow, faulty or prudent, and the chain goes on."""
 
 from dataclasses import replace
 
@@ -6,9 +6,9 @@ import pytest
 
 from federation.certificate import VoteKind
 from pegnode.consensus import actions
-from tests.sim.equivocator import Equivocator
-from tests.sim.simulated_member import SimulatedMember
-from tests.sim.world import HEALTHY, PARAMS, Faults, World
+from tests.machine.equivocator import Equivocator
+from tests.machine.simulated_member import SimulatedMember
+from tests.machine.world import HEALTHY, PARAMS, Faults, World
 
 ROUND_MS = 20_000
 

@@ -1,4 +1,5 @@
-"""A federation under virtual time: one event queue, one source of randomness, a network that fails as it is told to.
+"""A federation of bare machines under virtual time: one event queue, one source of randomness, a network that fails as
+it is told to.
 
 Everything that happens follows from the seed. A Watch looks at what leaves each member, and raises Violation at the
 very step at which an honest member contradicts itself or two members disagree about a height.
@@ -10,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from pegnode.consensus.parameters import ConsensusParams
-from tests.sim.fake_chain import fake_membership
-from tests.sim.messages import Message, Work
-from tests.sim.simulated_member import SimulatedMember
-from tests.sim.watch import Watch
+from tests.machine.fake_chain import fake_membership
+from tests.machine.messages import Message, Work
+from tests.machine.simulated_member import SimulatedMember
+from tests.machine.watch import Watch
 
 PARAMS = ConsensusParams(
     block_interval_ms=200, view_timeout_ms=600, max_view_timeout_ms=4800, heartbeat_ms=4000, resend_ms=300

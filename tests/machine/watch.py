@@ -3,7 +3,7 @@
 from bridge.bitcoin.identifiers import BlockHash
 from federation.certificate import Certificate, Vote, VoteKind
 from federation.membership import Membership
-from tests.sim.fake_chain import GENESIS, FakeBlock, is_genuine
+from tests.machine.fake_chain import GENESIS, FakeBlock, is_genuine
 
 
 class Violation(AssertionError):  # noqa: N818 -- what the simulation looks for
