@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import base58
+import msgspec
 
 from bridge.bitcoin.curve import x_only
 from bridge.bitcoin.hashes import sha256
@@ -22,7 +23,7 @@ from pegnode.chain.header import Header
 from pegnode.chain.parameters import ChainRules
 from pegnode.chain.rules import apply_block
 from pegnode.chain.state import ChainState, ChainView, GenesisState
-from pegnode.genesis import Genesis, MemberSection
+from pegnode.genesis import Genesis, MemberSection, Template, parse_template
 from tests.support.fake_l1 import FakeL1
 from tests.support.mini_wallet import Coin
 
@@ -68,24 +69,22 @@ def recovery_keys_hex() -> list[str]:
     return [x_only(secret("recovery", index)).hex() for index in range(3)]
 
 
-def local_genesis(anchor: Anchor, *, peg: Mapping[str, int] = {}, chain: Mapping[str, int] = {}) -> Genesis:
-    """The genesis of configs/local.toml with four members. peg, chain: parameters that differ."""
-    genesis = Genesis.from_template(
-        (CONFIGS / "local.toml").read_text(),
-        members=member_sections(),
+def local_genesis(
+    anchor: Anchor, *, members: int = 4, peg: Mapping[str, int] = {}, chain: Mapping[str, int] = {}
+) -> Genesis:
+    """The genesis of configs/local.toml with so many members. peg, chain: parameters that differ."""
+    template = Template.from_table(parse_template((CONFIGS / "local.toml").read_text()).table)
+    return Genesis.compose(
+        msgspec.structs.replace(
+            template,
+            member_count=members,
+            peg=replace(template.peg, **peg),
+            chain=replace(template.chain, **chain),
+        ),
+        members=member_sections(members),
         recovery_keys_hex=recovery_keys_hex(),
         anchor=anchor,
         time_ms=START_MS,
-    )
-    return Genesis(
-        version=genesis.version,
-        time_ms=genesis.time_ms,
-        l1=genesis.l1,
-        members=genesis.members,
-        recovery_keys_hex=genesis.recovery_keys_hex,
-        peg=replace(genesis.peg, **peg),
-        chain=replace(genesis.chain, **chain),
-        consensus=genesis.consensus,
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import trio
 
@@ -10,10 +10,13 @@ from bridge.l1.client import L1Client
 from bridge.l1.mempool_watcher import MempoolWatcher
 from bridge.l1.watcher import L1Watcher
 from federation.journal import Journal, JournalIdentity
+from federation.signer import Signer
+from pegnode.chain.parameters import ChainRules
 from pegnode.consensus.machine import Simplex
+from pegnode.genesis import Genesis
 from pegnode.mempool.evidence_pool import EvidencePool, EvidencePoolLimits
 from pegnode.mempool.pool import Mempool, PoolLimits
-from pegnode.net.memory import MemoryTransport
+from pegnode.net.memory import MemoryNetwork, MemoryTransport
 from pegnode.net.messages import AnyMessage, Message, decode_message, encode_message
 from pegnode.net.transport import DropReason, FrameReceived, PeerDisconnected, PeerId, PeerRole
 from pegnode.service.auditor import Auditor
@@ -47,8 +50,6 @@ from tests.support.memory_disk import Disk
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
 
-    from tests.support.members import MemoryFederation
-
 L1_POLL_S = 0.5
 Task = Callable[[], Any]
 M = TypeVar("M", bound=Message)
@@ -59,10 +60,32 @@ def now_ms() -> int:
     return START_MS + 1_000 + int(trio.current_time() * 1000)
 
 
-class Member:
-    """One member, or with `index` None a full node without keys, from its disk to its tasks."""
+class Federation(Protocol):
+    """What a member needs of those around it. has_quorum: whether a quorum has ever run together."""
 
-    def __init__(self, federation: "MemoryFederation", index: int | None, disk: Disk, l1: FakeL1Client) -> None:
+    genesis: Genesis
+    rules: ChainRules
+    network: MemoryNetwork
+    has_quorum: bool
+
+    def peer_id(self, index: int) -> PeerId:
+        """A member's."""
+
+    def signer(self, index: int) -> Signer:
+        """A member's keys."""
+
+
+class Member:
+    """One member, or with `index` None a full node without keys, from its disk to its tasks. clock: Unix time in ms."""
+
+    def __init__(
+        self,
+        federation: Federation,
+        index: int | None,
+        disk: Disk,
+        l1: FakeL1Client,
+        clock: Callable[[], int] = now_ms,
+    ) -> None:
         rules = federation.rules
         self.federation = federation
         self.index = index
@@ -82,10 +105,10 @@ class Member:
             unfinal=UnfinalBlocks(self.store),
             mempool=Mempool(PoolLimits()),
             evidence=EvidencePool(EvidencePoolLimits()),
-            registry=DepositRegistry(self.store, rules.custody, now_ms),
+            registry=DepositRegistry(self.store, rules.custody, clock),
             watcher=watcher,
             questions=L1Questions(client, watcher, rules.params),
-            now_ms=now_ms,
+            now_ms=clock,
         )
         self.peers = Peers(self.transport, rules.membership)
         self.relay = Relay(self.core, self.peers)
