@@ -133,9 +133,11 @@ def verify_certificate(certificate: Certificate, membership: Membership, chain_i
         _check_signature(member, signature64, digest, membership)
 
 
-def _check_statement(statement: Vote | Certificate, membership: Membership) -> None:
-    if statement.epoch != membership.epoch:
-        raise VoteRejected(VoteReason.WRONG_EPOCH, f"{statement.epoch}, not {membership.epoch}")
+def check_form(statement: Vote | Certificate) -> None:
+    """Raise VoteRejected unless it is of a view that is voted on, and names a block exactly if its kind does.
+
+    VIEW_RANGE, BLOCK_HASH_MISSING, BLOCK_HASH_UNWANTED, BLOCK_HASH_NULL.
+    """
     if statement.view < 1:
         raise VoteRejected(VoteReason.VIEW_RANGE, "view 0 is the genesis block's, which nobody votes on")
     if not statement.kind.names_block:
@@ -146,6 +148,12 @@ def _check_statement(statement: Vote | Certificate, membership: Membership) -> N
         raise VoteRejected(VoteReason.BLOCK_HASH_MISSING)
     if not any(statement.block_hash):
         raise VoteRejected(VoteReason.BLOCK_HASH_NULL)
+
+
+def _check_statement(statement: Vote | Certificate, membership: Membership) -> None:
+    if statement.epoch != membership.epoch:
+        raise VoteRejected(VoteReason.WRONG_EPOCH, f"{statement.epoch}, not {membership.epoch}")
+    check_form(statement)
 
 
 def _check_signature(member: int, signature64: bytes, digest: bytes, membership: Membership) -> None:

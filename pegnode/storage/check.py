@@ -23,6 +23,8 @@ from bridge.errors import MalformedError, Reason, Rejected
 from bridge.evidence import HEADER_SIZE as L1_HEADER_SIZE
 from bridge.evidence import L1BlockFact
 from federation.certificate import Certificate, VoteKind, VoteRejected, verify_certificate
+from federation.equivocation import Equivocation, verify_equivocation
+from federation.errors import Refused
 from pegnode.chain.block import Block
 from pegnode.chain.facts import AnchorStatus, L1Facts
 from pegnode.chain.parameters import ChainRules
@@ -32,11 +34,12 @@ from pegnode.chain.verdicts import BlockRejected
 from pegnode.errors import ReasonedError
 from pegnode.halts import LatchedFinding, active_findings
 from pegnode.storage.database import Database
-from pegnode.storage.keys import HEIGHT_SIZE, height_from_key, height_key
+from pegnode.storage.keys import HEIGHT_SIZE, equivocation_key, height_from_key, height_key
 from pegnode.storage.store import (
     BLOCKS,
     CERTIFICATES,
     DEPOSIT_SCRIPTS,
+    EQUIVOCATIONS,
     FAMILIES,
     HALTS,
     SIGNED_PAYOUTS,
@@ -45,7 +48,7 @@ from pegnode.storage.store import (
     look_at_database,
 )
 
-OWN_FAMILIES: Final = (DEPOSIT_SCRIPTS, SIGNED_PAYOUTS, HALTS)
+OWN_FAMILIES: Final = (DEPOSIT_SCRIPTS, SIGNED_PAYOUTS, HALTS, EQUIVOCATIONS)
 """What a node remembers that does not follow from the blocks."""
 COMMITTED_TOGETHER: Final = 16
 """Blocks that are written to the second store at once: more would make every look-up pass more overlays."""
@@ -150,6 +153,7 @@ def check_chain(path: Path, rules: ChainRules, scratch: Path, progress: Progress
                 progress("comparing", number, len(derived))
                 counts.entries += _compare(family, stored, wanted)
         _check_deposit_scripts(stored)
+        _check_equivocations(stored, rules)
     return ChainReport(
         height=tip.header.height,
         block_hash=tip.hash,
@@ -252,6 +256,19 @@ def _check_deposit_scripts(stored: Database) -> None:
     for key, value in stored.scan(DEPOSIT_SCRIPTS):
         if classify(key) is None or len(value) != HEIGHT_SIZE:
             raise WrongRecord(CheckReason.NODE_DATA, f"{DEPOSIT_SCRIPTS} {key.hex()}", "no script of the five types")
+
+
+def _check_equivocations(stored: Database, rules: ChainRules) -> None:
+    """Each is genuine, and stands where it belongs."""
+    for key, value in stored.scan(EQUIVOCATIONS):
+        record = f"{EQUIVOCATIONS} {key.hex()}"
+        try:
+            equivocation = Equivocation.decode(value)
+            verify_equivocation(equivocation, rules.membership, rules.chain_id)
+        except (MalformedError, Refused) as error:
+            raise WrongRecord(CheckReason.NODE_DATA, record, str(error)) from error
+        if key != equivocation_key(equivocation):
+            raise WrongRecord(CheckReason.NODE_DATA, record, "it is of another member, view or kind of votes")
 
 
 def _halts(stored: Database) -> Iterator[LatchedFinding]:

@@ -5,6 +5,7 @@ from typing import Self
 
 from bridge.bitcoin.identifiers import HASH_SIZE, OutPoint, Txid
 from bridge.errors import MalformedError
+from federation.equivocation import Equivocation
 
 HEIGHT_SIZE = 8
 POSITION_SIZE = 4
@@ -62,3 +63,9 @@ def txid_from_key(key: bytes) -> Txid:
     if len(key) != HASH_SIZE:
         raise MalformedError(f"a txid of {len(key)} bytes")
     return Txid(key)
+
+
+def equivocation_key(equivocation: Equivocation) -> bytes:
+    """16 bytes: member u16, epoch u32, view u64, the kinds of both votes u8: there is one proof of each."""
+    member, epoch = equivocation.member.to_bytes(2, "big"), equivocation.epoch.to_bytes(4, "big")
+    return member + epoch + height_key(equivocation.view) + bytes(equivocation.kinds)

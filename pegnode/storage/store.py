@@ -13,6 +13,7 @@ from typing import Self
 from bridge.bitcoin.identifiers import BlockHash, OutPoint, Script, Txid
 from bridge.ledger import ledger_root
 from bridge.state import Totals
+from federation.equivocation import Equivocation
 from federation.record import SignedRecord
 from pegnode.chain.block import EMPTY_BODY, Block
 from pegnode.chain.header import HEADER_SIZE, Header
@@ -23,7 +24,7 @@ from pegnode.storage.audit import Recount
 from pegnode.storage.database import Changes, Database, newer_advice
 from pegnode.storage.errors import StorageError, StorageReason
 from pegnode.storage.indexes import INDEX_FAMILIES, ChainIndex, stage_transactions
-from pegnode.storage.keys import height_from_key, height_key
+from pegnode.storage.keys import equivocation_key, height_from_key, height_key
 from pegnode.storage.tables import TABLE_FAMILIES, UTXOS, StoredLedger, StoredTable
 
 SCHEMA_VERSION = 1
@@ -39,8 +40,10 @@ RECORDS = "records"
 """Serial to signed record: every one that a final block carried out."""
 HALTS = "halts"
 """Number to what this node found that halts it. Nothing removes one."""
+EQUIVOCATIONS = "equivocations"
+"""Member, epoch, view and kinds of votes, to what proves that it signed both. Nothing removes one."""
 FAMILIES = (
-    META, BLOCKS, HEIGHTS, CERTIFICATES, RECORDS, DEPOSIT_SCRIPTS, SIGNED_PAYOUTS, HALTS,
+    META, BLOCKS, HEIGHTS, CERTIFICATES, RECORDS, DEPOSIT_SCRIPTS, SIGNED_PAYOUTS, HALTS, EQUIVOCATIONS,
     *TABLE_FAMILIES, *INDEX_FAMILIES,
 )  # fmt: skip
 
@@ -72,6 +75,9 @@ class ChainStore:
         self._tip = tip
         self._ledger = StoredLedger(database, totals)
         self._utxos: StoredTable[OutPoint, Utxo] = StoredTable(database, UTXOS)
+        self._equivocations = tuple(
+            database.decoded(Equivocation.decode, value) for _, value in database.scan(EQUIVOCATIONS)
+        )
         self.index = ChainIndex(database)
 
     @classmethod
@@ -239,6 +245,18 @@ class ChainStore:
     def halts(self) -> list[LatchedFinding]:
         """What this node ever found that halts it, oldest first, ended or not."""
         return [self._database.decoded(LatchedFinding.decode, value) for _, value in self._database.scan(HALTS)]
+
+    def keep_equivocation(self, equivocation: Equivocation) -> None:
+        """Remember for good what proves a member's fault, in place of what proves the same."""
+        changes = Changes()
+        changes.put(EQUIVOCATIONS, equivocation_key(equivocation), equivocation.encode())
+        self._database.write(changes)
+        kept = {equivocation_key(item): item for item in (*self._equivocations, equivocation)}
+        self._equivocations = tuple(kept[key] for key in sorted(kept))
+
+    def equivocations(self) -> tuple[Equivocation, ...]:
+        """The proofs of members' faults that this node has, by member, epoch and view. From memory."""
+        return self._equivocations
 
     def begin_recount(self) -> Recount:
         """A recount of everything after the present tip, to be finished in a worker thread."""

@@ -18,6 +18,7 @@ from bridge.state import Anchor, BatchVersion, Coin, Lineage, Totals, WindowEntr
 from bridge.withdrawals import encode_burn, parse_burn
 from federation.certificate import Certificate, Vote, VoteKind
 from federation.cosign import CosignShare
+from federation.equivocation import Equivocation
 from federation.journal import Journal, JournalIdentity, JournalRefused, MemoryEntries
 from federation.record import SignedRecord
 from federation.statement import BlockTerms, SignedStatement, SolvencyStatement
@@ -43,6 +44,7 @@ from tests.fuzz.recovery import recovery_decoders
 from tests.fuzz.scene import certificate, scene, settled_lineage, signed_statement, vote
 from tests.fuzz.signing import signing_decoders
 from tests.fuzz.wire import wire_decoders
+from tests.support.equivocations import equivocation
 from tests.support.fake_l1 import FakeBlock
 
 MALFORMED = (MalformedError,)
@@ -217,6 +219,13 @@ def _votes() -> tuple[Decoder, ...]:
     return (
         Decoder(
             "federation.certificate:Vote.decode", Vote.decode, MALFORMED, tuple(map(Vote.encode, votes)), Vote.encode
+        ),
+        Decoder(
+            "federation.equivocation:Equivocation.decode",
+            Equivocation.decode,
+            MALFORMED,
+            tuple(equivocation(scene().chain.rules, member).encode() for member in (0, 1)),
+            Equivocation.encode,
         ),
         Decoder(
             "federation.certificate:Certificate.decode",

@@ -24,7 +24,7 @@ PURE = (
         "recovery", "recovery_signing",
     )),
     *(f"federation/{name}{tail}" for tail in (".py", "/*") for name in (
-        "membership", "certificate", "approval", "refusal", "recorded_batch", "batch_law", "reserve_law", "cosign",
+        "membership", "certificate", "equivocation", "approval", "refusal", "recorded_batch", "batch_law", "reserve_law", "cosign",
         "signing_plan",
         "passphrase", "sealed_box", "keystore_errors", "statement", "statement_law",
     )),

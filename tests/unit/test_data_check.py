@@ -17,8 +17,9 @@ from pegnode.storage.check import CheckReason, WrongRecord
 from pegnode.storage.data_check import check_data
 from pegnode.storage.database import Changes, Database
 from pegnode.storage.errors import StorageError, StorageReason
-from pegnode.storage.keys import height_key
+from pegnode.storage.keys import equivocation_key, height_key
 from pegnode.storage.store import FAMILIES, ChainStore
+from tests.support.equivocations import equivocation
 from tests.support.final_chains import MEMBER, DataDirectory, certificate, grown_chain, own_vote
 from tests.support.halts import latched
 from tests.support.stores import files
@@ -61,6 +62,7 @@ def change(data: DataDirectory, family: str, key: bytes | None, value: bytes | N
 def test_sound_directory_passes_and_is_left_as_it_was(data: DataDirectory) -> None:
     store = ChainStore.open(data.path / CHAIN_FOLDER, data.rules)
     store.keep_halt(latched())
+    store.keep_equivocation(equivocation(data.rules, 3))
     store.close()
     before = files(data.path / CHAIN_FOLDER)
     told: list[str] = []
@@ -170,6 +172,7 @@ def test_entry_too_many_is_named(data: DataDirectory) -> None:
         ("signed_payouts", bytes(32), b"no transaction"),
         ("deposit_scripts", b"no script", bytes(8)),
         ("halts", bytes(8), b"\xff"),
+        ("equivocations", bytes(16), b"\x01"),
     ],
 )
 def test_entry_of_the_nodes_own_without_its_form_is_named(
@@ -187,6 +190,17 @@ def test_signed_payout_that_no_block_recorded_is_named(data: DataDirectory) -> N
     store.close()
     change(data, "signed_payouts", final.txid, transfer)
     assert wrong(data).reason is CheckReason.NODE_DATA
+
+
+def test_proof_of_a_fault_that_is_forged_or_misplaced_is_named(data: DataDirectory) -> None:
+    genuine = equivocation(data.rules, 3)
+    forged = replace(genuine, first=replace(genuine.first, signature64=genuine.second.signature64))
+    key = change(data, "equivocations", equivocation_key(genuine), forged.encode())
+    assert (wrong(data).reason, wrong(data).record) == (CheckReason.NODE_DATA, f"equivocations {key.hex()}")
+    change(data, "equivocations", key, genuine.encode())
+    check(data)
+    change(data, "equivocations", equivocation_key(equivocation(data.rules, 2)), genuine.encode())
+    assert wrong(data).what == "it is of another member, view or kind of votes"
 
 
 def rewrite(data: DataDirectory, act: Callable[[Journal], None], floor_view: int | None = None) -> None:

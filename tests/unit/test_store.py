@@ -10,6 +10,7 @@ from pegnode.chain.state import LEDGER_TABLES, Tip
 from pegnode.storage.database import Changes, Database
 from pegnode.storage.keys import Place
 from pegnode.storage.store import FAMILIES, ChainStore, FinalBlock
+from tests.support.equivocations import CONFLICTS, equivocation
 from tests.support.halts import latched
 from tests.support.peg import ALICE, BOB, outpoint, p2tr
 from tests.support.stores import (
@@ -206,4 +207,19 @@ def test_halts_survive_a_restart_in_their_order(tmp_path: Path) -> None:
     store.close()
     store = open_store(tmp_path / "chain")
     assert store.halts() == found
+    store.close()
+
+
+def test_proofs_of_faults_survive_a_restart_one_for_each_member_view_and_pair_of_kinds(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "chain")
+    assert store.equivocations() == ()
+    found = [equivocation(RULES, member, view, kinds) for member in (1, 2) for view in (9, 300) for kinds in CONFLICTS]
+    for item in reversed(found):
+        store.keep_equivocation(item)
+    again = equivocation(RULES, 1, aux=1)
+    store.keep_equivocation(again)
+    assert store.equivocations() == (again, *found[1:])
+    store.close()
+    store = open_store(tmp_path / "chain")
+    assert store.equivocations() == (again, *found[1:])
     store.close()
