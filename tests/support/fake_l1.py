@@ -1,6 +1,7 @@
 """An L1 in memory: real transactions, headers and Merkle proofs, without proof of work or scripts."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from bridge.bitcoin.hashes import sha256d
 from bridge.bitcoin.identifiers import BlockHash, OutPoint, Script, Txid
@@ -21,7 +22,7 @@ class FakeBlock:
     header: bytes
     transactions: tuple[Transaction, ...]
 
-    @property
+    @cached_property
     def hash(self) -> BlockHash:
         return BlockHash(sha256d(self.header))
 
