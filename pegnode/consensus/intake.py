@@ -41,6 +41,7 @@ def receive_vote(state: ConsensusState, vote: Vote) -> bool:
     if vote.view > state.view + VIEW_WINDOW:
         state.refuse(ConsensusReason.VIEW_TOO_FAR, f"view {vote.view}, now in {state.view}")
         return False
+    state.patience.note_heard((vote.member,), vote.view)
     if vote.member == state.member and not state.own.keep(vote):
         state.emit(ReportUnknownOwnVote(vote))
     if vote.view < state.oldest_view_kept:
@@ -66,8 +67,10 @@ def absorb(state: ConsensusState, certificate: Certificate, *, formed: bool = Fa
     if rival is not None:
         state.stop(rival, certificate)
         return
+    stalled_views = state.stalled_views
     if not state.certificates.add(certificate):
         return
+    _learn(state, certificate, stalled_views, journaled=journaled)
     if not journaled:
         state.emit(SaveCertificate(certificate))
     if formed:
@@ -193,6 +196,20 @@ def _vote_finalize(state: ConsensusState, notarization: Certificate) -> None:
         return
     if state.may_sign(VoteKind.FINALIZE, view):
         state.cast(VoteKind.FINALIZE, view, block_hash)
+
+
+def _learn(state: ConsensusState, certificate: Certificate, stalled_views: int, *, journaled: bool) -> None:
+    """Measure the current view, which this certificate ends; see whose votes it holds. What is past teaches nothing."""
+    if journaled:
+        return
+    state.patience.note_heard((member for member, _ in certificate.signatures), certificate.view)
+    if certificate.view != state.view:
+        return
+    due_ms = state.pace.due_ms
+    if certificate.kind is VoteKind.NOTARIZE and due_ms is not None and state.now_ms >= due_ms:
+        state.patience.note_notarized(state.view, state.now_ms - due_ms, stalled_views)
+    if certificate.kind is VoteKind.NULLIFY and state.own.signed(VoteKind.NULLIFY, state.view):
+        state.patience.note_waited_in_vain(state.view)
 
 
 def _note_nullified(state: ConsensusState, view: int) -> None:

@@ -102,9 +102,25 @@ class Simplex:
         return self._started.certificates.final_view
 
     @property
+    def is_due(self) -> bool:
+        """Whether a block is due, so that the view's timer runs."""
+        return self._started.pace.runs
+
+    @property
     def stopped(self) -> bool:
         """Whether contradicting certificates made this member stop signing."""
         return self._started.stopped
+
+    @property
+    def timeout_ms(self) -> int:
+        """What a view gets that is entered now, if its leader was not missed."""
+        state = self._started
+        return state.patience.fresh_timeout_ms(state.stalled_views)
+
+    @property
+    def missed_leaders(self) -> frozenset[int]:
+        """Members who were not there for the last view that they led, and were not heard of since."""
+        return self._started.patience.missed_leaders(self._started.view)
 
     def keeps(self, block_hash: BlockHash) -> bool:
         """Whether the machine still counts on this block's body; asked when Forget is carried out."""

@@ -9,9 +9,8 @@ from pegnode.consensus.parameters import ConsensusParams
 class Pace:
     """Moments of the current view and of the newest certified block."""
 
-    def __init__(self, params: ConsensusParams, fault_tolerance: int, now_ms: int) -> None:
+    def __init__(self, params: ConsensusParams, now_ms: int) -> None:
         self._params = params
-        self._leaders_with_an_honest_one = fault_tolerance + 1
         self._entered_ms = now_ms
         self._block_ms = now_ms
         self._timer_from_ms: int | None = None
@@ -41,7 +40,7 @@ class Pace:
         """From this moment on a block is due even if there is nothing to include."""
         return self._block_ms + self._params.heartbeat_ms
 
-    def proposal_ms(self, work: bool, unfinal: bool) -> int:
+    def proposal_ms(self, work: bool, unfinal: bool, timeout_ms: int) -> int:
         """When the leader proposes.
 
         Work goes as soon as the interval allows. Without work, a certified block that is not final gets a successor
@@ -49,10 +48,15 @@ class Pace:
         """
         due_ms = self.heartbeat_ms
         if unfinal:
-            due_ms = min(due_ms, self._entered_ms + self._params.view_timeout_ms // 4)
+            due_ms = min(due_ms, self._entered_ms + timeout_ms // 4)
         if work:
             due_ms = self.earliest_proposal_ms
         return max(due_ms, self.earliest_proposal_ms, self._retry_ms)
+
+    @property
+    def runs(self) -> bool:
+        """Whether the view's timer runs: a block is due."""
+        return self._timer_from_ms is not None
 
     def run_timer(self, due: bool, now_ms: int) -> None:
         """Start the view timer once a block is due, and stop it when none is any longer."""
@@ -61,17 +65,7 @@ class Pace:
         elif self._timer_from_ms is None:
             self._timer_from_ms = now_ms
 
-    def deadline_ms(self, stalled_views: int) -> int | None:
-        """When to vote nullify; None while the timer stands.
-
-        stalled_views: nullified views between the newest certified block and the current view. After f+1 of them an
-        honest leader had its turn, so it is the network that is slow: the timeout doubles, up to its cap.
-        """
-        if self._timer_from_ms is None:
-            return None
-        timeout_ms = self._params.view_timeout_ms
-        for _ in range(stalled_views // self._leaders_with_an_honest_one):
-            if timeout_ms >= self._params.max_view_timeout_ms:
-                break
-            timeout_ms *= 2
-        return max(self._timer_from_ms, self.earliest_proposal_ms) + min(timeout_ms, self._params.max_view_timeout_ms)
+    @property
+    def due_ms(self) -> int | None:
+        """From when on the view's time counts: a block is due, and may be proposed. None while the timer stands."""
+        return None if self._timer_from_ms is None else max(self._timer_from_ms, self.earliest_proposal_ms)

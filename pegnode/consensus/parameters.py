@@ -16,6 +16,8 @@ class ConsensusParamsReason(Reason):
     """A time of nothing or less, or of more than an hour."""
     CAP_BELOW_TIMEOUT = "consensus-params-cap-below-timeout"
     """The longest view would be shorter than the first."""
+    FLOOR_ABOVE_TIMEOUT = "consensus-params-floor-above-timeout"
+    """The shortest view would be longer than the first."""
     HEARTBEAT_TOO_SHORT = "consensus-params-heartbeat-too-short"
     """An idle chain would make blocks faster than a busy one."""
     RESEND_TOO_LATE = "consensus-params-resend-too-late"
@@ -35,14 +37,17 @@ class ConsensusParams:
     """Times in milliseconds.
 
     block_interval_ms: least time between a block and the proposal of the next.
-    view_timeout_ms: how long a view may take once a block is due, before members vote to nullify it.
-    max_view_timeout_ms: cap of the doubling that follows f+1 nullified views in a row.
+    view_timeout_ms: how long a view may take once a block is due, before members vote to nullify it, while nothing
+        was measured yet.
+    min_view_timeout_ms: the least that measuring makes of it, and what a leader gets who was missed.
+    max_view_timeout_ms: the most, also of the doubling that follows f+1 nullified views in a row.
     heartbeat_ms: an idle chain gets an empty block after this time.
     resend_ms: votes and certificates since the last final view are sent again this often.
     """
 
     block_interval_ms: int
     view_timeout_ms: int
+    min_view_timeout_ms: int
     max_view_timeout_ms: int
     heartbeat_ms: int
     resend_ms: int
@@ -53,6 +58,13 @@ class ConsensusParams:
             if not 1 <= getattr(self, field.name) <= MAX_MS:
                 detail = f"1 to {MAX_MS:,} milliseconds are allowed"
                 raise ConsensusParamsRefused(ConsensusParamsReason.OUT_OF_RANGE, detail, field.name)
+        if self.min_view_timeout_ms > self.view_timeout_ms:
+            raise ConsensusParamsRefused(
+                ConsensusParamsReason.FLOOR_ABOVE_TIMEOUT,
+                f"above view_timeout_ms, {self.view_timeout_ms:,}, which shrinks down to it",
+                "min_view_timeout_ms",
+                "view_timeout_ms",
+            )
         if self.max_view_timeout_ms < self.view_timeout_ms:
             raise ConsensusParamsRefused(
                 ConsensusParamsReason.CAP_BELOW_TIMEOUT,

@@ -140,14 +140,15 @@ def schedule(state: ConsensusState) -> None:
 def _proposal_ms(state: ConsensusState) -> int | None:
     """When this member proposes in the current view; None if it does not."""
     proposes = state.leads and state.building_view is None and state.may_sign(VoteKind.NOTARIZE, state.view)
-    return state.pace.proposal_ms(state.work_known, state.unfinal) if proposes else None
+    return state.pace.proposal_ms(state.work_known, state.unfinal, state.patience.timeout_ms) if proposes else None
 
 
 def _deadline_ms(state: ConsensusState) -> int | None:
     """When this member nullifies the current view; None while the timer stands or if it may not."""
-    if not state.may_sign(VoteKind.NULLIFY, state.view):
+    due_ms = state.pace.due_ms
+    if due_ms is None or not state.may_sign(VoteKind.NULLIFY, state.view):
         return None
-    return state.pace.deadline_ms(state.view - 1 - state.certificates.highest()[0])
+    return due_ms + state.patience.view_timeout_ms(state.view, state.stalled_views)
 
 
 def _resend(state: ConsensusState) -> None:

@@ -22,6 +22,7 @@ from pegnode.consensus.events import BlockInfo, FinalTip
 from pegnode.consensus.own_votes import OwnVotes
 from pegnode.consensus.pace import Pace
 from pegnode.consensus.parameters import ConsensusParams
+from pegnode.consensus.patience import Patience
 from pegnode.consensus.restraint import L1Restraint
 from pegnode.consensus.votes import VoteBook
 
@@ -64,7 +65,8 @@ class ConsensusState:
         self.certificates = CertificateBook(final.view, final.hash, finalization)
         self.votes = VoteBook(membership.epoch, membership.quorum)
         self.own = OwnVotes(max(floor_view, final.view))
-        self.pace = Pace(params, membership.fault_tolerance, now_ms)
+        self.pace = Pace(params, now_ms)
+        self.patience = Patience(params, membership)
         self.restraint = L1Restraint(membership.fault_tolerance)
         self.proposals: dict[int, BlockInfo] = {}
         self.requested: set[BlockHash] = set()
@@ -81,6 +83,11 @@ class ConsensusState:
     def unfinal(self) -> bool:
         """Whether the newest certified block is not final."""
         return self.certificates.highest()[0] > self.certificates.final_view
+
+    @property
+    def stalled_views(self) -> int:
+        """How many nullified views lie between the newest certified block and the current view."""
+        return self.view - 1 - self.certificates.highest()[0]
 
     @property
     def oldest_view_kept(self) -> int:

@@ -17,7 +17,12 @@ from tests.machine.simulated_member import SimulatedMember
 from tests.machine.watch import Watch
 
 PARAMS = ConsensusParams(
-    block_interval_ms=200, view_timeout_ms=600, max_view_timeout_ms=4800, heartbeat_ms=4000, resend_ms=300
+    block_interval_ms=200,
+    view_timeout_ms=600,
+    min_view_timeout_ms=150,
+    max_view_timeout_ms=4800,
+    heartbeat_ms=4000,
+    resend_ms=300,
 )
 
 

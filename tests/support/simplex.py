@@ -12,7 +12,12 @@ from pegnode.consensus.parameters import ConsensusParams
 from tests.machine.fake_chain import GENESIS, FakeBlock, fake_certificate, fake_membership, fake_vote
 
 PARAMS = ConsensusParams(
-    block_interval_ms=1_000, view_timeout_ms=4_000, max_view_timeout_ms=30_000, heartbeat_ms=60_000, resend_ms=2_000
+    block_interval_ms=1_000,
+    view_timeout_ms=4_000,
+    min_view_timeout_ms=1_000,
+    max_view_timeout_ms=30_000,
+    heartbeat_ms=60_000,
+    resend_ms=2_000,
 )
 A = TypeVar("A")
 

@@ -37,7 +37,12 @@ from tests.support.records import built_record_block, resume
 
 OWN = 0
 PARAMS = ConsensusParams(
-    block_interval_ms=500, view_timeout_ms=2_000, max_view_timeout_ms=16_000, heartbeat_ms=10_000, resend_ms=2_000
+    block_interval_ms=500,
+    view_timeout_ms=2_000,
+    min_view_timeout_ms=500,
+    max_view_timeout_ms=16_000,
+    heartbeat_ms=10_000,
+    resend_ms=2_000,
 )
 
 
@@ -202,7 +207,7 @@ async def test_flood_while_the_signer_is_awaited_loses_no_certificate(
         assert len(member.driver._queue) == MAX_QUEUED
         member.wire.deliver(honest, CertificatesMessage((member.nullification(1).encode(),)))
         await trio.sleep(30)
-        assert member.driver.view == 2
+        assert member.driver.watch.view == 2
         nursery.cancel_scope.cancel()
 
 

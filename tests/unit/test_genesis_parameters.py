@@ -127,6 +127,7 @@ def test_parameters_that_contradict_each_other_are_refused(
         (ConsensusParamsReason.OUT_OF_RANGE, "consensus", {"block_interval_ms": 0}),
         (ConsensusParamsReason.OUT_OF_RANGE, "consensus", {"resend_ms": -1}),
         (ConsensusParamsReason.OUT_OF_RANGE, "consensus", {"heartbeat_ms": 3_600_001}),
+        (ConsensusParamsReason.FLOOR_ABOVE_TIMEOUT, "consensus", {"min_view_timeout_ms": 2_001}),
         (ConsensusParamsReason.CAP_BELOW_TIMEOUT, "consensus", {"max_view_timeout_ms": 1_999}),
         (ConsensusParamsReason.HEARTBEAT_TOO_SHORT, "consensus", {"heartbeat_ms": 499}),
         (ConsensusParamsReason.RESEND_TOO_LATE, "consensus", {"resend_ms": 16_001}),
@@ -161,7 +162,7 @@ def test_every_rule_of_the_peg_says_which_parameters_it_is_about() -> None:
         lambda raw: raw["peg"].update(max_refunds_per_block=1_020),
         lambda raw: raw["chain"].update(max_inputs=2_439, max_sigop_cost=16_000),
         lambda raw: raw["chain"].update(max_inputs=97_560, max_sigop_cost=80_000),
-        lambda raw: raw["consensus"].update(max_view_timeout_ms=2_000, heartbeat_ms=500),
+        lambda raw: raw["consensus"].update(min_view_timeout_ms=2_000, max_view_timeout_ms=2_000, heartbeat_ms=500),
         lambda raw: raw["consensus"].update(resend_ms=16_000, heartbeat_ms=3_600_000),
     ],
 )

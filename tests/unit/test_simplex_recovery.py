@@ -323,10 +323,17 @@ def params_refusal(params: ConsensusParams) -> ConsensusParamsReason:
     return caught.value.reason
 
 
-@pytest.mark.parametrize("name", ["block_interval_ms", "view_timeout_ms", "heartbeat_ms", "resend_ms"])
+@pytest.mark.parametrize(
+    "name", ["block_interval_ms", "view_timeout_ms", "min_view_timeout_ms", "heartbeat_ms", "resend_ms"]
+)
 @pytest.mark.parametrize("value_ms", [0, MAX_MS + 1])
 def test_params_refused_out_of_range(name: str, value_ms: int) -> None:
     assert params_refusal(replace(PARAMS, **{name: value_ms})) is ConsensusParamsReason.OUT_OF_RANGE
+
+
+def test_params_refused_with_a_floor_above_the_timeout() -> None:
+    broken = replace(PARAMS, min_view_timeout_ms=PARAMS.view_timeout_ms + 1)
+    assert params_refusal(broken) is ConsensusParamsReason.FLOOR_ABOVE_TIMEOUT
 
 
 def test_params_refused_with_a_cap_below_the_timeout() -> None:

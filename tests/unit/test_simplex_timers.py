@@ -33,7 +33,9 @@ def started_long_ago() -> Probe:
 def test_timer_starts_with_known_work() -> None:
     probe = started_long_ago()
     probe.wait(500)
+    assert not probe.machine.is_due
     probe.tell(events.WorkKnown(True))
+    assert probe.machine.is_due
     assert nullifies_at(probe, probe.now_ms + TIMEOUT_MS)
 
 
