@@ -112,6 +112,9 @@ class Workload(Protocol):
     async def run(self) -> None:
         """Deposit, transfer, burn, mine, until cancelled; after `world.is_healed` nothing new but blocks of L1."""
 
+    def unsettled(self) -> str:
+        """For people: what is still to come."""
+
     def settled(self) -> bool:
         """Whether all that was handed to an honest member is final everywhere that it should be.
 

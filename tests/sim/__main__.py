@@ -1,0 +1,58 @@
+"""`make sim`: run the federation of whole members through bad times, one for each seed."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from tests.sim.determinism import HASH_SEED, is_hash_seeded
+from tests.sim.plan import Plan
+from tests.sim.run import command_again, failure, prepare, run_plan, run_seeds
+
+
+def main() -> int:
+    """Exit status 0 when nothing was found, 1 with violations."""
+    parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=1_000, help="how many")
+    parser.add_argument("--first", type=int, default=1, help="the first seed")
+    parser.add_argument("--seed", type=int, help="this one alone")
+    parser.add_argument("--trace", action="store_true", help="with --seed: print all that happened")
+    parser.add_argument("--resume", type=Path, metavar="FILE", help="keep the progress there, and go on from it")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at a time")
+    options = parser.parse_args()
+    if options.seed is not None:
+        return replay(options.seed, with_trace=options.trace)
+    progress = run_seeds(options.first, options.seeds, options.jobs, options.resume, say)
+    for seed in progress.failed:
+        say(f"sim: again: {command_again(int(seed))}")
+    say(progress.line())
+    return 1 if progress.failed else 0
+
+
+def replay(seed: int, *, with_trace: bool) -> int:
+    """One seed in this process, which starts anew where the hashes of strings are not those of every replay."""
+    if not is_hash_seeded():
+        os.environ["PYTHONHASHSEED"] = HASH_SEED
+        os.execv(sys.executable, [sys.executable, "-m", "tests.sim", *sys.argv[1:]])
+    prepare()
+    world, outcome = run_plan(Plan.of(seed))
+    if with_trace:
+        for line in world.trace.lines():
+            say(line)
+    if outcome.violation is not None:
+        say(failure(outcome))
+        return 1
+    say(
+        f"sim: seed {seed}: {outcome.size} members, {outcome.views} views, {outcome.final_blocks} final blocks, "
+        f"{outcome.virtual_s:.0f} s of virtual time in {outcome.cpu_s:.2f} s; fingerprint {outcome.fingerprint:08x}"
+    )
+    return 0
+
+
+def say(line: str) -> None:
+    """One line at once, whoever reads it."""
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

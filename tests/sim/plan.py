@@ -1,0 +1,146 @@
+"""What a seed stands for: who takes part, who is evil, and what goes wrong when. All of it is decided up front.
+
+Each seed has some families of faults and not others, so that rare combinations come about as often as common ones.
+"""
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+from tests.sim.disk import Phase, Trap
+from tests.sim.network import FAIR, Weather
+
+SIZES = (4, 5, 7, 10, 15)
+SIZE_WEIGHTS = (60, 12, 16, 7, 5)
+WRITES = ("journal vote", "journal certificate", "journal header", "database block", "database deposit_scripts",
+          "database signed_payouts", "database", "journal", None)  # fmt: skip
+"""Kinds of writes at which a process may end, each as likely: votes and blocks are written often, the others seldom."""
+
+
+class Kind(enum.Enum):
+    """What goes wrong for a while."""
+
+    CRASH = "crash"
+    """One process ends, at a write to come, and is started again."""
+    POWER = "power failure"
+    """All processes end at once, and lose what was not synced."""
+    CUT = "partition"
+    """Nothing passes between some and the others, both ways."""
+    ONE_WAY = "one-way partition"
+    """Nothing passes from some to the others."""
+    FREEZE = "slow disk"
+    """One member does nothing: what comes and goes waits."""
+    SLOW = "slow links"
+    """What some send takes much longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disturbance:
+    """From at_s on for for_s seconds of virtual time. members: whom it strikes.  trap: of a crash, where."""
+
+    at_s: float
+    for_s: float
+    kind: Kind
+    members: tuple[int, ...]
+    trap: Trap | None = None
+
+    def __str__(self) -> str:
+        return f"{self.kind.value} of {', '.join(map(str, self.members))} for {self.for_s:.1f} s"
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """A member's wall clock: ahead by this much at the start, and by so much more each second."""
+
+    ahead_ms: int
+    drift_ms_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """byzantine: at most f.  bad_time_s: until everything heals.  delay_s: of a frame, least and greatest."""
+
+    seed: int
+    size: int
+    byzantine: tuple[int, ...]
+    bad_time_s: float
+    delay_s: tuple[float, float]
+    weather: Weather
+    clocks: tuple[Clock, ...]
+    disturbances: tuple[Disturbance, ...]
+
+    @classmethod
+    def of(cls, seed: int, sizes: Sequence[int] = SIZES, weights: Sequence[int] = SIZE_WEIGHTS) -> "Plan":
+        """The plan of a seed."""
+        rng = Random(f"plan {seed}")
+        [size] = rng.choices(sizes, weights)
+        tolerated = (size - 1) // 3
+        evil = rng.randint(1, tolerated) if rng.random() < 0.6 else 0
+        bad_time_s = rng.uniform(8, 25) if size <= 7 else rng.uniform(5, 10)
+        disturbances = [
+            disturbance
+            for kind in Kind
+            if rng.random() < 0.45
+            for disturbance in _disturbances(kind, rng, size, bad_time_s)
+        ]
+        return cls(
+            seed=seed,
+            size=size,
+            byzantine=tuple(sorted(rng.sample(range(size), evil))),
+            bad_time_s=bad_time_s,
+            delay_s=rng.choice(((0.001, 0.005), (0.005, 0.05), (0.02, 0.3), (0.1, 1.2))),
+            weather=_weather(rng),
+            clocks=tuple(_clock(rng) for _ in range(size)) if rng.random() < 0.6 else (Clock(0, 0.0),) * size,
+            disturbances=tuple(sorted(disturbances, key=lambda item: item.at_s)),
+        )
+
+    @classmethod
+    def calm(cls, seed: int, size: int = 4, bad_time_s: float = 6.0) -> "Plan":
+        """Nothing goes wrong."""
+        return cls(seed, size, (), bad_time_s, (0.001, 0.005), FAIR, (Clock(0, 0.0),) * size, ())
+
+    def __str__(self) -> str:
+        evil = f", Byzantine: {', '.join(map(str, self.byzantine))}" if self.byzantine else ""
+        weather = "" if self.weather is FAIR else f", {self.weather}"
+        return f"{self.size} members{evil}, {self.bad_time_s:.1f} s, delays {self.delay_s}{weather}"
+
+
+def _weather(rng: Random) -> Weather:
+    if rng.random() < 0.4:
+        return FAIR
+    return Weather(
+        loss=rng.choice((0.0, 0.02, 0.1, 0.3)),
+        duplicate=rng.choice((0.0, 0.1, 0.3)),
+        reorder=rng.choice((0.0, 0.1, 0.5)),
+        reorder_s=rng.choice((0.1, 0.5, 3.0)),
+    )
+
+
+def _clock(rng: Random) -> Clock:
+    """Mostly within the two seconds that a block may be ahead, sometimes far off."""
+    ahead_ms = rng.choice((rng.randint(-300, 300), rng.randint(-1_900, 1_900), rng.randint(-20_000, 20_000)))
+    return Clock(ahead_ms, rng.choice((0.0, 0.0, rng.uniform(-50, 50))))
+
+
+def _disturbances(kind: Kind, rng: Random, size: int, bad_time_s: float) -> list[Disturbance]:
+    """Some of one kind."""
+    count = rng.choice((1, 2, 4)) if kind is not Kind.CRASH else rng.choice((1, 3, 6)) * max(1, size // 4)
+    if kind is Kind.POWER:
+        count = rng.choice((1, 1, 2))
+    return [_disturbance(kind, rng, size, bad_time_s) for _ in range(count)]
+
+
+def _disturbance(kind: Kind, rng: Random, size: int, bad_time_s: float) -> Disturbance:
+    at_s, for_s = rng.uniform(0, 0.9 * bad_time_s), rng.choice((0.3, 1.0, 2.5, 5.0)) * rng.uniform(0.5, 1.5)
+    everybody = tuple(range(size))
+    match kind:
+        case Kind.CRASH:
+            trap = Trap(rng.choice(list(Phase)), rng.choice(WRITES), rng.choice((1, 1, 2, 5)), rng.random() < 0.4)
+            return Disturbance(at_s, for_s, kind, (rng.randrange(size),), trap)
+        case Kind.POWER:
+            return Disturbance(at_s, for_s, kind, everybody)
+        case Kind.FREEZE:
+            return Disturbance(at_s, for_s, kind, (rng.randrange(size),))
+        case Kind.CUT | Kind.ONE_WAY | Kind.SLOW:
+            return Disturbance(at_s, for_s, kind, tuple(sorted(rng.sample(everybody, rng.randint(1, size - 1)))))

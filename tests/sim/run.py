@@ -1,0 +1,182 @@
+"""Runs seeds, one after another or in several processes, and says in one line what came of them."""
+
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from signal import ITIMER_VIRTUAL, SIGVTALRM, setitimer, signal
+from typing import Final
+
+from tests.sim.determinism import HASH_SEED, remember_pure_functions, run_deterministic
+from tests.sim.outside import Everybody
+from tests.sim.plan import Plan
+from tests.sim.world import SimWorld
+
+CPU_LIMIT_S: Final = 120.0
+"""A run that takes longer is in a loop in which no time passes."""
+RUNS_OF_A_PROCESS: Final = 500
+SLICE: Final = 64
+"""Seeds that are handed out at a time."""
+REPORT_EVERY: Final = 500
+
+
+class Endless(BaseException):
+    """A run went over CPU_LIMIT_S. A BaseException: no member may take it for its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one seed. violation: None for a good one.  cpu_s: the processor's time, another each time."""
+
+    seed: int
+    size: int
+    views: int
+    final_blocks: int
+    violation: str | None
+    fingerprint: int
+    virtual_s: float
+    cpu_s: float
+
+
+def run_plan(plan: Plan) -> tuple[SimWorld, Outcome]:
+    """One run, in this process."""
+    started_s = time.process_time()
+    made: list[SimWorld] = []
+
+    async def main() -> None:
+        made.append(SimWorld(plan, Everybody()))
+        await made[0].run()
+
+    with suppress(Endless):
+        run_deterministic(plan.seed, main)
+    [world] = made
+    violation = None if world.violation is None else str(world.violation)
+    if time.process_time() - started_s > CPU_LIMIT_S:
+        violation = f"endless: more than {CPU_LIMIT_S:.0f} s of the processor"
+    outcome = Outcome(
+        seed=plan.seed,
+        size=plan.size,
+        views=world.watch.highest_view,
+        final_blocks=len(world.watch.final),
+        violation=violation,
+        fingerprint=world.trace.fingerprint,
+        virtual_s=world.trace.entries[-1][0],
+        cpu_s=time.process_time() - started_s,
+    )
+    return world, outcome
+
+
+def prepare() -> None:
+    """Make a process ready to run seeds, and nothing else."""
+    remember_pure_functions()
+
+    def end(*_: object) -> None:
+        raise Endless
+
+    signal(SIGVTALRM, end)
+
+
+def run_seed(seed: int) -> Outcome:
+    """The plan of a seed, run within CPU_LIMIT_S."""
+    setitimer(ITIMER_VIRTUAL, CPU_LIMIT_S)
+    try:
+        return run_plan(Plan.of(seed))[1]
+    finally:
+        setitimer(ITIMER_VIRTUAL, 0)
+
+
+# many of them
+
+
+def outcomes(seeds: Sequence[int], jobs: int) -> Iterator[Outcome]:
+    """Of all seeds, in their order. Each process starts with hashes of strings as everywhere else."""
+    os.environ["PYTHONHASHSEED"] = HASH_SEED
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(
+        jobs, mp_context=spawn, initializer=prepare, max_tasks_per_child=RUNS_OF_A_PROCESS
+    ) as pool:
+        try:
+            for first in range(0, len(seeds), SLICE):
+                yield from pool.map(run_seed, seeds[first : first + SLICE])
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@dataclass(slots=True)
+class Progress:
+    """What a long run has come to, kept in a file after each seed, so that it can be stopped at any moment."""
+
+    next_seed: int
+    seeds: int = 0
+    views: int = 0
+    final_blocks: int = 0
+    virtual_s: float = 0.0
+    elapsed_s: float = 0.0
+    failed: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, file: Path | None, first: int) -> "Progress":
+        """Where the file left off; without one, at the beginning."""
+        if file is None or not file.exists():
+            return cls(first)
+        return cls(**json.loads(file.read_text()))
+
+    def add(self, outcome: Outcome, elapsed_s: float) -> None:
+        """Count one seed."""
+        self.next_seed = outcome.seed + 1
+        self.seeds += 1
+        self.views += outcome.views
+        self.final_blocks += outcome.final_blocks
+        self.virtual_s += outcome.virtual_s
+        self.elapsed_s += elapsed_s
+        if outcome.violation is not None:
+            self.failed[str(outcome.seed)] = outcome.violation
+
+    def save(self, file: Path) -> None:
+        """The file is there whole, or as it was."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        beside = file.with_name(f"{file.name}.new")
+        beside.write_text(json.dumps(asdict(self)))
+        beside.replace(file)
+
+    def line(self) -> str:
+        """All of it in one line."""
+        pace = self.seeds / self.elapsed_s * 60 if self.elapsed_s else 0
+        return (
+            f"sim: {self.seeds} seeds, {self.views} views, {self.final_blocks} final blocks, "
+            f"{self.virtual_s / 3600:.1f} hours of virtual time, {len(self.failed)} violations, "
+            f"{pace:.0f} seeds a minute"
+        )
+
+
+def run_seeds(first: int, count: int, jobs: int, file: Path | None, say: Callable[[str], None]) -> Progress:
+    """Run the seeds from `first` on, or go on where `file` left off. say: is told of violations at once."""
+    progress = Progress.load(file, first)
+    last_s = time.monotonic()
+    for outcome in outcomes(range(progress.next_seed, first + count), jobs):
+        now_s = time.monotonic()
+        progress.add(outcome, now_s - last_s)
+        last_s = now_s
+        if outcome.violation is not None:
+            say(failure(outcome))
+        if file is not None:
+            progress.save(file)
+        if progress.seeds % REPORT_EVERY == 0:
+            say(f"  {progress.line()}")
+    return progress
+
+
+def command_again(seed: int) -> str:
+    """What replays one seed alone."""
+    return f"python -m tests.sim --seed {seed} --trace"
+
+
+def failure(outcome: Outcome) -> str:
+    """What was found."""
+    again = f"     again: {command_again(outcome.seed)}"
+    return f"sim: seed {outcome.seed} ({outcome.size} members): {outcome.violation}\n{again}"

@@ -1,0 +1,412 @@
+"""A federation of whole members under virtual time: a bad time of all that the plan holds, then a time to recover.
+
+Theory of operation. Every member is the real program from its consensus to its payouts, over a network, a disk, a clock
+and a Bitcoin node that fail as the plan says. A member that ends, by a trap at a write, by a failure of power or by an
+error that the product itself raises for a full disk, is a process that was killed: from that moment on it sends and
+writes nothing; after a while it starts anew on what its disk holds. A member that ends by anything else is a violation,
+as is all that `Watch` and the oracle look for.
+
+When the bad time is over, everything heals at once, and the chain must go on within a bound that follows from the
+protocol, `view_bound` and `time_bound_s`, and settle all that users have handed in.
+"""
+
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import product
+from random import Random
+from typing import Final
+
+import trio
+
+from federation.journal import JournalReason, JournalRefused
+from federation.keystore import MemberSecrets
+from federation.signer import Signer
+from pegnode.net.transport import DropReason, PeerId
+from pegnode.storage.errors import StorageError, StorageReason
+from pegnode.storage.journal_check import require_memory
+from tests.sim.disk import Crashed, SimDisk, Trap
+from tests.sim.network import FAIR, SimNetwork
+from tests.sim.plan import Disturbance, Kind, Plan
+from tests.sim.seams import L1Views, Outside, Violation, Workload
+from tests.sim.trace import Trace
+from tests.sim.watch import Watch
+from tests.support.chain import L1_START, START_MS, custody_secrets, local_genesis, secret, vote_secrets
+from tests.support.fake_l1_client import L1World
+from tests.support.memory_member import Member
+
+HEALED_DELAY_S: Final = (0.001, 0.02)
+LOOK_S: Final = 0.25
+"""How often it is asked whether the chain has gone on."""
+SETTLE_S: Final = 240.0
+"""For all that users handed in: deposits need confirmations, payouts their batch, both some rounds of leaders."""
+PATIENCE_S: Final = 3.0
+"""A trap that nobody stepped into for so long is given up, and the process is killed where it stands."""
+LARGER_COINS: Final = {"claim_fee_sats": 2_000, "coin_floor_sats": 2_000, "min_deposit_sats": 4_000}
+"""Of federations whose inputs have more signatures than the local template counts on."""
+
+
+class SimWorld:
+    """One run. `run` ends by itself; `violation` says what was found, if anything."""
+
+    def __init__(self, plan: Plan, outside: Outside) -> None:
+        self.plan = plan
+        self.seed = plan.seed
+        self.trace = Trace()
+        self.violation: Violation | None = None
+        self.byzantine = frozenset(plan.byzantine)
+        self.is_healed = False
+        self.has_quorum = True
+        self.l1 = L1World()
+        self.l1.mine(L1_START + 1)
+        peg = LARGER_COINS if plan.size > 7 else {}
+        self.genesis = local_genesis(self.l1.chain.anchor(L1_START), members=plan.size, peg=peg)
+        self.rules = self.genesis.rules()
+        self.members: dict[int, Member] = {}
+        self.network = SimNetwork(self.random("network"), plan.delay_s, self._frame_leaves)
+        self.disks = {
+            index: SimDisk(self.random(f"disk {index}"), partial(self._process_is_gone, index))
+            for index in range(plan.size)
+        }
+        journals = {index: disk.journal_entries for index, disk in self.disks.items()}
+        self.watch = Watch(self.trace, self.byzantine, journals, self.rules.chain_id)
+        self._indexes = {self.peer_id(index): index for index in self.disks}
+        self._scope = trio.CancelScope()
+        self._back_at_s = dict.fromkeys(self.disks, 0.0)
+        self._is_powerless: set[int] = set()
+        self._outside = outside
+
+    # what the outside sees
+
+    @property
+    def honest(self) -> Sequence[Member]:
+        """The honest members that run now, by rising index."""
+        return [member for index, member in sorted(self.members.items()) if index not in self.byzantine]
+
+    @property
+    def bad_time_s(self) -> float:
+        """How long the bad time lasts."""
+        return self.plan.bad_time_s
+
+    def peer_id(self, index: int) -> PeerId:
+        """A member's."""
+        return PeerId(self.rules.membership.members[index].peer_id)
+
+    def vote_secret(self, index: int) -> bytes:
+        """A member's vote key, 32 bytes."""
+        return vote_secrets(self.plan.size)[index]
+
+    def custody_secret(self, index: int) -> bytes:
+        """A member's custody key, 32 bytes."""
+        return custody_secrets(self.plan.size)[index]
+
+    def signer(self, index: int) -> Signer:
+        """A member's keys."""
+        keys = MemberSecrets(self.vote_secret(index), self.custody_secret(index), secret("transport", index))
+        return Signer(keys, self.rules.membership, index, self.rules.chain_id, bytes)
+
+    def random(self, purpose: str) -> Random:
+        """A source of its own for each purpose, from the seed."""
+        return Random(f"{self.seed} {purpose}")
+
+    def note(self, who: str, what: str) -> None:
+        """A line of the trace."""
+        self.trace.note(who, what)
+
+    # the run
+
+    async def run(self) -> None:
+        """A bad time, a recovery, and an end."""
+        try:
+            with self._scope:
+                await self._run()
+        except BaseException as error:  # noqa: BLE001 -- what ends a run is what it was looking for
+            self._blame("the simulator's outside", error)
+
+    async def _run(self) -> None:
+        outside, size = self._outside, self.plan.size
+        self.note("the plan", str(self.plan))
+        self.watch.oracle = outside.oracle_of(self)
+        views = outside.l1_views_of(self, self.random("bitcoin"))
+        workload = outside.workload_of(self, self.random("users"))
+        for index in self.plan.byzantine:
+            adversary = outside.adversary_of(self, index, self.random(f"adversary {index}"))
+            self.network.adversaries[self.peer_id(index)] = adversary
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.network.run)
+            for index in range(size):
+                nursery.start_soon(self._lead_lives, index, views)
+            nursery.start_soon(views.run)
+            nursery.start_soon(workload.run)
+            for adversary in self.network.adversaries.values():
+                nursery.start_soon(adversary.run)
+            with trio.CancelScope() as bad_time:
+                self._bad_time = bad_time
+                bad_time.deadline = trio.current_time() + self.plan.bad_time_s
+                await self._disturb_all()
+            self._heal(views)
+            await self._recover(workload)
+            nursery.cancel_scope.cancel()
+
+    def violated(self, violation: Violation) -> None:
+        """Something must not have happened: the run ends."""
+        if self.violation is None:
+            self.violation = violation
+            self.note("VIOLATION", str(violation))
+        self._scope.cancel()
+
+    def _blame(self, who: str, error: BaseException) -> None:
+        """Somebody ended by an error that nobody planned."""
+        found = [leaf for leaf in _leaves(error) if not isinstance(leaf, trio.Cancelled)]
+        if not found:
+            raise error
+        for leaf in found:
+            if isinstance(leaf, Violation):
+                self.violated(leaf)
+                return
+        lines = "".join(traceback.format_exception(found[0]))
+        self.violated(Violation(f"{who} died of {type(found[0]).__name__}: {found[0]}\n{lines}"))
+
+    def _frame_leaves(self, source: PeerId, destination: PeerId, payload: bytes) -> None:
+        index = self._indexes[source]
+        self.trace.frame(index, self._indexes[destination], payload)
+        try:
+            self.watch.frame_leaves(index, payload)
+        except Violation as violation:
+            self.violated(violation)
+
+    # lives
+
+    async def _lead_lives(self, index: int, views: L1Views) -> None:
+        while True:
+            await self._live(index, views)
+            await trio.sleep_until(self._back_at_s[index])
+
+    async def _live(self, index: int, views: L1Views) -> None:
+        """From a start to whatever ends it."""
+        disk, peer = self.disks[index], self.peer_id(index)
+        disk.turn_on()
+        disk.is_full = False
+        self.network.gone.discard(peer)
+        if index in self._is_powerless:
+            self._is_powerless.discard(index)
+            self.network.unblock(self._lanes_from({index}))
+        try:
+            member = Member(self, index, disk, views.client(index), partial(self._wall_clock_ms, index))
+            self._begin(index, member)
+            await member.run()
+        except BaseException as error:  # noqa: BLE001 -- what ends a process is sorted here
+            self._bury(index, error)
+        finally:
+            self.members.pop(index, None)
+            self.network.gone.add(peer)
+
+    def _begin(self, index: int, member: Member) -> None:
+        require_memory(member.journal, member.store)
+        self.watch.check_tip(index, member)
+        self.watch.attach(member, self.violated)
+        self._watch_drops(index, member)
+        self.members[index] = member
+        self.note(f"member {index}", f"starts at height {member.height}, floor {member.journal.floor_view}")
+
+    def _bury(self, index: int, error: BaseException) -> None:
+        """A process has ended: as planned, by a full disk, or by a fault of the product."""
+        found = [leaf for leaf in _leaves(error) if not isinstance(leaf, trio.Cancelled)]
+        if not found and not self.disks[index].is_off:
+            raise error
+        for leaf in found:
+            if isinstance(leaf, StorageError | JournalRefused) and leaf.reason in _NO_SPACE:
+                self._process_is_gone(index, "ends: the disk is full")
+            elif not isinstance(leaf, Crashed):
+                self._blame(f"member {index}", leaf)
+
+    def _process_is_gone(self, index: int, why: str) -> None:
+        """At this very moment."""
+        self.network.gone.add(self.peer_id(index))
+        self.disks[index].is_off = True
+        self.note(f"member {index}", why)
+        self._back_at_s[index] = max(self._back_at_s[index], trio.current_time() + 0.1)
+
+    def _kill(self, index: int, why: str, *, power: bool) -> None:
+        """End a process that stands anywhere but in a write."""
+        member = self.members.get(index)
+        if member is not None and not self.disks[index].is_off:
+            self.disks[index].turn_off(power=power)
+            self._process_is_gone(index, why)
+            member.scope.cancel()
+
+    def _wall_clock_ms(self, index: int) -> int:
+        """What a member's clock says; set right when everything heals."""
+        now_s = trio.current_time()
+        right_ms = START_MS + 1_000 + int(now_s * 1000)
+        if self.is_healed:
+            return right_ms
+        clock = self.plan.clocks[index]
+        return right_ms + clock.ahead_ms + int(clock.drift_ms_per_s * now_s)
+
+    def _watch_drops(self, index: int, member: Member) -> None:
+        drop = member.transport.drop
+
+        def watched(peer: PeerId, reason: DropReason) -> None:
+            other = self._indexes.get(peer)
+            self.note(f"member {index}", f"drops member {other}: {reason.value}")
+            if index not in self.byzantine:
+                try:
+                    self.watch.check_drop(index, other, reason)
+                except Violation as violation:
+                    self.violated(violation)
+            drop(peer, reason)
+
+        member.transport.drop = watched  # type: ignore[method-assign]
+
+    # faults
+
+    async def _disturb_all(self) -> None:
+        self.network.weather = self.plan.weather
+        async with trio.open_nursery() as nursery:
+            for disturbance in self.plan.disturbances:
+                nursery.start_soon(self._disturb, disturbance)
+            await trio.sleep_forever()
+
+    async def _disturb(self, disturbance: Disturbance) -> None:
+        await trio.sleep_until(disturbance.at_s)
+        self.note("the world", f"{disturbance}{f' at {disturbance.trap}' if disturbance.trap else ''}")
+        struck = set(disturbance.members)
+        match disturbance.kind:
+            case Kind.CRASH:
+                assert disturbance.trap is not None
+                await self._crash(disturbance.members[0], disturbance.trap, disturbance.for_s)
+            case Kind.POWER:
+                for index in sorted(struck):
+                    self._fail_power(index, disturbance.for_s)
+            case Kind.CUT:
+                await self._block(self._lanes_from(struck) | self._lanes_to(struck), disturbance.for_s)
+            case Kind.ONE_WAY:
+                await self._block(self._lanes_from(struck), disturbance.for_s)
+            case Kind.FREEZE:
+                await self._block(self._lanes_from(struck) | self._lanes_to(struck), disturbance.for_s)
+            case Kind.SLOW:
+                await self._slow_down(self._lanes_from(struck), disturbance.for_s)
+
+    async def _crash(self, index: int, trap: Trap, for_s: float) -> None:
+        disk = self.disks[index]
+        disk.set_trap(trap)
+        self._back_at_s[index] = trio.current_time() + for_s
+        await trio.sleep(min(PATIENCE_S, for_s))
+        if disk.trap is trap:
+            disk.trap = None
+            self._kill(index, "killed where it stands", power=trap.power)
+
+    def _fail_power(self, index: int, for_s: float) -> None:
+        """Nobody tells the others, either: they find out by the silence."""
+        rng = self.random(f"power {index} {trio.current_time()}")
+        if index in self.members and index not in self._is_powerless:
+            self._is_powerless.add(index)
+            self.network.block(self._lanes_from({index}))
+        self._kill(index, "power fails", power=True)
+        self._back_at_s[index] = trio.current_time() + for_s * rng.uniform(0.2, 1.0)
+
+    async def _block(self, lanes: Iterable[tuple[PeerId, PeerId]], for_s: float) -> None:
+        lanes = sorted(lanes)
+        self.network.block(lanes)
+        try:
+            await trio.sleep(for_s)
+        finally:
+            self.network.unblock(lanes)
+
+    async def _slow_down(self, lanes: Iterable[tuple[PeerId, PeerId]], for_s: float) -> None:
+        lanes = sorted(lanes)
+        for lane in lanes:
+            self.network.set_delay(*lane, (0.3, 2.5))
+        try:
+            await trio.sleep(for_s)
+        finally:
+            for lane in lanes:
+                self.network.set_delay(*lane, self.plan.delay_s)
+
+    def _lanes_from(self, struck: set[int]) -> set[tuple[PeerId, PeerId]]:
+        """From these to all others."""
+        others = self.disks.keys() - struck
+        return {(self.peer_id(one), self.peer_id(other)) for one, other in product(struck, others)}
+
+    def _lanes_to(self, struck: set[int]) -> set[tuple[PeerId, PeerId]]:
+        return {(other, one) for one, other in self._lanes_from(struck)}
+
+    # recovery
+
+    def _heal(self, views: L1Views) -> None:
+        """Everything works from now on: links, clocks, disks, Bitcoin nodes; who is down comes back."""
+        self.note("the world", f"heals; the highest view is {self.watch.highest_view}")
+        self.is_healed = True
+        self.network.weather = FAIR
+        for lane in sorted(self._lanes_from(set()) or self._all_lanes()):
+            self.network.set_delay(*lane, HEALED_DELAY_S)
+        for index, disk in self.disks.items():
+            disk.trap = None
+            disk.is_full = False
+            self._back_at_s[index] = min(self._back_at_s[index], trio.current_time() + 0.1)
+        views.heal()
+
+    def _all_lanes(self) -> set[tuple[PeerId, PeerId]]:
+        peers = [self.peer_id(index) for index in self.disks]
+        return {(one, other) for one, other in product(peers, peers) if one != other}
+
+    @property
+    def view_bound(self) -> int:
+        """Views after the healing by the end of which a block has become final.
+
+        Of any f+1 leaders in a row one is honest, and its block becomes final if all honest members are in its view
+        before a timer fires. Votes and certificates said again bring them together within a round of leaders; in the
+        next round the timer of the honest one's view is long enough, for the least timeout is longer than a healed
+        network needs; and where it has adapted to less, it doubles after a round, so there is a third one.
+        """
+        return 3 * (self.rules.membership.fault_tolerance + 1) + 2
+
+    @property
+    def time_bound_s(self) -> float:
+        """The same in seconds: each view at the cap of the timeout, and before them everything is said again, twice."""
+        params = self.genesis.consensus
+        return (params.heartbeat_ms + 2 * params.resend_ms + self.view_bound * params.max_view_timeout_ms) / 1000
+
+    async def _recover(self, workload: Workload) -> None:
+        """Wait until the chain has gone on everywhere, and everything is settled."""
+        view, height = self.watch.highest_view, len(self.watch.final)
+        await self._until(
+            lambda: len(self.honest_indexes) == len(self.honest) and all(m.height > height for m in self.honest),
+            self.time_bound_s,
+            lambda: f"no block within {self.time_bound_s:.0f} s of the healing",
+        )
+        late = self.watch.final_views[height] - view
+        if late > self.view_bound:
+            raise Violation(f"the first block after the healing came {late} views later, and {self.view_bound} are due")
+        await self._until(
+            workload.settled,
+            SETTLE_S,
+            lambda: f"not settled {SETTLE_S:.0f} s after the healing: {workload.unsettled()}",
+        )
+
+    @property
+    def honest_indexes(self) -> list[int]:
+        """The honest members, running or not."""
+        return [index for index in self.disks if index not in self.byzantine]
+
+    async def _until(self, condition: Callable[[], bool], seconds: float, failed: Callable[[], str]) -> None:
+        deadline_s = trio.current_time() + seconds
+        while not condition():
+            if trio.current_time() > deadline_s:
+                states = ", ".join(
+                    f"{index}: height {member.height}, view {member.machine.view if member.machine.is_started else 0}"
+                    for index, member in self.members.items()
+                )
+                raise Violation(f"{failed()} ({states})")
+            await trio.sleep(LOOK_S)
+
+
+_NO_SPACE: Final = (JournalReason.NO_SPACE, StorageReason.NO_SPACE)
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    """The single errors in a group."""
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for part in error.exceptions for leaf in _leaves(part)]
+    return [error]
