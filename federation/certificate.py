@@ -6,6 +6,7 @@ kind can never pass for another. Signatures are BIP340, checked against the memb
 
 import enum
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -95,6 +96,11 @@ class Certificate(Encoded):
     view: int
     block_hash: BlockHash
     signatures: tuple[tuple[int, bytes], ...]
+
+    def votes(self) -> Iterator[Vote]:
+        """The votes that it is made of."""
+        for member, signature64 in self.signatures:
+            yield Vote(self.kind, self.epoch, self.view, self.block_hash, member, signature64)
 
     def write(self, writer: Writer) -> None:
         """Append kind u8, epoch u32, view u64, block hash (variable), then a list of (member u16, signature 64)."""

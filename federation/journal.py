@@ -2,7 +2,12 @@
 
 It holds this member's own votes, the bodies of the blocks it voted for (its own proposals among them), and
 certificates, back to the last final view. A member that lost it could sign against its own earlier word, so a journal
-that is absent is never taken for one that is empty: `create` makes it once, everything else only opens it.
+that is absent is never taken for one that is empty: `create` makes it once, everything else only opens it. In place of
+one that was lost, `create` makes one that has forgotten: it takes no vote until `raise_floor` says how far this member
+may have signed.
+
+Beside all that it holds the newest vote of each kind that this member saw of every other one: whoever put back an older
+copy of its journal learns from these that it did.
 
 Certificates are written without a sync. The log below is one sequence, so the synced write of the next vote makes them
 durable too, and a vote is never on disk without the certificates that it was cast on.
@@ -13,14 +18,25 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from bridge.bitcoin.identifiers import HASH_SIZE, BlockHash
-from bridge.codec import Reader, Writer, decode_whole
-from bridge.errors import MalformedError, Reason
+from bridge.codec import Reader, decode_whole
+from bridge.errors import MalformedError
 from federation.certificate import Certificate, Vote, VoteKind
-from federation.errors import Refused
+from federation.journal_errors import JournalReason, JournalRefused, behind, lacking
+from federation.journal_header import FORMAT_VERSION, JournalHeader, JournalIdentity, JournalState
+
+__all__ = [
+    "Journal",
+    "JournalContents",
+    "JournalEntries",
+    "JournalIdentity",
+    "JournalReason",
+    "JournalRefused",
+    "JournalState",
+    "MemoryEntries",
+]
 
 T = TypeVar("T")
 
-FORMAT_VERSION = 1
 MAX_VIEWS_AHEAD = 1_000_000
 """How far above the floor a promise may be: half a year of views without a final block, at 16 seconds each."""
 _LAST_VIEW = 2**64 - 1
@@ -28,48 +44,8 @@ _HEADER = b"h"
 _VOTE = b"v"
 _CERTIFICATE = b"c"
 _BODY = b"b"
+_WITNESSED = b"w"
 _KEYS_ELSEWHERE = b"k"
-
-
-class JournalReason(Reason):
-    """Why a journal can't be used, or why it does not take a vote."""
-
-    MISSING = "journal-missing"
-    """There is none: it was lost, or never made."""
-    EXISTS = "journal-exists"
-    """A second journal could sign against the first."""
-    DAMAGED = "journal-damaged"
-    """It is not what this program writes: what was signed is not known."""
-    NEWER = "journal-newer"
-    """A later release wrote it."""
-    LOCKED = "journal-locked"
-    """Another process of the same member has it open."""
-    NO_SPACE = "journal-no-space"
-    """The disk is full, or a quota or a limit on the size of files is reached."""
-    READ_ONLY = "journal-read-only"
-    """The disk or the directory can't be written."""
-    UNUSABLE = "journal-unusable"
-    """The path can't be used for another reason, or the journal was closed."""
-    FOREIGN = "journal-foreign"
-    """It is another member's, another epoch's or another chain's."""
-    BEHIND = "journal-behind"
-    """It lacks a vote of this member that a final block proves: an older copy of it was put back."""
-    KEYS_ELSEWHERE = "journal-keys-elsewhere"
-    """A signer in a process of its own has signed for this member: only that one's journal knows every vote."""
-    NOT_OWN = "journal-not-own"
-    """A vote of another member, or of another epoch."""
-    PASSED = "journal-passed"
-    """A vote in a view that is pruned."""
-    CONFLICT = "journal-conflict"
-    """A vote against this member's own earlier word."""
-    TOO_FAR = "journal-too-far"
-    """A vote in a view that the chain can't have come to: who has it keeps it, and this member is bound by it then."""
-    BODY_MISSING = "journal-body-missing"
-    """A vote to notarize without the block."""
-
-
-class JournalRefused(Refused):
-    """The journal stands against it. reason: JournalReason."""
 
 
 class JournalEntries(Protocol):
@@ -92,88 +68,100 @@ class JournalEntries(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class JournalIdentity:
-    """Whose journal it is. chain_id: 32 bytes.  epoch: u32.  member: u16."""
-
-    chain_id: bytes
-    epoch: int
-    member: int
-
-
-@dataclass(frozen=True, slots=True)
 class JournalContents:
-    """Everything above the floor, in order of views.
+    """Everything above the last final view, in order of views.
 
-    floor_view: pruned up to here; nothing at or below is ever signed again.
+    floor_view: nothing at or below is ever signed again; the last final view at least.
     bodies: (block hash, encoded block) of the blocks that this member voted to notarize.
+    witnessed: the newest vote of each kind of other members.
     """
 
     floor_view: int
     votes: tuple[Vote, ...]
     certificates: tuple[Certificate, ...]
     bodies: tuple[tuple[BlockHash, bytes], ...]
+    witnessed: tuple[Vote, ...] = ()
 
 
 class Journal:
     """One member's journal over its entries. A method that raises has written nothing."""
 
-    def __init__(self, entries: JournalEntries, identity: JournalIdentity, floor_view: int) -> None:
+    def __init__(self, entries: JournalEntries, header: JournalHeader) -> None:
         """For `create` and `open` only."""
         self._entries = entries
-        self._identity = identity
-        self._floor_view = floor_view
-        self._views = {_hash_of(key): _view_of(key) for key, _ in entries.scan(*_range(_BODY, floor_view + 1))}
+        self._header = header
+        contents = self.contents()
+        self._views = {vote.block_hash: vote.view for vote in contents.votes if vote.kind is VoteKind.NOTARIZE}
+        self._newest_certificate = max(contents.certificates, key=lambda c: c.view, default=None)
+        self._newest_vote_view = max((vote.view for vote in contents.votes), default=None)
+        self._witnessed = {(vote.member, vote.kind): vote for vote in contents.witnessed}
+        self._unwritten: set[tuple[int, VoteKind]] = set()
 
     @classmethod
-    def create(cls, entries: JournalEntries, identity: JournalIdentity, floor_view: int = 0) -> "Journal":
-        """Begin an empty journal that signs nothing at or below `floor_view`. Raises JournalRefused (EXISTS)."""
+    def create(
+        cls, entries: JournalEntries, identity: JournalIdentity, floor_view: int = 0, *, forgotten: bool = False
+    ) -> "Journal":
+        """Begin an empty journal that signs nothing at or below `floor_view`. Raises JournalRefused (EXISTS).
+
+        forgotten: in place of a lost one, so that it signs nothing at all until `raise_floor`.
+        """
         if entries.get(_HEADER) is not None:
             raise JournalRefused(JournalReason.EXISTS, "a second journal could sign against the first")
-        entries.write({_HEADER: _encode_header(identity, floor_view)}, sync=True)
-        return cls(entries, identity, floor_view)
+        state = JournalState.FORGOTTEN if forgotten else JournalState.KEPT
+        header = JournalHeader(state, identity, floor_view, floor_view)
+        entries.write({_HEADER: header.encode()}, sync=True)
+        return cls(entries, header)
 
     @classmethod
     def open(cls, entries: JournalEntries, identity: JournalIdentity) -> "Journal":
-        """Go on with the journal that `create` began. Raises JournalRefused: DAMAGED, NEWER, FOREIGN."""
-        header = entries.get(_HEADER)
-        if header is None:
+        """Go on with the journal that `create` began. Raises JournalRefused: DAMAGED, NEWER, FOREIGN, BEHIND."""
+        encoded = entries.get(_HEADER)
+        if encoded is None:
             raise JournalRefused(JournalReason.DAMAGED, "it has no beginning")
-        if header[:1] > bytes([FORMAT_VERSION]):
-            detail = f"format {header[0]}, and this release knows {FORMAT_VERSION}; run the later release"
+        if encoded[:1] > bytes([FORMAT_VERSION]):
+            detail = f"format {encoded[0]}, and this release knows {FORMAT_VERSION}; run the later release"
             raise JournalRefused(JournalReason.NEWER, detail)
-        found, floor_view = _decoded(header, _read_header)
+        header = _decoded(encoded, JournalHeader.read)
+        found = header.identity
         if found != identity:
             detail = f"it is of member {found.member} in epoch {found.epoch} of the chain {found.chain_id.hex()[:16]}…"
             raise JournalRefused(JournalReason.FOREIGN, f"{detail}; give this member its own data_dir")
-        journal = cls(entries, identity, floor_view)
-        journal.contents()
-        return journal
+        if header.state is JournalState.BEHIND:
+            raise behind("a vote was found that it lacks")
+        return cls(entries, header)
 
     def contents(self) -> JournalContents:
         """All that a restart needs. Raises JournalRefused (DAMAGED)."""
-        above = self._floor_view + 1
+        above = self._header.pruned_view + 1
         votes = self._entries.scan(*_range(_VOTE, above))
         certificates = self._entries.scan(*_range(_CERTIFICATE, above))
         bodies = self._entries.scan(*_range(_BODY, above))
+        witnessed = self._entries.scan(_WITNESSED, _WITNESSED + b"\xff" * 4)
         return JournalContents(
-            self._floor_view,
+            self._header.floor_view,
             tuple(_decoded(value, Vote.read) for _, value in votes),
             tuple(_decoded(value, Certificate.read) for _, value in certificates),
             tuple((_hash_of(key), value) for key, value in bodies),
+            tuple(_decoded(value, Vote.read) for _, value in witnessed),
         )
 
     def record_vote(self, vote: Vote, body: bytes = b"") -> None:
         """Write this member's own vote, and with NOTARIZE its block's encoding; return when both are on disk.
 
-        The same statement may be recorded again. Raises JournalRefused: NOT_OWN, PASSED, CONFLICT, BODY_MISSING.
+        The same statement may be recorded again.
+        Raises JournalRefused: FORGOTTEN, BEHIND, NOT_OWN, PASSED, CONFLICT, BODY_MISSING.
         """
         self._refuse_conflict(vote)
         changes: dict[bytes, bytes | None] = {_key(_VOTE, vote.view, bytes([vote.kind])): vote.encode()}
+        for member, kind in self._unwritten:
+            changes[_witness_key(member, kind)] = self._witnessed[member, kind].encode()
         if vote.kind is VoteKind.NOTARIZE:
             if not body:
                 raise JournalRefused(JournalReason.BODY_MISSING, f"view {vote.view}")
             changes[_key(_BODY, vote.view, vote.block_hash)] = body
         self._entries.write(changes, sync=True)
+        self._unwritten.clear()
+        self._note(vote)
         if vote.kind is VoteKind.NOTARIZE:
             self._views[vote.block_hash] = vote.view
 
@@ -181,27 +169,64 @@ class Journal:
         """Write this member's own vote without a block: for a memory that only has to keep it from another word.
 
         highest_view: that anybody may have come to; MAX_VIEWS_AHEAD above the floor holds besides.
-        The same statement may be recorded again. Raises JournalRefused: NOT_OWN, PASSED, TOO_FAR, CONFLICT.
+        The same statement may be recorded again.
+        Raises JournalRefused: FORGOTTEN, BEHIND, NOT_OWN, PASSED, TOO_FAR, CONFLICT.
         """
-        highest_view = min(highest_view, self._floor_view + MAX_VIEWS_AHEAD)
+        highest_view = min(highest_view, self.floor_view + MAX_VIEWS_AHEAD)
         if vote.view > highest_view:
             raise JournalRefused(JournalReason.TOO_FAR, f"view {vote.view}, and {highest_view} is the last to vote in")
         self._refuse_conflict(vote)
         self._entries.write({_key(_VOTE, vote.view, bytes([vote.kind])): vote.encode()}, sync=True)
+        self._note(vote)
 
     def record_certificate(self, certificate: Certificate) -> None:
-        """Write a checked certificate; on disk at the latest with the next vote. At or below the floor: nothing."""
-        if certificate.view > self._floor_view:
+        """Write a checked certificate; on disk at the latest with the next vote. Of a final view: nothing."""
+        if certificate.view > self._header.pruned_view:
             key = _key(_CERTIFICATE, certificate.view, bytes([certificate.kind]))
             self._entries.write({key: certificate.encode()}, sync=False)
+            newest = self._newest_certificate
+            if newest is None or certificate.view > newest.view:
+                self._newest_certificate = certificate
+
+    def witness(self, vote: Vote) -> None:
+        """Keep a checked vote of another member, if it is its newest of this kind; on disk with the next own vote."""
+        key = (vote.member, vote.kind)
+        newest = self._witnessed.get(key)
+        if vote.member != self._header.identity.member and (newest is None or vote.view > newest.view):
+            self._witnessed[key] = vote
+            self._unwritten.add(key)
+
+    def witnessed(self, member: int) -> tuple[Vote, ...]:
+        """The newest vote of each kind that was seen of another member."""
+        return tuple(vote for key, vote in sorted(self._witnessed.items()) if key[0] == member)
+
+    def lacks(self, vote: Vote) -> bool:
+        """Whether a checked vote by this member's key, above the floor, is none that this journal holds."""
+        if vote.member != self._header.identity.member or vote.view <= self.floor_view:
+            return False
+        own = self._vote(vote.view, vote.kind)
+        return own is None or own.block_hash != vote.block_hash
 
     def require_memory_of(self, certificate: Certificate) -> None:
-        """Raise JournalRefused (BEHIND) if this member signed a certificate of which the journal knows nothing."""
-        signers = {member for member, _ in certificate.signatures}
-        view = certificate.view
-        if self._identity.member in signers and view > self._floor_view and not self._vote(view, certificate.kind):
-            detail = f"a final block holds this member's vote in view {view}, of which the journal knows nothing"
-            raise JournalRefused(JournalReason.BEHIND, detail)
+        """Raise JournalRefused (BEHIND) if this member signed a checked certificate, and the journal lacks the vote.
+
+        One that has forgotten lacks what it must lack.
+        """
+        for vote in certificate.votes():
+            if self.lacks(vote) and self.state is not JournalState.FORGOTTEN:
+                raise lacking(vote)
+
+    def raise_floor(self, floor_view: int) -> None:
+        """Sign nothing at or below this view, nor at or below the floor before; what had forgotten signs again above.
+
+        On disk when this returns, with every certificate recorded before.
+        """
+        floor_view = max(floor_view, self.floor_view)
+        self._write_header(self._header.with_floor(floor_view, JournalState.KEPT))
+
+    def give_up(self) -> None:
+        """Note for good that a vote was found which this journal lacks: it takes none, and is not opened again."""
+        self._write_header(self._header.with_floor(self.floor_view, JournalState.BEHIND))
 
     def leave_keys_to_signer(self) -> None:
         """Note for good that votes are signed by a process with a journal of its own, and only repeated in this one."""
@@ -217,9 +242,24 @@ class Journal:
             )
 
     @property
+    def state(self) -> JournalState:
+        """Whether it may be signed by."""
+        return self._header.state
+
+    @property
     def floor_view(self) -> int:
-        """Pruned up to here; nothing at or below is ever signed again."""
-        return self._floor_view
+        """Nothing at or below is ever signed again."""
+        return self._header.floor_view
+
+    @property
+    def newest_certificate(self) -> Certificate | None:
+        """The certificate of the highest view above the last final one."""
+        return self._newest_certificate
+
+    @property
+    def newest_vote_view(self) -> int | None:
+        """The highest view in which a vote was recorded; None if none was since the newest final block."""
+        return self._newest_vote_view
 
     def body(self, block_hash: BlockHash) -> bytes | None:
         """The encoding of a block that this member voted to notarize."""
@@ -228,25 +268,34 @@ class Journal:
 
     def prune(self, final_view: int) -> None:
         """Drop everything at or below a view whose final block is stored; it is never signed in again."""
-        if final_view <= self._floor_view:
+        header = self._header
+        if final_view <= header.pruned_view:
             return
-        changes: dict[bytes, bytes | None] = {_HEADER: _encode_header(self._identity, final_view)}
+        pruned = header.pruned_to(final_view)
+        changes: dict[bytes, bytes | None] = {_HEADER: pruned.encode()}
         for table in (_VOTE, _CERTIFICATE, _BODY):
-            first, last = _range(table, self._floor_view + 1, final_view)
+            first, last = _range(table, header.pruned_view + 1, final_view)
             changes.update((key, None) for key, _ in self._entries.scan(first, last))
         self._entries.write(changes, sync=False)
-        self._floor_view = final_view
+        self._header = pruned
         self._views = {block_hash: view for block_hash, view in self._views.items() if view > final_view}
+        if self._newest_certificate is not None and self._newest_certificate.view <= final_view:
+            self._newest_certificate = None
 
     def close(self) -> None:
         """Let go of the entries."""
         self._entries.close()
 
     def _refuse_conflict(self, vote: Vote) -> None:
-        if (vote.epoch, vote.member) != (self._identity.epoch, self._identity.member):
+        identity = self._header.identity
+        if self.state is JournalState.FORGOTTEN:
+            raise JournalRefused(JournalReason.FORGOTTEN, "how far this member may have signed is not known yet")
+        if self.state is JournalState.BEHIND:
+            raise behind("a vote was found that it lacks")
+        if (vote.epoch, vote.member) != (identity.epoch, identity.member):
             raise JournalRefused(JournalReason.NOT_OWN, f"member {vote.member} in epoch {vote.epoch}")
-        if vote.view <= self._floor_view:
-            raise JournalRefused(JournalReason.PASSED, f"view {vote.view}, pruned up to {self._floor_view}")
+        if vote.view <= self.floor_view:
+            raise JournalRefused(JournalReason.PASSED, f"view {vote.view}, and {self.floor_view} is the floor")
         earlier = {kind: self._vote(vote.view, kind) for kind in VoteKind}
         same = earlier[vote.kind]
         if same is not None and same.block_hash != vote.block_hash:
@@ -254,6 +303,13 @@ class Journal:
         excluded = VoteKind.FINALIZE if vote.kind is VoteKind.NULLIFY else VoteKind.NULLIFY
         if same is None and earlier[excluded] is not None:
             raise JournalRefused(JournalReason.CONFLICT, f"{vote.kind.name} after {excluded.name} in view {vote.view}")
+
+    def _note(self, vote: Vote) -> None:
+        self._newest_vote_view = max(vote.view, self._newest_vote_view or 0)
+
+    def _write_header(self, header: JournalHeader) -> None:
+        self._entries.write({_HEADER: header.encode()}, sync=True)
+        self._header = header
 
     def _vote(self, view: int, kind: VoteKind) -> Vote | None:
         value = self._entries.get(_key(_VOTE, view, bytes([kind])))
@@ -301,27 +357,12 @@ def _range(table: bytes, first_view: int, last_view: int = _LAST_VIEW) -> tuple[
     return _key(table, first_view, b""), _key(table, last_view, b"\xff" * (HASH_SIZE + 1))
 
 
-def _view_of(key: bytes) -> int:
-    return int.from_bytes(key[1:9], "big")
+def _witness_key(member: int, kind: VoteKind) -> bytes:
+    return _WITNESSED + member.to_bytes(2, "big") + bytes([kind])
 
 
 def _hash_of(key: bytes) -> BlockHash:
     return BlockHash(key[9:])
-
-
-def _encode_header(identity: JournalIdentity, floor_view: int) -> bytes:
-    writer = Writer().u8(FORMAT_VERSION).fixed(identity.chain_id, HASH_SIZE)
-    return writer.u32(identity.epoch).u16(identity.member).u64(floor_view).finish()
-
-
-def _read_header(reader: Reader) -> tuple[JournalIdentity, int]:
-    version = reader.u8()
-    if version != FORMAT_VERSION:
-        raise MalformedError(f"format {version}, not {FORMAT_VERSION}")
-    identity, floor_view = JournalIdentity(reader.take(HASH_SIZE), reader.u32(), reader.u16()), reader.u64()
-    if floor_view == _LAST_VIEW:
-        raise MalformedError("pruned up to the last view that there is")
-    return identity, floor_view
 
 
 def _decoded(data: bytes, read: Callable[[Reader], T]) -> T:

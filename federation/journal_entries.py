@@ -1,5 +1,6 @@
 """The journal's entries on disk, over rocksdict."""
 
+import itertools
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -9,6 +10,7 @@ from typing import Self
 from rocksdict import AccessType, Rdict, WriteBatch, WriteOptions
 
 from federation.journal import Journal, JournalIdentity, JournalReason, JournalRefused
+from federation.journal_errors import RENEW
 from federation.rocks import (
     CATALOGUE_FILE,
     DiskError,
@@ -17,17 +19,18 @@ from federation.rocks import (
     close_quietly,
     common_options,
     disk_error,
+    held_still,
     linked,
     require_writable,
 )
 
-_STAY_OUT = (
-    "Keep the folder as it is and this member stopped: with an older copy, or a new journal, it could sign against its "
-    "own earlier word. The others go on without it; see 'The journal' in docs/operating.md"
+_ASKS_FIRST = (
+    "It makes a journal that asks the others first, and deletes nothing. Put no older copy in its place: with one, "
+    "this member could sign against its own earlier word"
 )
 _ADVICE = {
     DiskFault.LOCKED: "{path} is in use ({what}); a member runs once: stop its other process",
-    DiskFault.DAMAGED: f"{{path}} is damaged ({{what}}); nothing in it was changed. {_STAY_OUT}",
+    DiskFault.DAMAGED: f"{{path}} is damaged ({{what}}); nothing in it was changed. Do: {RENEW}. {_ASKS_FIRST}",
     DiskFault.NO_SPACE: "no room for {path}: {what}. Make room and start again: nothing that was signed is forgotten",
     DiskFault.READ_ONLY: (
         "can't write {path}: {what}. Mount its disk for writing, or give the folder to the user that runs this process"
@@ -126,14 +129,41 @@ def create_journal(path: Path, identity: JournalIdentity, floor_view: int = 0) -
     """
     if path.exists() and any(path.iterdir()):
         raise JournalRefused(JournalReason.EXISTS, f"{path} is not empty")
-    beside = path.with_name(f"{path.name}.new")
-    with _advising(path), Hold(beside):
-        shutil.rmtree(beside, ignore_errors=True)  # of an attempt that was cut short
-    journal = Journal.create(RocksEntries.create(beside), identity, floor_view)
-    journal.close()
+    beside = _made_beside(path, identity, floor_view, forgotten=False)
     with _advising(path):
         beside.rename(path)
     return open_journal(path, identity)
+
+
+def renew_journal(path: Path, identity: JournalIdentity) -> Path | None:
+    """Put a journal that has forgotten in the place of what is there; where that lies now, None if there was nothing.
+
+    Nothing is deleted. An attempt that was cut short is made good by another. Raises JournalRefused: LOCKED, NO_SPACE,
+    READ_ONLY, UNUSABLE.
+    """
+    with _advising(path), held_still(path):
+        beside = _made_beside(path, identity, 0, forgotten=True)
+        aside = None
+        if path.exists() and any(path.iterdir()):
+            aside = _free_name(path)
+            path.rename(aside)
+        beside.rename(path)
+        return aside
+
+
+def _made_beside(path: Path, identity: JournalIdentity, floor_view: int, *, forgotten: bool) -> Path:
+    """A whole journal next to its place, to be moved there."""
+    beside = path.with_name(f"{path.name}.new")
+    with _advising(path), Hold(beside):
+        shutil.rmtree(beside, ignore_errors=True)  # of an attempt that was cut short
+    Journal.create(RocksEntries.create(beside), identity, floor_view, forgotten=forgotten).close()
+    return beside
+
+
+def _free_name(path: Path) -> Path:
+    """Where what lies at `path` is kept: nothing has this name."""
+    numbers = itertools.count(1)
+    return next(name for number in numbers if not (name := path.with_name(f"{path.name}.old-{number}")).exists())
 
 
 def open_journal(path: Path, identity: JournalIdentity) -> Journal:
@@ -172,7 +202,7 @@ def _require_present(path: Path) -> None:
             return
         if path.exists() and any(path.iterdir()):
             raise DiskError(DiskFault.DAMAGED, f"the file {CATALOGUE_FILE} is missing")
-    raise JournalRefused(JournalReason.MISSING, f"there is no journal in {path}; put back the folder. {_STAY_OUT}")
+    raise JournalRefused(JournalReason.MISSING, f"there is no journal in {path}; if it is lost: {RENEW}. {_ASKS_FIRST}")
 
 
 def _advised(path: Path, error: DiskError) -> JournalRefused:

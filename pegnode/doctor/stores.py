@@ -4,6 +4,7 @@ from pathlib import Path
 
 from federation.journal import JournalIdentity, JournalReason, JournalRefused
 from federation.journal_entries import look_into_journal
+from federation.journal_errors import RENEW
 from federation.rocks import DiskError, Hold
 from pegnode.chain.parameters import ChainRules
 from pegnode.doctor.findings import Check, Finding, ok, problem, refused, warning
@@ -12,7 +13,7 @@ from pegnode.storage.errors import StorageError, StorageReason
 from pegnode.storage.store import ChainStore
 
 _FOREIGN = "correct name, data_dir or genesis: this is another member's journal, or another chain's"
-_LOST = "correct data_dir; if the journal is lost, the federation must agree on what to do"
+_LOST = f"correct data_dir; if the journal is lost: {RENEW}"
 
 
 def database(path: Path, rules: ChainRules, running: bool) -> Finding:

@@ -34,12 +34,9 @@ def check_journal(path: Path, identity: JournalIdentity, store: ChainStore, rule
         _check_votes(contents, identity, rules)
         _check_bodies(contents)
         for certificate in contents.certificates:
-            try:
-                verify_certificate(certificate, rules.membership, rules.chain_id)
-            except VoteRejected as error:
-                raise _wrong(
-                    f"the {certificate.kind.name} certificate of view {certificate.view}", str(error)
-                ) from error
+            _check_certificate(certificate, rules)
+        for vote in contents.witnessed:
+            _check_witnessed(vote, identity, rules)
         try:
             require_memory(journal, store)
         except JournalRefused as error:
@@ -53,7 +50,7 @@ def require_memory(journal: Journal, store: ChainStore) -> None:
     """Compare the journal with the newest certificates of the chain: an older copy, put back, lacks votes in them.
 
     A member's vote is in its journal before it can be in any certificate, and leaves it only below the journal's floor.
-    Raises JournalRefused (BEHIND).
+    One with another block than the final one is refused too. Raises JournalRefused (BEHIND).
     """
     for height in range(store.tip.header.height, 0, -1):
         data = store.certificate_at(height)
@@ -70,6 +67,17 @@ def _check_certificate(certificate: Certificate, rules: ChainRules) -> None:
         verify_certificate(certificate, rules.membership, rules.chain_id)
     except VoteRejected as error:
         raise _wrong(f"the {certificate.kind.name} certificate of view {certificate.view}", str(error)) from error
+
+
+def _check_witnessed(vote: Vote, identity: JournalIdentity, rules: ChainRules) -> None:
+    """What is kept of others is genuine: it is said again to whoever asks."""
+    name = f"{_name(vote)} of member {vote.member}"
+    try:
+        verify_vote(vote, rules.membership, rules.chain_id)
+    except VoteRejected as error:
+        raise _wrong(name, str(error)) from error
+    if vote.member == identity.member:
+        raise _wrong(name, "it is this member's own, and not among its votes")
 
 
 def _check_votes(contents: JournalContents, identity: JournalIdentity, rules: ChainRules) -> None:

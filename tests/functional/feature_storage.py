@@ -146,7 +146,7 @@ def test_damaged_stores_are_refused_with_what_to_do(member: Member) -> None:
     flip(member.journal, "*.sst")
     said = member.refused(member.journal)  # it is opened first
     assert said.startswith(f"journal-damaged: {member.journal} is damaged (")
-    assert "Keep the folder as it is and this member stopped" in said
+    assert "Put no older copy in its place" in said
 
 
 def test_newer_store_is_refused(member: Member) -> None:

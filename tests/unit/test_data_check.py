@@ -8,8 +8,9 @@ import pytest
 
 from bridge.bitcoin.identifiers import BlockHash
 from federation.certificate import VoteKind
-from federation.journal import Journal, JournalReason, JournalRefused
+from federation.journal import Journal, JournalReason, JournalRefused, JournalState
 from federation.journal_entries import RocksEntries, create_journal, open_journal
+from federation.journal_header import JournalHeader
 from federation.rocks import Hold
 from pegnode.chain.block import Block
 from pegnode.folders import CHAIN_FOLDER, JOURNAL_FOLDER
@@ -207,7 +208,7 @@ def rewrite(data: DataDirectory, act: Callable[[Journal], None], floor_view: int
     """Change the journal through its own methods, which check less than the check."""
     entries = RocksEntries.open(data.path / JOURNAL_FOLDER)
     floor = data.chain.header.view - 1 if floor_view is None else floor_view
-    act(Journal(entries, data.identity, floor))
+    act(Journal(entries, JournalHeader(JournalState.KEPT, data.identity, floor, floor)))
     entries.close()
 
 
@@ -227,6 +228,17 @@ def test_journal_with_a_vote_for_a_block_that_it_lacks_is_named(data: DataDirect
     other = own_vote(data.rules, VoteKind.NOTARIZE, view + 1, data.chain.header.hash)
     rewrite(data, lambda journal: journal.record_vote(other, data.chain.blocks[-1].encode()))
     assert "view" in wrong(data).record
+
+
+@pytest.mark.parametrize("what", ["forged", "own"])
+def test_journal_with_a_false_vote_of_another_is_named(data: DataDirectory, what: str) -> None:
+    view = data.chain.header.view + 2
+    vote = own_vote(data.rules, VoteKind.NULLIFY, view)
+    kept = replace(vote, member=MEMBER + 1) if what == "forged" else vote
+    entries = RocksEntries.open(data.path / JOURNAL_FOLDER)
+    entries.write({b"w" + bytes(2) + bytes([VoteKind.NULLIFY]): kept.encode()}, sync=True)
+    entries.close()
+    assert wrong(data).record == f"journal, the NULLIFY vote of view {view} of member {kept.member}"
 
 
 def test_journal_with_a_false_certificate_is_named(data: DataDirectory) -> None:

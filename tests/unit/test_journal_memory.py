@@ -29,25 +29,44 @@ def chain_of(path: Path, *signers: tuple[int, ...]) -> ChainStore:
     return store
 
 
-def journal(floor_view: int, *finalized: int) -> Journal:
-    """A journal that remembers having finalized these views."""
+def journal(store: ChainStore, floor_view: int, finalized: tuple[int, ...], *, other: int = 0) -> Journal:
+    """A journal that remembers having finalized these views; in the view `other`, another block than the final one."""
     opened = Journal.create(MemoryEntries(), JournalIdentity(RULES.chain_id, 0, OWN), floor_view)
     for view in finalized:
-        opened.record_vote(Vote(VoteKind.FINALIZE, 0, view, BlockHash(bytes([view]) * 32), OWN, bytes(64)))
+        header = store.header_at(view)
+        block_hash = BlockHash(b"\x07" * 32) if view == other or header is None else header.hash
+        opened.record_vote(Vote(VoteKind.FINALIZE, 0, view, block_hash, OWN, bytes(64)))
     return opened
 
 
-@pytest.mark.parametrize("remembered", [journal(3), journal(2, 3), journal(0, 1, 2, 3), journal(5)])
-def test_journal_that_knows_every_own_vote_is_taken(tmp_path: Path, remembered: Journal) -> None:
+@pytest.mark.parametrize(("floor_view", "finalized"), [(3, ()), (2, (3,)), (0, (1, 2, 3)), (5, ())])
+def test_journal_that_knows_every_own_vote_is_taken(
+    tmp_path: Path, floor_view: int, finalized: tuple[int, ...]
+) -> None:
     store = chain_of(tmp_path / "chain", (0, 1, 2), (0, 1, 2), (0, 1, 2))
-    require_memory(remembered, store)
+    require_memory(journal(store, floor_view, finalized), store)
     store.close()
 
 
-@pytest.mark.parametrize("remembered", [journal(0), journal(2), journal(0, 1), journal(0, 3)])
-def test_journal_that_lacks_an_own_vote_is_refused(tmp_path: Path, remembered: Journal) -> None:
+@pytest.mark.parametrize(("floor_view", "finalized"), [(0, ()), (2, ()), (0, (1,)), (0, (3,))])
+def test_journal_that_lacks_an_own_vote_is_refused(tmp_path: Path, floor_view: int, finalized: tuple[int, ...]) -> None:
     store = chain_of(tmp_path / "chain", (0, 1, 2), (), (0, 1, 2), (0, 1, 3))
     with pytest.raises(JournalRefused) as caught:
-        require_memory(remembered, store)
+        require_memory(journal(store, floor_view, finalized), store)
     assert caught.value.reason is JournalReason.BEHIND
+    store.close()
+
+
+def test_journal_that_remembers_another_block_is_refused(tmp_path: Path) -> None:
+    store = chain_of(tmp_path / "chain", (0, 1, 2), (0, 1, 2), (0, 1, 2))
+    with pytest.raises(JournalRefused) as caught:
+        require_memory(journal(store, 0, (1, 2, 3), other=2), store)
+    assert caught.value.reason is JournalReason.BEHIND
+    store.close()
+
+
+def test_journal_that_has_forgotten_is_not_asked(tmp_path: Path) -> None:
+    store = chain_of(tmp_path / "chain", (0, 1, 2))
+    forgotten = Journal.create(MemoryEntries(), JournalIdentity(RULES.chain_id, 0, OWN), forgotten=True)
+    require_memory(forgotten, store)
     store.close()

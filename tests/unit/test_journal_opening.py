@@ -47,7 +47,7 @@ def refusal(path: Path) -> JournalReason:
     assert sorted(path.parent.iterdir()) == beside
     assert isinstance(caught.value.reason, JournalReason)
     if caught.value.reason is JournalReason.DAMAGED:
-        assert "Keep the folder as it is and this member stopped" in caught.value.detail
+        assert "Put no older copy in its place" in caught.value.detail
     return caught.value.reason
 
 
