@@ -225,13 +225,18 @@ class LocalFederation:
         log.parent.mkdir(mode=0o700, exist_ok=True)
         with log.open("ab") as words:
             process = subprocess.Popen(
-                [sys.executable, "-m", "pegnode.cli.main", "functionary", "run", "--config", str(config)],
+                self.member_command(name),
                 stdin=subprocess.DEVNULL,
                 stdout=words,
                 stderr=words,
                 start_new_session=True,
             )
         self._run_path(name).write_bytes(msgspec.json.encode(_Run(process.pid, str(config))))
+
+    def member_command(self, name: str) -> list[str]:
+        """What runs a member."""
+        config = str(self.member_config_path(name))
+        return [sys.executable, "-m", "pegnode.cli.main", "functionary", "run", "--config", config]
 
     def stop_member(self, name: str) -> None:
         """End a member's process in order, if it runs. Raises LocalFederationError (STOP_FAILED)."""
