@@ -85,8 +85,9 @@ async def _run_member(config: FunctionaryConfig, genesis: Genesis, member: Membe
             stop=parts.stop.set,
             l1_name=genesis.l1.network,
             pool_limits=parts.pool_limits,
+            consensus=genesis.consensus,
             signer=signer,
-            driver=driver,
+            watch=driver.watch,
         )
         linked = (partial(signer.run, core),) if isinstance(signer, RemoteSigner) else ()
         await run_parts(parts, payouts, live, reports.announce, (driver.run, work.run, *linked))

@@ -235,6 +235,7 @@ async def run_node(config: NodeConfig) -> None:
             stop=parts.stop.set,
             l1_name=parts.genesis.l1.network,
             pool_limits=parts.pool_limits,
+            consensus=parts.genesis.consensus,
         )
         await run_parts(parts, payouts, live, lambda: None, ())
     finally:

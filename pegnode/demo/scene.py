@@ -123,7 +123,7 @@ def _member_scene(members: Members, name: str, status: StatusReply | None) -> Me
         state = MemberState.HALTED
     elif status.syncing:
         state = MemberState.CATCHING_UP
-    elif status.waiting_for:
+    elif status.waiting_for or status.stall is not None:
         state = MemberState.WAITING
     else:
         state = MemberState.RUNNING

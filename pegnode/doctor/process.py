@@ -45,8 +45,16 @@ def check_process(process: Process, now_ms: int) -> Finding:
     status = process.status
     if status is None:
         return _check_silent(process.failure)
+    if status.key_alarm is not None:
+        return problem(Check.PROCESS, status.key_alarm, "stop it, and take this key for stolen: tell the other members")
     if status.halted:
         return _check_halt(status.halts)
+    if status.stall is not None:
+        return problem(
+            Check.PROCESS,
+            f"no block becomes final: {status.stall.why}",
+            "see 12. in docs/operating.md, When the chain stands",
+        )
     ahead_ms = status.block_time_ms - now_ms
     if ahead_ms > 2_000:
         what = f"the newest block's time is {ahead_ms / 1000:.1f} s ahead of this clock"

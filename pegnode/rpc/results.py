@@ -36,11 +36,51 @@ class L1Reply(msgspec.Struct, frozen=True):
 
 
 class MemberReply(msgspec.Struct, frozen=True):
-    """What the node sees of a member."""
+    """What the node sees of a member. Times: Unix time in milliseconds.
+
+    missing_since_ms: while it is not connected, at the earliest this node's start.  round_trip_ms: smoothed.
+    last_vote_view, last_vote_kind, last_vote_ms: its vote of the highest view since the start, notarize, nullify or
+    finalize, and when it was heard last; null on a node without keys.  software: what it calls itself, or did last.
+    final_height: of its newest final block.  l1_buried_height: the highest L1 block that it has at the peg's depth.
+    missed_turn: when it last led it proposed nothing, and nothing was heard of it since.
+    equivocations: proofs, kept here, that it signed two votes of which no honest member signs both.
+    """
 
     member: int
+    name: str
     connected: bool
+    missing_since_ms: int | None
+    round_trip_ms: float | None
     last_vote_view: int | None
+    last_vote_kind: str | None
+    last_vote_ms: int | None
+    software: str
+    final_height: int | None
+    l1_buried_height: int | None
+    missed_turn: bool
+    equivocations: int
+
+
+class JournalReply(msgspec.Struct, frozen=True):
+    """A member's memory of what it signed. state: kept; renewing while it signs nothing because it was
+    lost; or behind when it signs nothing more because it lacks a vote of this member that was found elsewhere.
+
+    floor_view: nothing at or below is ever signed again.  newest_vote_view: null before the first vote above it.
+    heard_from: of the `needed` other members that have to tell how far views have come, while it is renewed.
+    """
+
+    state: str
+    floor_view: int
+    newest_vote_view: int | None
+    heard_from: int
+    needed: int
+
+
+class StallReply(msgspec.Struct, frozen=True):
+    """Why no block becomes final although one is due, in one line for people. since_ms: since when, Unix time."""
+
+    since_ms: int
+    why: str
 
 
 class HaltReply(msgspec.Struct, frozen=True):
@@ -58,7 +98,12 @@ class HaltReply(msgspec.Struct, frozen=True):
 
 
 class StatusReply(msgspec.Struct, frozen=True):
-    """getstatus. member: the node's own index, null for an observer. Times: Unix time in milliseconds."""
+    """getstatus. member: the node's own index, null for an observer. Times: Unix time in milliseconds.
+
+    final_age_ms: how old the newest final block is.  timeout_ms: how long a view may take once a block is due.
+    journal: null without keys.  key_alarm: why this member's own vote key must be taken for stolen, or for running
+    twice, else null.  stall: null while the chain goes on.
+    """
 
     version: str
     member: int | None
@@ -80,6 +125,11 @@ class StatusReply(msgspec.Struct, frozen=True):
     halt_findings: list[str]
     halts: list[HaltReply]
     waiting_for: list[str]
+    final_age_ms: int
+    timeout_ms: int
+    journal: JournalReply | None
+    key_alarm: str | None
+    stall: StallReply | None
 
 
 class PegInfoReply(msgspec.Struct, frozen=True):

@@ -37,9 +37,11 @@ from pegnode.net.messages import (
 )
 from pegnode.net.transport import DropReason, PeerId
 from pegnode.service.consensus_reports import Report, report
+from pegnode.service.consensus_watch import ConsensusWatch
 from pegnode.service.core import NodeCore
 from pegnode.service.event_queue import Body, EventQueue
 from pegnode.service.judge import Judge
+from pegnode.service.own_memory import OwnMemory
 from pegnode.service.peers import Peers
 from pegnode.service.proposer import Proposer
 from pegnode.service.signature_checks import SignatureChecks
@@ -51,6 +53,9 @@ log = structlog.get_logger()
 JUDGE_AGAIN_S: Final = 0.25
 MAX_JUDGE_AGAIN_S: Final = 1.0
 """How soon a block is judged again that waits for L1 or for this member's own prudence; each time later, up to this."""
+MAX_WAITING: Final = 1_024
+MAKE_ROOM_S: Final = 1.0
+"""Events that may wait before this member takes part, and how often they are counted."""
 JUSTIFICATION_BYTES: Final = 150_000
 """Certificates that fit one message beside the largest block."""
 
@@ -61,7 +66,7 @@ ActionAtOnce = act.Broadcast | act.SendTo | act.SendProposal | act.RequestBlock 
 
 
 class ConsensusDriver:
-    """One member's part in consensus."""
+    """One member's part in consensus. watch: what is to be seen of it."""
 
     def __init__(
         self,
@@ -72,6 +77,7 @@ class ConsensusDriver:
         signer: SignerPort,
         proposer: Proposer,
         judge: Judge,
+        own_memory: OwnMemory,
     ) -> None:
         self._core = core
         self._peers = peers
@@ -80,9 +86,10 @@ class ConsensusDriver:
         self._signer = signer
         self._proposer = proposer
         self._judge = judge
+        self._own_memory = own_memory
         self._checks = SignatureChecks(core.rules, peers)
         self._bodies: dict[BlockHash, Body] = {}
-        self._last_vote_views: dict[int, int] = {}
+        self.watch = ConsensusWatch(core, machine, judge)
         self._own_notarize: dict[int, Vote] = {}
         self._judging: set[BlockHash] = set()
         self._requests: Counter[tuple[PeerId, BlockHash]] = Counter()
@@ -95,15 +102,6 @@ class ConsensusDriver:
         peers.on_message(BlockAnswer, self._receive_block, from_guests=False)
         peers.on_disconnected(self._forget_requests)
         core.on_final(self._after_final)
-
-    @property
-    def view(self) -> int:
-        """The view this member is in; until it takes part, the one after the newest final block's."""
-        return self._machine.view if self._machine.is_started else self._core.store.tip.header.view + 1
-
-    def last_vote_view(self, member: int) -> int | None:
-        """The highest view in which a vote of `member` was seen since the start."""
-        return self._last_vote_views.get(member)
 
     def work_known(self, known: bool) -> None:
         """Tell the machine whether there is anything that a block could include."""
@@ -119,6 +117,7 @@ class ConsensusDriver:
             raise MalformedError("a proposal comes with its leader's vote for it")
         if not self._checks.is_genuine(peer, vote):
             return
+        self._own_memory.witness(vote)
         body = self._decoded(header, message.block)
         # By themselves, since a proposal that is refused would take them with it.
         if self._take_certificates(peer, justification) and body is not None:
@@ -136,7 +135,8 @@ class ConsensusDriver:
             vote = Vote.decode(data)
             if not self._checks.is_genuine(peer, vote):
                 return
-            self._note_vote(vote)
+            self.watch.note_vote(vote)
+            self._own_memory.witness(vote)
             self._queue.put_from_peer(ev.VoteReceived(vote))
 
     def _receive_certificates(self, peer: PeerId, message: CertificatesMessage) -> None:
@@ -147,6 +147,8 @@ class ConsensusDriver:
         news = self._checks.news(peer, certificates)
         for certificate in news or ():
             self._queue.put(ev.CertificateReceived(certificate))  # lost, it would be no news again, for ever
+            for vote in certificate.votes():
+                self._own_memory.witness(vote)
         return news is not None
 
     def _answer_block_request(self, peer: PeerId, message: BlockRequest) -> None:
@@ -177,9 +179,6 @@ class ConsensusDriver:
             raise MalformedError("the answer is another block than the one asked for")
         self._queue.put_from_peer(ev.BlockReceived(self._info(block)), (block, message.block))
 
-    def _note_vote(self, vote: Vote) -> None:
-        self._last_vote_views[vote.member] = max(vote.view, self._last_vote_views.get(vote.member, 0))
-
     def _info(self, block: Block) -> ev.BlockInfo:
         header = block.header
         parent = self._core.unfinal.view(header.parent)
@@ -207,6 +206,8 @@ class ConsensusDriver:
     async def run(self) -> None:
         """Take part in consensus until cancelled."""
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._make_room)
+            await self._own_memory.restored()
             await self._handle(self._restored(), None, nursery)
             for block_hash in list(self._bodies):
                 self._drop_unless_kept(block_hash)
@@ -215,6 +216,14 @@ class ConsensusDriver:
                 await self._handle(event, body, nursery)
                 while len(self._queue):
                     await self._handle(*self._queue.take_nowait(), nursery)
+
+    async def _make_room(self) -> None:
+        """Let what peers say pile up no further than may be, until this member takes part: that may take days."""
+        while not self._machine.is_started:
+            if len(self._queue) >= MAX_WAITING:
+                for certificate in self._queue.shed():
+                    self._journal.record_certificate(certificate)
+            await trio.sleep(MAKE_ROOM_S)
 
     def _restored(self) -> ev.Start:
         store = self._core.store
@@ -248,6 +257,7 @@ class ConsensusDriver:
                 await self._cast(action)
             else:
                 self._perform(action, nursery)
+        self.watch.note_event()
         if body is not None:
             self._drop_unless_kept(body[0].header.hash)
 
@@ -288,23 +298,30 @@ class ConsensusDriver:
             case act.Forget(block_hashes):
                 for block_hash in block_hashes:
                     self._drop_unless_kept(block_hash)
+            case act.ReportUnknownOwnVote(vote):
+                report(action)
+                self._own_memory.found(vote)
             case _:
                 report(action)
 
     async def _cast(self, action: act.CastVote) -> None:
         """Sign, write, send: in this order. Raises SignerAway, which ends this process: it is no member without."""
+        if not self._own_memory.may_sign:
+            return
         epoch = self._core.rules.membership.epoch
         try:
             vote = await self._signer.sign_vote(action.kind, epoch, action.view, action.block_hash)
         except VoteRefused as refused:
             log.warning("vote refused by the signer", view=action.view, kind=action.kind.name, detail=str(refused))
+            self.watch.vote_refused = str(refused)
             return
+        self.watch.vote_refused = None
         if action.kind is VoteKind.NOTARIZE:
             self._journal.record_vote(vote, self._bodies[action.block_hash][1])
             self._own_notarize[vote.view] = vote
         else:
             self._journal.record_vote(vote)
-        self._note_vote(vote)
+        self.watch.note_vote(vote)
         self._peers.to_members(VotesMessage((vote.encode(),)))
         self._queue.put(ev.VoteReceived(vote))
 

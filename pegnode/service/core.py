@@ -44,6 +44,7 @@ class NodeCore:
 
     now_ms: Unix time in milliseconds.
     waiting_for: what the node can't go on without at present, for people; None when nothing is missing.
+    key_alarm: why this member's own vote key must be taken for stolen, or for running twice, for people; None if not.
     l1: how one's own Bitcoin node is.  l1_reports: by member, the highest L1 block that it says is at the peg's depth.
     """
 
@@ -57,6 +58,7 @@ class NodeCore:
     questions: L1Questions
     now_ms: Callable[[], int]
     waiting_for: str | None = None
+    key_alarm: str | None = None
     l1: L1Health = NOT_ASKED
     l1_reports: dict[int, Anchor] = field(default_factory=dict)
     records: RecordPool = field(init=False)

@@ -21,6 +21,12 @@ class Judge:
     def __init__(self, core: NodeCore) -> None:
         self._core = core
         self._last_detail: dict[bytes, str] = {}
+        self._withheld: str | None = None
+
+    @property
+    def withheld(self) -> str | None:
+        """Why this member does not vote, for now, for the block that it judged last, for people; None if it does."""
+        return self._withheld
 
     async def judge(self, block: Block, data: bytes) -> Verdict:
         """The verdict on `block`, encoded as `data`. WAITING and WITHHELD may change when asked again."""
@@ -51,10 +57,12 @@ class Judge:
         except (VoteWithheld, L1Error) as withheld:
             self._explain(block, "vote withheld", str(withheld))
             return Verdict.WITHHELD
+        self._withheld = None
         return Verdict.VOTABLE
 
     def _explain(self, block: Block, event: str, detail: str) -> None:
-        """Log a state once, however often the same block is asked about."""
+        """Keep why, and log it once, however often the same block is asked about."""
+        self._withheld = detail
         if self._last_detail.get(block.header.hash) != detail:
             self._last_detail = {block.header.hash: detail}
             log.info(event, height=block.header.height, view=block.header.view, detail=detail)

@@ -1,7 +1,6 @@
 """The running node as its RPC sees it: an implementation of `pegnode.rpc.node_api.NodeApi`."""
 
 from collections.abc import Callable, Sequence
-from typing import Final
 
 from bridge.bitcoin.addresses import Network, l1_network, sidechain_network
 from bridge.bitcoin.identifiers import BlockHash, Script, Txid
@@ -11,17 +10,16 @@ from bridge.l1.mempool_watcher import MempoolWatcher
 from bridge.records import Finding, Record
 from federation.record import SignedRecord
 from federation.statement import SignedStatement, SolvencyStatement
-from pegnode import __version__
 from pegnode.audit.report import Audit
 from pegnode.chain.parameters import ChainRules
+from pegnode.consensus.parameters import ConsensusParams
 from pegnode.mempool.pool import Mempool, PoolLimits
 from pegnode.net.transport import PeerId
 from pegnode.rpc.deposit_states import DepositInfo
 from pegnode.rpc.node_api import (
     ClaimReceipt,
     DroppedPeer,
-    L1Status,
-    MemberStatus,
+    JournalStatus,
     NodeStatus,
     NodeUnavailable,
     PayoutProgress,
@@ -34,11 +32,12 @@ from pegnode.rpc.node_api import (
 from pegnode.service.auditor import Auditor
 from pegnode.service.catch_up import CatchUp
 from pegnode.service.claims import Claims
-from pegnode.service.consensus_driver import ConsensusDriver
+from pegnode.service.consensus_watch import ConsensusWatch
 from pegnode.service.core import NodeCore
 from pegnode.service.deposit_report import DepositReport
 from pegnode.service.evidence_maker import EvidenceMaker
 from pegnode.service.l1_monitor import L1Monitor
+from pegnode.service.node_status import StatusReport
 from pegnode.service.payouts import Payouts
 from pegnode.service.peers import Peers
 from pegnode.service.records import RecordRelay
@@ -47,11 +46,9 @@ from pegnode.service.resumption import Resumption
 from pegnode.signing.port import SignerAway, SignerPort
 from pegnode.storage.store import ChainStore
 
-MOST_SUSPICIONS_TOLD: Final = 5
-
 
 class LiveNode:
-    """Answers from the node's parts. signer, driver: None on a node without keys."""
+    """Answers from the node's parts. signer, watch, journal_status: None on a node without keys."""
 
     def __init__(
         self,
@@ -69,8 +66,10 @@ class LiveNode:
         stop: Callable[[], None],
         l1_name: str,
         pool_limits: PoolLimits,
+        consensus: ConsensusParams,
         signer: SignerPort | None = None,
-        driver: ConsensusDriver | None = None,
+        watch: ConsensusWatch | None = None,
+        journal_status: Callable[[], JournalStatus] | None = None,
     ) -> None:
         self._core = core
         self._peers = peers
@@ -82,14 +81,11 @@ class LiveNode:
         self._auditor = auditor
         self._resumption = resumption
         self._records = records
-        self._l1 = l1
         self._stop = stop
         self._l1_name = l1_name
         self._pool_limits = pool_limits
         self._signer = signer
-        self._member = None if signer is None else signer.index
-        self._driver = driver
-        self._started_ms = core.now_ms()
+        self._report = StatusReport(core, peers, catch_up, l1, consensus, signer, watch, journal_status)
 
     @property
     def store(self) -> ChainStore:
@@ -123,58 +119,7 @@ class LiveNode:
 
     def status(self) -> NodeStatus:
         """The state of the node now."""
-        core, tip = self._core, self._core.store.tip.header
-        view = self._driver.view if self._driver else tip.view + 1
-        best = self._catch_up.best_known_height
-        now_ms = core.now_ms()
-        return NodeStatus(
-            version=__version__,
-            member=self._member,
-            started_ms=self._started_ms,
-            uptime_ms=now_ms - self._started_ms,
-            view=view,
-            leader=core.rules.membership.leader(view),
-            best_known_height=best,
-            syncing=best > tip.height + 1,
-            l1=self._l1_status(),
-            members=tuple(self._member_status(member.index) for member in core.rules.membership.members),
-            halts=core.active_findings(),
-            waiting_for=tuple(self._missing()),
-        )
-
-    def _l1_status(self) -> L1Status:
-        tip = self._core.watcher.tip
-        return L1Status(
-            health=self._core.l1,
-            version=self._l1.version,
-            height=tip.height if tip else None,
-            block_hash=tip.hash if tip else None,
-            feerate_sat_kvb=self._l1.feerate_sat_kvb,
-        )
-
-    def _member_status(self, member: int) -> MemberStatus:
-        is_self = member == self._member
-        return MemberStatus(
-            member=member,
-            connected=is_self or self._peers.is_connected(member),
-            last_vote_view=self._driver.last_vote_view(member) if self._driver else None,
-        )
-
-    def _missing(self) -> list[str]:
-        core = self._core
-        missing: list[str] = []
-        if core.l1.state.waits:
-            missing.append(": ".join(filter(None, ("the Bitcoin node", core.l1.state, core.l1.detail))))
-        missing += _suspected(core.suspicions())
-        if core.waiting_for is not None:
-            missing.append(core.waiting_for)
-        if self._signer is not None and self._signer.waiting_for is not None:
-            missing.append(self._signer.waiting_for)
-        quorum = core.rules.membership.quorum
-        reachable = sum(self._member_status(member.index).connected for member in core.rules.membership.members)
-        if self._member is not None and reachable < quorum:
-            missing.append(f"a quorum of {quorum} members, of which {reachable} are reachable")
-        return missing
+        return self._report.status()
 
     def peers(self) -> tuple[PeerInfo, ...]:
         """The connected peers."""
@@ -302,10 +247,3 @@ class LiveNode:
     def request_stop(self) -> None:
         """Begin an orderly shutdown; returns at once."""
         self._stop()
-
-
-def _suspected(suspicions: Sequence[str]) -> list[str]:
-    """What may become a halt, some of it."""
-    told = [f"certainty whether it has to halt: {detail}" for detail in suspicions[:MOST_SUSPICIONS_TOLD]]
-    more = len(suspicions) - len(told)
-    return [*told, f"certainty about {more} more findings"] if more else told

@@ -65,8 +65,11 @@ class Federation(Protocol):
 
     genesis: Genesis
     rules: ChainRules
-    network: MemoryNetwork
     has_quorum: bool
+
+    @property
+    def network(self) -> MemoryNetwork:
+        """What lies between them."""
 
     def peer_id(self, index: int) -> PeerId:
         """A member's."""
@@ -190,8 +193,9 @@ class Member:
             stop=self.scope.cancel,
             l1_name="regtest",
             pool_limits=PoolLimits(),
+            consensus=self.federation.genesis.consensus,
             signer=self.signer,
-            driver=self.driver,
+            watch=None if self.driver is None else self.driver.watch,
         )
 
     def _journal(self, index: int) -> Journal:

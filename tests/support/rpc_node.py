@@ -16,6 +16,7 @@ from bridge.l1.answers import ScannedOutput
 from bridge.l1.states import L1Health, L1State
 from bridge.records import Finding, Record
 from bridge.state import Coin as ReserveCoin
+from federation.certificate import VoteKind
 from federation.record import SignedRecord
 from federation.statement import BlockTerms, SignedStatement, SolvencyStatement
 from pegnode.audit.report import Audit
@@ -37,6 +38,7 @@ from pegnode.rpc.node_api import (
     TransactionVerdict,
 )
 from pegnode.rpc.server import method_table
+from pegnode.service.stall import SeenVote
 from pegnode.storage.store import ChainStore, FinalBlock
 from tests.support.chain import START_MS, MemoryChain
 
@@ -44,6 +46,30 @@ VERSION = "1.2.3"
 PEERS = (
     PeerInfo("a member", 1, 12.5, 7, "192.0.2.1", "pegnode/1", START_MS),
     PeerInfo("a guest", None, None, None, "", "", START_MS),
+)
+AT_HAND = MemberStatus(
+    member=0,
+    connected=True,
+    missing_since_ms=None,
+    round_trip_ms=12.5,
+    last_vote=SeenVote(11, VoteKind.NOTARIZE, START_MS + 1),
+    software="pegnode/1",
+    final_height=7,
+    l1_buried_height=114,
+    missed_turn=False,
+    equivocations=0,
+)
+AWAY = MemberStatus(
+    member=1,
+    connected=False,
+    missing_since_ms=START_MS + 2,
+    round_trip_ms=None,
+    last_vote=None,
+    software="",
+    final_height=None,
+    l1_buried_height=None,
+    missed_turn=True,
+    equivocations=1,
 )
 DROPPED = (
     DroppedPeer("a member", 1, "192.0.2.1", "false-signature", False, "of member 2", START_MS + 5, 2),
@@ -81,9 +107,14 @@ class FakeNode:
             best_known_height=0,
             syncing=False,
             l1=L1Status(L1Health(L1State.OK, START_MS), "/A node:1/", 120, self.chain.l1.anchor(0).hash, 3_000),
-            members=(MemberStatus(0, True, 11), MemberStatus(1, False, None)),
+            members=(AT_HAND, AWAY),
             halts=(),
             waiting_for=(),
+            final_age_ms=7_000,
+            timeout_ms=2_000,
+            journal=None,
+            key_alarm=None,
+            stall=None,
         )
         self.found_deposits: tuple[DepositInfo, ...] = ()
         self.asked_scripts: tuple[Script, ...] = ()

@@ -8,9 +8,32 @@ from msgspec.structs import replace
 
 from bridge.l1.states import L1State
 from pegnode.cli.halt_note import HALT_NOTE, print_halt_note
-from pegnode.cli.status import HALT_HELP, HALT_MEANS, MOST_FINDINGS_TOLD, _print_halts, _print_troubles, _state
+from pegnode.cli.status_view import (
+    EVIDENCE_HELP,
+    HALT_HELP,
+    HALT_MEANS,
+    MOST_FINDINGS_TOLD,
+    STALL_HELP,
+    print_alarms,
+    print_halts,
+    print_links,
+    print_members,
+    print_peers,
+    print_troubles,
+    state_of,
+)
+from pegnode.cli.terminal import out
 from pegnode.rpc.client import RpcClient
-from pegnode.rpc.results import AnchorReply, HaltReply, L1Reply, MemberReply, PegInfoReply, StatusReply
+from pegnode.rpc.results import (
+    AnchorReply,
+    HaltReply,
+    JournalReply,
+    L1Reply,
+    MemberReply,
+    PegInfoReply,
+    StallReply,
+    StatusReply,
+)
 
 NAMES = ["alice", "bob", "carol", "dave"]
 
@@ -39,7 +62,37 @@ def reply_in(state: L1State, *waiting_for: str) -> StatusReply:
         halt_findings=[],
         halts=[],
         waiting_for=list(waiting_for),
+        final_age_ms=7_000,
+        timeout_ms=2_000,
+        journal=None,
+        key_alarm=None,
+        stall=None,
     )
+
+
+def seen(member: int, name: str = "", connected: bool = True, **changes: object) -> MemberReply:
+    """A member as dave sees it, five minutes after his start."""
+    reply = MemberReply(
+        member=member,
+        name=name or NAMES[member],
+        connected=connected,
+        missing_since_ms=None if connected else 180_000,
+        round_trip_ms=12.4 if connected else None,
+        last_vote_view=6,
+        last_vote_kind="notarize",
+        last_vote_ms=299_000,
+        software="pegnode/1.2.3",
+        final_height=5 if connected else None,
+        l1_buried_height=2,
+        missed_turn=False,
+        equivocations=0,
+    )
+    return replace(reply, **changes)
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """What was printed."""
+    return [line.rstrip() for line in capsys.readouterr().out.splitlines()]
 
 
 @pytest.mark.parametrize("state", [state for state in L1State if state is not L1State.OK])
@@ -47,7 +100,7 @@ def test_trouble_is_shown_with_its_age_its_cause_and_what_to_do(
     state: L1State, capsys: pytest.CaptureFixture[str]
 ) -> None:
     reply = reply_in(state, "the Bitcoin node")
-    _print_troubles("dave", reply, NAMES)
+    print_troubles({"dave": reply})
     assert capsys.readouterr().out.splitlines() == [
         "dave:",
         "    waits for the Bitcoin node",
@@ -55,20 +108,109 @@ def test_trouble_is_shown_with_its_age_its_cause_and_what_to_do(
         f"    what to do: {state.remedy}",
         "",
     ]
-    assert _state(reply) == "waiting"
+    assert state_of(reply) == "waiting"
 
 
 def test_nothing_is_shown_of_a_member_without_trouble(capsys: pytest.CaptureFixture[str]) -> None:
     reply = reply_in(L1State.OK)
-    _print_troubles("dave", reply, NAMES)
+    print_troubles({"dave": reply})
     assert capsys.readouterr().out == ""
-    assert _state(reply) == "running"
+    assert state_of(reply) == "running"
 
 
 def test_members_that_are_not_connected_are_named(capsys: pytest.CaptureFixture[str]) -> None:
-    seen = [MemberReply(index, index == 1, None) for index in range(4)]
-    _print_troubles("dave", replace(reply_in(L1State.OK), members=seen), NAMES)
-    assert capsys.readouterr().out.splitlines() == ["dave:", "    not connected to alice, carol", ""]
+    reply = replace(reply_in(L1State.OK), members=[seen(index, connected=index == 1) for index in range(4)])
+    print_troubles({"alice": reply, "dave": reply})
+    assert capsys.readouterr().out.splitlines() == ["alice and dave:", "    not connected to alice and carol", ""]
+
+
+def federation(size: int) -> dict[str, StatusReply | None]:
+    """A federation of which the last does not answer, and misses nobody else."""
+    names = [*NAMES, *(f"member-{index}" for index in range(4, size))]
+    members = [seen(index, name, connected=index != size - 1, round_trip_ms=105.0) for index, name in enumerate(names)]
+    answers = {name: replace(reply_in(L1State.OK), member=index, members=members) for index, name in enumerate(names)}
+    return {**answers, names[-1]: None}
+
+
+@pytest.mark.parametrize("size", [4, 15])
+def test_tables_fit_eighty_columns(
+    size: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(out, "width", 80)
+    replies = federation(size)
+    name, *_, absent = replies
+    print_members(replies, {absent: "stopped"})
+    head, _, *rows = lines(capsys)
+    assert head == "block 5 became final 0:00:07 ago; view 6, led by bob, of 2.0 s"
+    assert [row.split()[:2] for row in rows[:1]] == [["alice", "running"]]
+    assert rows[size - 1].split()[:3] == [absent, "stopped", "-"]
+    reply = replies[name]
+    assert reply is not None
+    print_links(replies)
+    print_peers(reply)
+    links = lines(capsys)
+    assert links[2].split() == ["alice", "0", *["105"] * (size - 2), "-"]
+    assert all(len(line) <= 80 for line in (head, *rows, *links)), "no line is folded"
+    assert len(rows) == size + 1, "nor any row"
+
+
+def test_one_node_tells_what_it_sees_of_each_member(capsys: pytest.CaptureFixture[str]) -> None:
+    members = [seen(0), seen(1), seen(2, connected=False), seen(3, round_trip_ms=None)]
+    journal = JournalReply("kept", 3, 6, 0, 0)
+    print_peers(replace(reply_in(L1State.OK), members=members, journal=journal))
+    assert lines(capsys) == [
+        "member       connection       ms  block  last vote     heard  L1  runs",
+        "alice        connected        12      5  6 notarize  0:00:01   2  pegnode/1.2.3",
+        "bob (leads)  connected        12      5  6 notarize  0:00:01   2  pegnode/1.2.3",
+        "carol        missing 0:02:00   -      -  6 notarize  0:00:01   2  pegnode/1.2.3",
+        "dave         this node         -      5  6 notarize  0:00:01   2  pegnode/1.2.3",
+        "",
+        "journal  kept; nothing at or below view 3 is signed; newest vote in view 6",
+        "",
+    ]
+
+
+def test_journal_that_is_renewed_says_for_whom_it_waits(capsys: pytest.CaptureFixture[str]) -> None:
+    print_peers(replace(reply_in(L1State.OK), journal=JournalReply("renewing", 0, None, 1, 3)))
+    assert (
+        "journal  renewing; nothing at or below view 0 is signed; signs nothing before 3 others are heard, 1 were"
+        in lines(capsys)
+    )
+
+
+def test_stall_is_told_once_for_all_who_say_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    def stalled(moment: str, since_ms: int = 60_000) -> StatusReply:
+        why = f"3 of 4 needed, 2 reachable; carol and dave missing since {moment}"
+        return replace(reply_in(L1State.OK), stall=StallReply(since_ms, why))
+
+    alice, bob = stalled("00:01:00 UTC (0:04:00)"), stalled("00:01:01 UTC (0:03:59)", 61_000)
+    other = replace(alice, stall=StallReply(60_000, "another reason"))
+    print_alarms({"alice": alice, "bob": bob, "carol": other})
+    assert lines(capsys) == [
+        "STALLED since 00:01:00 UTC (0:04:00), say alice and bob:",
+        "    3 of 4 needed, 2 reachable",
+        "    carol and dave missing since 00:01:00 UTC (0:04:00)",
+        "STALLED since 00:01:00 UTC (0:04:00), says carol:",
+        "    another reason",
+        f"    {STALL_HELP}",
+        "",
+    ]
+    assert state_of(alice) == "STALLED"
+    print_troubles({"alice": replace(alice, members=[seen(2, connected=False)])})
+    assert lines(capsys) == [], "the stall says who is away"
+
+
+def test_key_alarm_guilt_and_other_versions_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    members = [seen(0), seen(1, equivocations=2), seen(2, software="pegnode/2"), seen(3, software="")]
+    reply = replace(reply_in(L1State.OK), members=members, key_alarm="a vote that it never gave")
+    print_alarms({"dave": reply, "alice": replace(reply, key_alarm=None)})
+    assert lines(capsys) == [
+        "dave: KEY ALARM: a vote that it never gave",
+        "",
+        f"bob signed two votes of which no honest member signs both: 2 proofs are kept; {EVIDENCE_HELP}",
+        "carol runs pegnode/2, most run pegnode/1.2.3",
+        "",
+    ]
 
 
 def halted(*halts: HaltReply) -> StatusReply:
@@ -82,7 +224,7 @@ def halt(subject: str, since_ms: int = 1_700_000_000_000, kind: str = "coin-gone
 
 def test_halt_is_told_once_with_its_finders_and_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     later = halt("aa:0", 1_700_000_060_000)
-    _print_halts({"alice": halted(later, halt("bb:1", kind="anchor-left")), "bob": halted(halt("aa:0"))})
+    print_halts({"alice": halted(later, halt("bb:1", kind="anchor-left")), "bob": halted(halt("aa:0"))})
     assert capsys.readouterr().out.splitlines() == [
         f"alice and bob HALTED: {HALT_MEANS}",
         "    the coin aa:0 was spent",
@@ -94,18 +236,24 @@ def test_halt_is_told_once_with_its_finders_and_what_to_do(capsys: pytest.Captur
         f"    {HALT_HELP}",
         "",
     ]
-    assert _state(halted(later)) == "HALTED"
+    assert state_of(halted(later)) == "HALTED"
 
 
 def test_many_findings_are_told_in_part(capsys: pytest.CaptureFixture[str]) -> None:
-    _print_halts({"alice": halted(*(halt(f"aa:{index}") for index in range(MOST_FINDINGS_TOLD + 3)))})
+    print_halts({"alice": halted(*(halt(f"aa:{index}") for index in range(MOST_FINDINGS_TOLD + 3)))})
     lines = capsys.readouterr().out.splitlines()
     assert "    and 3 more: see them with --json" in lines
     assert len([line for line in lines if "was spent" in line]) == MOST_FINDINGS_TOLD
 
 
+def test_trouble_of_all_in_a_large_federation_lists_no_names(capsys: pytest.CaptureFixture[str]) -> None:
+    answers = {name: reply for name, reply in federation(15).items() if reply is not None}
+    print_troubles(answers)
+    assert lines(capsys) == ["all that answer:", "    not connected to member-14", ""]
+
+
 def test_nothing_is_said_of_halts_while_there_are_none(capsys: pytest.CaptureFixture[str]) -> None:
-    _print_halts({})
+    print_halts({})
     assert capsys.readouterr().out == ""
 
 

@@ -22,7 +22,7 @@ from pegnode.doctor.process import (
 from pegnode.net.address import Endpoint
 from pegnode.ports import free_ports
 from pegnode.rpc.client import ClientReason, RpcClientError
-from pegnode.rpc.results import AnchorReply, HaltReply, L1Reply, StatusReply
+from pegnode.rpc.results import AnchorReply, HaltReply, L1Reply, StallReply, StatusReply
 from tests.support.configs import FUNCTIONARY, NODE, changed
 
 NOW_MS = 1_800_000_000_000
@@ -58,6 +58,11 @@ def _status(**changes: object) -> Process:
         "members": [],
         "mempool_transactions": 0,
         "mempool_bytes": 0,
+        "final_age_ms": 0,
+        "timeout_ms": 2_000,
+        "journal": None,
+        "key_alarm": None,
+        "stall": None,
         "halted": False,
         "halt_findings": [],
         "halts": [],
@@ -82,6 +87,8 @@ HALT = HaltReply("coin-gone", "aa:0", "a coin of 1 BTC was spent", NOW_MS, "find
         (_status(block_time_ms=NOW_MS + 2_001), Outcome.PROBLEM, "2.0 s ahead of this clock"),
         (_status(block_time_ms=NOW_MS + 2_000), Outcome.OK, "runs"),
         (_status(waiting_for=["a quorum", "bitcoind"]), Outcome.WARNING, "waits for a quorum; bitcoind"),
+        (_status(key_alarm="a vote it never gave", halted=True), Outcome.PROBLEM, "a vote it never gave"),
+        (_status(stall=StallReply(0, "2 reachable")), Outcome.PROBLEM, "no block becomes final: 2 reachable"),
         (_status(syncing=True), Outcome.WARNING, "block 7 of 9"),
         (Process(None), Outcome.OK, "does not run"),
         (_failed(ClientReason.NODE_UNREACHABLE), Outcome.OK, "does not run"),

@@ -10,8 +10,10 @@ import pytest
 from bridge.bitcoin.identifiers import hash_to_hex
 from pegnode.halts import remedy, subject_text
 from pegnode.rpc.methods.control import version_number
-from pegnode.rpc.results import HaltReply, StatusReply
+from pegnode.rpc.node_api import JournalStatus
+from pegnode.rpc.results import HaltReply, JournalReply, MemberReply, StallReply, StatusReply
 from pegnode.rpc.server import method_table
+from pegnode.service.stall import Stall
 from tests.support.chain import START_MS
 from tests.support.halts import latched
 from tests.support.rpc_node import FakeNode
@@ -75,6 +77,38 @@ async def test_getstatus_tells_what_the_node_does(node: FakeNode) -> None:
         (1, False, None),
     ]
     assert (status.halted, status.halt_findings, status.waiting_for) == (False, [], [])
+    assert (status.final_age_ms, status.timeout_ms) == (7_000, 2_000)
+    assert (status.journal, status.key_alarm, status.stall) == (None, None, None)
+
+
+async def test_getstatus_tells_what_it_sees_of_each_member(node: FakeNode) -> None:
+    at_hand, away = msgspec.convert((await node.ask("getstatus")).result, StatusReply).members
+    assert at_hand == MemberReply(
+        member=0,
+        name="member-0",
+        connected=True,
+        missing_since_ms=None,
+        round_trip_ms=12.5,
+        last_vote_view=11,
+        last_vote_kind="notarize",
+        last_vote_ms=START_MS + 1,
+        software="pegnode/1",
+        final_height=7,
+        l1_buried_height=114,
+        missed_turn=False,
+        equivocations=0,
+    )
+    assert (away.missing_since_ms, away.last_vote_view, away.last_vote_kind) == (START_MS + 2, None, None)
+    assert (away.missed_turn, away.equivocations) == (True, 1)
+
+
+async def test_getstatus_tells_why_the_chain_stands_and_how_the_journal_is(node: FakeNode) -> None:
+    journal = JournalStatus("renewing", 3, None, 1, 3)
+    node.current = replace(node.current, stall=Stall(START_MS, "nobody is there"), journal=journal, key_alarm="stolen")
+    status = msgspec.convert((await node.ask("getstatus")).result, StatusReply)
+    assert status.stall == StallReply(START_MS, "nobody is there")
+    assert status.journal == JournalReply("renewing", 3, None, 1, 3)
+    assert status.key_alarm == "stolen"
 
 
 async def test_halt_shows_wherever_people_look(node: FakeNode) -> None:

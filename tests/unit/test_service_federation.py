@@ -101,7 +101,7 @@ async def test_member_cut_off_catches_up(autojump_clock: trio.abc.Clock) -> None
         federation.members[3] = cut_off
         federation.network.heal()
         await federation.all_at(height)
-        await federation.until(lambda: cut_off.driver is not None and cut_off.driver.last_vote_view(3) is not None)
+        await federation.until(lambda: cut_off.driver is not None and cut_off.driver.watch.last_vote(3) is not None)
         assert cut_off.core.unfinal.view(cut_off.store.tip.hash) is cut_off.store
         require_sound(federation)
 
@@ -116,10 +116,12 @@ async def test_federation_goes_on_without_one_and_stops_without_two(autojump_clo
         height = federation.height
         await trio.sleep(120)
         assert federation.height <= height + 1
-        missing = federation.members[0].live.status().waiting_for
-        assert any("a quorum" in item for item in missing), missing
+        stands = federation.members[0].live.status().stall
+        assert stands is not None
+        assert stands.why.startswith("3 of 4 needed, 2 reachable; member-2 missing since"), stands.why
         await federation.start(2)
         await federation.all_at(height + 3)
+        assert federation.members[0].live.status().stall is None
 
 
 async def test_member_restarts_from_its_disk(autojump_clock: trio.abc.Clock) -> None:

@@ -136,9 +136,9 @@ async def test_votes_of_members_are_seen(autojump_clock: trio.abc.Clock) -> None
         await federation.fund(ALICE)
         driver = federation.members[0].driver
         assert driver is not None
-        assert all((driver.last_vote_view(member) or 0) >= 1 for member in ALL)
-        assert driver.view > 1
-        assert federation.members[0].live.status().view == driver.view
+        assert all(driver.watch.last_vote(member) is not None for member in ALL)
+        assert driver.watch.view > 1
+        assert federation.members[0].live.status().view == driver.watch.view
 
 
 # A Bitcoin node that lags or fails

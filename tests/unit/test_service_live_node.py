@@ -3,13 +3,21 @@
 import pytest
 import trio
 
+from bridge.bitcoin.identifiers import BlockHash
 from bridge.errors import Rejected
 from bridge.l1.states import L1State
+from federation.certificate import VoteKind
+from federation.equivocation import Equivocation
+from federation.journal import JournalReason
+from pegnode.chain.block import Block
 from pegnode.chain.transactions import TransactionRule
+from pegnode.consensus.events import Verdict
 from pegnode.net.transport import PeerId
-from pegnode.service.live_node import MOST_SUSPICIONS_TOLD
+from pegnode.service.judge import Judge
+from pegnode.service.node_status import MOST_SUSPICIONS_TOLD, OWN_SOFTWARE
+from pegnode.signing.port import VoteRefused
 from tests.support.halts import gone
-from tests.support.members import memory_federation
+from tests.support.members import MemoryFederation, memory_federation
 from tests.support.mini_wallet import MiniWallet
 
 ALL = (0, 1, 2, 3)
@@ -41,9 +49,136 @@ async def test_status_names_what_is_missing(autojump_clock: trio.abc.Clock) -> N
         assert status.l1.health.state is L1State.DOWN
         assert status.l1.health.detail == "the test says so"
         assert 0 <= federation.members[0].core.now_ms() - status.l1.health.since_ms <= 2_000
-        assert len(status.waiting_for) == 2
-        assert status.waiting_for[0] == "the Bitcoin node: down: the test says so"
-        assert "quorum" in status.waiting_for[1]
+        assert status.waiting_for == (
+            "the Bitcoin node: down: the test says so",
+            "a quorum of 3 members, of which 2 are reachable",
+        )
+
+
+async def test_status_shows_each_member_as_seen_from_here(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation(0, 1, 2) as federation:
+        await federation.fund(ALICE)
+        live, start_ms = federation.members[1].live, federation.members[1].live.status().started_ms
+        own, other, absent = (live.status().members[index] for index in (1, 0, 3))
+        assert (own.round_trip_ms, own.software, own.final_height) == (None, OWN_SOFTWARE, federation.height)
+        assert (other.software, other.final_height, other.missing_since_ms) == ("memory", federation.height, None)
+        assert other.round_trip_ms is not None
+        assert other.last_vote is not None
+        assert own.last_vote is not None
+        assert 0 <= federation.members[1].core.now_ms() - other.last_vote.seen_ms <= 60_000
+        assert (absent.missing_since_ms, absent.software, absent.last_vote) == (start_ms, "", None)
+        await trio.sleep(30)
+        await federation.stop(0)
+        await trio.sleep(30)
+        gone_ms = federation.members[1].core.now_ms() - (live.status().members[0].missing_since_ms or 0)
+        assert 29_000 <= gone_ms <= 31_000
+        assert live.status().members[0].software == "memory", "what it was, one wants to know above all once it is gone"
+
+
+async def test_status_tells_how_old_the_newest_block_is(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation(0, 1) as federation:
+        live = federation.members[0].live
+        before_ms = live.status().final_age_ms
+        await trio.sleep(40)
+        assert live.status().final_age_ms == before_ms + 40_000
+        assert live.status().timeout_ms == federation.genesis.consensus.view_timeout_ms
+
+
+async def test_equivocations_are_counted(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation(0) as federation:
+        member = federation.members[0]
+        votes = [federation.vote(2, VoteKind.NOTARIZE, 9, BlockHash(bytes([number]) * 32)) for number in (1, 2)]
+        member.store.keep_equivocation(Equivocation.of(*votes))
+        assert [item.equivocations for item in member.live.status().members] == [0, 0, 1, 0]
+
+
+# why the chain stands
+
+
+def why(federation: MemoryFederation, index: int = 0) -> str:
+    """What a member tells of its standing chain."""
+    found = federation.members[index].live.status().stall
+    return "" if found is None else found.why
+
+
+async def test_idle_chain_and_one_absent_member_are_no_stall(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation(0, 1, 2) as federation:
+        for _ in range(40):
+            await trio.sleep(1)
+            assert [why(federation, index) for index in (0, 1, 2)] == [""] * 3
+
+
+async def test_connected_member_that_votes_no_more_is_named(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation(0, 1, 2) as federation:
+        await federation.fund(ALICE)
+        driver = federation.members[2].driver
+        assert driver is not None
+
+        async def silent(action: object) -> None:
+            """It casts nothing, whatever is asked."""
+
+        driver._cast = silent  # type: ignore[method-assign]
+        driver._broadcast = lambda votes, certificates: None  # type: ignore[method-assign]
+        await trio.sleep(60)
+        told = why(federation)
+        assert told.startswith("3 of 4 needed, 3 reachable, but only 2 vote in view"), told
+        assert "member-2 is connected, but silent since view" in told, told
+        assert "member-3 is not connected since" in told, told
+
+
+async def test_members_that_withhold_their_votes_say_why(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation(*ALL) as federation:
+        await federation.fund(ALICE)
+        for index in (1, 2, 3):
+            judge = federation.members[index].judge
+
+            async def withheld(block: Block, parent: object, judge: Judge = judge) -> Verdict:
+                judge._explain(block, "vote withheld", "the test says so")
+                return Verdict.WITHHELD
+
+            judge._votable = withheld  # type: ignore[method-assign]
+        await trio.sleep(60)
+        divided = "a quorum votes, but no block gets 3 votes, and view after view is given up"
+        assert why(federation, 3) == f"{divided}; this member votes for no block that it was shown: the test says so"
+
+
+async def test_member_that_is_cut_off_is_told_to_look_at_itself(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation(*ALL) as federation:
+        await federation.fund(ALICE)
+        federation.isolate(3)
+        await trio.sleep(30)
+        assert "this node reaches none of the others" in why(federation, 3)
+        assert why(federation, 0) == ""
+
+
+async def test_signer_that_refuses_is_told(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation(0, 1, 2) as federation:
+        signer = federation.members[2].signer
+        assert signer is not None
+
+        async def refuses(*_: object) -> None:
+            raise VoteRefused(JournalReason.CONFLICT, "it says so")
+
+        signer.sign_vote = refuses  # type: ignore[assignment, method-assign]
+        await trio.sleep(30)
+        missing = federation.members[2].live.status().waiting_for
+        assert "votes of its signer, which refuses: journal-conflict: it says so" in missing, missing
+        assert "this member (member-2) does not vote: its signer refuses" in why(federation, 2), why(federation, 2)
+
+
+async def test_node_without_keys_tells_that_a_block_is_overdue(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation(*ALL) as federation:
+        await federation.fund(ALICE)
+        node = await federation.start_full_node()
+        await trio.sleep(30)
+        assert node.live.status().stall is None
+        assert node.live.status().journal is None
+        await federation.stop(2)
+        await federation.stop(3)
+        await trio.sleep(60)
+        stands = node.live.status().stall
+        assert stands is not None
+        assert stands.why == "no block has come although one was due: a member's `peg status` says why"
 
 
 async def test_peers_are_shown_with_their_heights(autojump_clock: trio.abc.Clock) -> None:

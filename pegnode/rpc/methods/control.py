@@ -2,9 +2,9 @@
 
 from bridge.bitcoin.identifiers import hash_to_hex
 from pegnode.rpc.methods.table import Handler
-from pegnode.rpc.node_api import NodeApi, PeerInfo
+from pegnode.rpc.node_api import JournalStatus, MemberStatus, NodeApi, PeerInfo
 from pegnode.rpc.render import Json, anchor_reply, btc, halt_reply
-from pegnode.rpc.results import L1Reply, MemberReply, StatusReply
+from pegnode.rpc.results import JournalReply, L1Reply, MemberReply, StallReply, StatusReply
 
 
 async def getnetworkinfo(node: NodeApi) -> Json:
@@ -83,14 +83,44 @@ async def getstatus(node: NodeApi) -> StatusReply:
             block_hash=None if l1.block_hash is None else hash_to_hex(l1.block_hash),
             feerate_sat_kvb=l1.feerate_sat_kvb,
         ),
-        members=[MemberReply(item.member, item.connected, item.last_vote_view) for item in status.members],
+        members=[_member_reply(node, item) for item in status.members],
         mempool_transactions=len(node.mempool),
         mempool_bytes=node.mempool.size_bytes,
         halted=bool(status.halt_findings),
         halt_findings=list(status.halt_findings),
         halts=[halt_reply(item) for item in status.halts],
         waiting_for=list(status.waiting_for),
+        final_age_ms=status.final_age_ms,
+        timeout_ms=status.timeout_ms,
+        journal=_journal_reply(status.journal),
+        key_alarm=status.key_alarm,
+        stall=None if status.stall is None else StallReply(status.stall.since_ms, status.stall.why),
     )
+
+
+def _member_reply(node: NodeApi, member: MemberStatus) -> MemberReply:
+    vote = member.last_vote
+    return MemberReply(
+        member=member.member,
+        name=node.rules.membership.members[member.member].name,
+        connected=member.connected,
+        missing_since_ms=member.missing_since_ms,
+        round_trip_ms=member.round_trip_ms,
+        last_vote_view=None if vote is None else vote.view,
+        last_vote_kind=None if vote is None else vote.kind.name.lower(),
+        last_vote_ms=None if vote is None else vote.seen_ms,
+        software=member.software,
+        final_height=member.final_height,
+        l1_buried_height=member.l1_buried_height,
+        missed_turn=member.missed_turn,
+        equivocations=member.equivocations,
+    )
+
+
+def _journal_reply(journal: JournalStatus | None) -> JournalReply | None:
+    if journal is None:
+        return None
+    return JournalReply(journal.state, journal.floor_view, journal.newest_vote_view, journal.heard_from, journal.needed)
 
 
 def version_number(version: str) -> int:

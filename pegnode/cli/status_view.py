@@ -1,0 +1,263 @@
+"""How `peg status` looks: the members in one table, then what is the matter, each thing once, with who says so."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from typing import Final
+
+from bridge.l1.states import L1State
+from pegnode.cli.terminal import coins, out, print_fields, print_table
+from pegnode.rpc.results import HaltReply, JournalReply, MemberReply, PegInfoReply, StatusReply
+from pegnode.service.stall import age, listed, moment
+from pegnode.setup.template import time_text
+
+MOST_FINDINGS_TOLD: Final = 10
+MANY: Final = 5
+"""From so many names on a list of all is no help."""
+HALT_MEANS: Final = (
+    "whoever is halted votes for no deposit and no withdrawal, and signs none. With less than a quorum of others left, "
+    "no deposit is credited and no withdrawal paid. Transfers go on."
+)
+HALT_HELP: Final = "A halt does not clear itself, nor by a restart: see 'After a halt' in docs/operating.md"
+STALL_HELP: Final = "see 'When the chain stands' in docs/operating.md"
+EVIDENCE_HELP: Final = "see them with: peg evidence list"
+_MOMENT: Final = re.compile(r"[\d-]*\s?\d\d:\d\d:\d\d UTC \([^)]*\)")
+
+
+def print_members(replies: Mapping[str, StatusReply | None], states: Mapping[str, str]) -> None:
+    """The newest block, and a row for each node. states: of those that don't answer."""
+    answers = [reply for reply in replies.values() if reply is not None]
+    if answers:
+        print_headline(max(answers, key=lambda reply: (reply.height, reply.view)))
+    print_table(
+        ("member", "state", "block ", "view ", "anchor ", "L1 ", "Bitcoin node", "peers ", "mempool "),
+        [_row(name, reply, states.get(name, "")) for name, reply in replies.items()],
+        "no members",
+    )
+    out.print()
+
+
+def print_headline(reply: StatusReply) -> None:
+    """Where the chain is, and whose turn it is."""
+    leader = next((member.name for member in reply.members if member.member == reply.leader), str(reply.leader))
+    final = f"block {reply.height} became final {age(reply.final_age_ms)} ago"
+    out.print(f"{final}; view {reply.view}, led by {leader}, of {reply.timeout_ms / 1000:.1f} s", markup=False)
+
+
+def _row(name: str, reply: StatusReply | None, state: str) -> tuple[str, ...]:
+    if reply is None:
+        return (name, state, *("-",) * 7)
+    return (
+        name,
+        state_of(reply),
+        str(reply.height),
+        str(reply.view),
+        str(reply.anchor.height),
+        "-" if reply.l1.height is None else str(reply.l1.height),
+        reply.l1.state,
+        str(sum(member.connected for member in reply.members if member.member != reply.member)),
+        str(reply.mempool_transactions),
+    )
+
+
+def state_of(reply: StatusReply) -> str:
+    """The gravest thing, in a word or two."""
+    if reply.halted:
+        return "HALTED"
+    if reply.stall is not None:
+        return "STALLED"
+    if reply.waiting_for:
+        return "waiting"
+    return f"catching up to {reply.best_known_height}" if reply.syncing else "running"
+
+
+def print_links(replies: Mapping[str, StatusReply | None]) -> None:
+    """Who reaches whom: a row for each node, a column for each member by its index, round trips in milliseconds."""
+    answers = {name: reply for name, reply in replies.items() if reply is not None}
+    if not answers:
+        return
+    members = next(iter(answers.values())).members
+    heads = ["to", "", *(str(member.member) for member in members)]
+    rows = [
+        [name, "" if reply.member is None else str(reply.member), *(_round_trip(reply, it) for it in reply.members)]
+        for name, reply in answers.items()
+    ]
+    names = max(len(row[0]) for row in (heads, *rows))
+    cells = max(len(cell) for row in (heads, *rows) for cell in row[1:])
+    out.print("round trips in ms; - is no connection, . none measured yet", markup=False)
+    for row in (heads, *rows):
+        out.print(f"{row[0]:<{names}} {' '.join(f'{cell:>{cells}}' for cell in row[1:])}", markup=False)
+    out.print()
+
+
+def _round_trip(reply: StatusReply, member: MemberReply) -> str:
+    if member.member == reply.member:
+        return ""
+    if not member.connected:
+        return "-"
+    return "." if member.round_trip_ms is None else f"{member.round_trip_ms:.0f}"
+
+
+def print_peers(reply: StatusReply) -> None:
+    """What one node sees of each member."""
+    now_ms = _now_ms(reply)
+    print_table(
+        ("member", "connection", "ms ", "block ", "last vote", "heard ", "L1 ", "runs"),
+        [_peer_row(reply, member, now_ms) for member in reply.members],
+        "no members",
+    )
+    out.print()
+    if reply.journal is not None:
+        print_fields({"journal": _journal_text(reply.journal)})
+        out.print()
+
+
+def _peer_row(reply: StatusReply, member: MemberReply, now_ms: int) -> tuple[str, ...]:
+    words = ["this node" if member.member == reply.member else "connected" if member.connected else "missing"]
+    if member.missing_since_ms is not None:
+        words.append(age(now_ms - member.missing_since_ms))
+    return (
+        f"{member.name} (leads)" if member.member == reply.leader else member.name,
+        " ".join(words),
+        "-" if member.round_trip_ms is None else f"{member.round_trip_ms:.0f}",
+        "-" if member.final_height is None else str(member.final_height),
+        "-" if member.last_vote_view is None else f"{member.last_vote_view} {member.last_vote_kind}",
+        "-" if member.last_vote_ms is None else age(now_ms - member.last_vote_ms),
+        "-" if member.l1_buried_height is None else str(member.l1_buried_height),
+        member.software or "-",
+    )
+
+
+def _journal_text(journal: JournalReply) -> str:
+    newest = "" if journal.newest_vote_view is None else f"; newest vote in view {journal.newest_vote_view}"
+    if journal.state == "renewing":
+        newest = f"; signs nothing before {journal.needed} others are heard, {journal.heard_from} were"
+    return f"{journal.state}; nothing at or below view {journal.floor_view} is signed{newest}"
+
+
+def print_alarms(replies: Mapping[str, StatusReply]) -> None:
+    """Stolen keys, a chain that stands, proofs of guilt, members that run something else: each told once."""
+    for name, reply in replies.items():
+        if reply.key_alarm is not None:
+            style = "bold red" if out.is_terminal else ""
+            out.print(f"{name}: KEY ALARM: {reply.key_alarm}", markup=False, style=style)
+            out.print()
+    _print_stalls({name: reply for name, reply in replies.items() if reply.stall is not None}, len(replies))
+    notes = [*_guilty(replies), *_other_software(replies)]
+    for note in notes:
+        out.print(note, markup=False)
+    if notes:
+        out.print()
+
+
+def _print_stalls(stalled: Mapping[str, StatusReply], total: int) -> None:
+    """Why the chain stands, once for all that say the same. Their clocks and their moments may differ a little."""
+    reasons: dict[str, dict[str, StatusReply]] = {}
+    for name, reply in stalled.items():
+        if reply.stall is not None:
+            reasons.setdefault(_MOMENT.sub("", reply.stall.why), {})[name] = reply
+    for members in reasons.values():
+        first = min(members.values(), key=lambda reply: reply.stall.since_ms if reply.stall else 0)
+        if first.stall is not None:
+            since = moment(first.stall.since_ms, _now_ms(first))
+            says = "says" if len(members) == 1 else "say"
+            out.print(f"STALLED since {since}, {says} {_listed_of(list(members), total)}:", markup=False)
+            for part in first.stall.why.split("; "):
+                out.print(f"    {part}", markup=False)
+    if reasons:
+        out.print(f"    {STALL_HELP}", markup=False)
+        out.print()
+
+
+def _guilty(replies: Mapping[str, StatusReply]) -> list[str]:
+    most: dict[str, int] = {}
+    for reply in replies.values():
+        for member in reply.members:
+            most[member.name] = max(member.equivocations, most.get(member.name, 0))
+    return [
+        f"{name} signed two votes of which no honest member signs both: "
+        f"{count} {'proof is' if count == 1 else 'proofs are'} kept; {EVIDENCE_HELP}"
+        for name, count in most.items()
+        if count
+    ]
+
+
+def _other_software(replies: Mapping[str, StatusReply]) -> list[str]:
+    """Members that run something else than most do, by what they say of themselves."""
+    runs = {member.name: member.software for reply in replies.values() for member in reply.members if member.software}
+    usual, _ = Counter(runs.values()).most_common(1)[0] if runs else ("", 0)
+    return [f"{name} runs {own}, most run {usual}" for name, own in sorted(runs.items()) if own != usual]
+
+
+def print_halts(halted: Mapping[str, StatusReply]) -> None:
+    """Why members are halted, each finding once with those who made it, what still works, and what to do."""
+    if not halted:
+        return
+    out.print(f"{listed(list(halted))} HALTED: {HALT_MEANS}", markup=False)
+    findings: dict[tuple[str, str], dict[str, HaltReply]] = {}
+    for name, reply in halted.items():
+        for item in reply.halts:
+            findings.setdefault((item.kind, item.subject), {})[name] = item
+    for members in list(findings.values())[:MOST_FINDINGS_TOLD]:
+        first = min(members.values(), key=lambda item: item.since_ms)
+        out.print(f"    {first.detail}", markup=False)
+        out.print(
+            f"        {first.kind}, found by {listed(list(members))}, at {time_text(first.since_ms)}", markup=False
+        )
+    if len(findings) > MOST_FINDINGS_TOLD:
+        out.print(f"    and {len(findings) - MOST_FINDINGS_TOLD} more: see them with --json", markup=False)
+    remedies = {item.remedy for members in findings.values() for item in members.values()}
+    for remedy in sorted(remedies):
+        out.print(f"    what to do: {remedy}", markup=False)
+    out.print(f"    {HALT_HELP}", markup=False)
+    out.print()
+
+
+def print_troubles(replies: Mapping[str, StatusReply]) -> None:
+    """What is the matter with each node and what to do, once for those of which the same is to be said."""
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for name, reply in replies.items():
+        alike.setdefault(tuple(troubles_of(reply)), []).append(name)
+    for troubles, names in alike.items():
+        if troubles:
+            out.print(f"{_listed_of(names, len(replies))}:", markup=False)
+            for trouble in troubles:
+                out.print(f"    {trouble}", markup=False)
+            out.print()
+
+
+def troubles_of(reply: StatusReply) -> list[str]:
+    """What a node waits for, whom it lacks unless its stall says so, and what ails its Bitcoin node, since when."""
+    away = [member.name for member in reply.members if not member.connected and member.member != reply.member]
+    troubles = [f"waits for {missing}" for missing in reply.waiting_for]
+    if away and reply.stall is None:
+        troubles.append(f"not connected to {listed(away)}")
+    l1 = reply.l1
+    if l1.state != L1State.OK:
+        since = f", for {age(_now_ms(reply) - l1.since_ms)}" if l1.since_ms else ""
+        troubles += [f"its Bitcoin node is {l1.state}{since}: {l1.cause}", f"what to do: {l1.remedy}"]
+    return troubles
+
+
+def _listed_of(names: list[str], total: int) -> str:
+    """Names as people list them; if they are those of all that answer, and many, just that."""
+    return "all that answer" if len(names) == total >= MANY else listed(names)
+
+
+def _now_ms(reply: StatusReply) -> int:
+    return reply.started_ms + reply.uptime_ms
+
+
+def print_peg(peg: PegInfoReply) -> None:
+    """The five terms, and whether they are equal."""
+    print_fields(
+        {
+            "reserves": coins(peg.reserves_sats),
+            "deficit": coins(peg.deficit_sats),
+            "supply": coins(peg.supply_sats),
+            "unsettled": coins(peg.unsettled_sats),
+            "fund": coins(peg.fund_sats),
+        }
+    )
+    sign = "=" if peg.equality else "IS NOT"
+    out.print(f"reserves + deficit {sign} supply + unsettled + fund", markup=False)
