@@ -1,0 +1,164 @@
+"""Evil of a leader: two blocks for one view, invalid blocks, parents that nothing justifies."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from random import Random
+
+from bridge.bitcoin.identifiers import BlockHash
+from bridge.errors import Rejected
+from federation.certificate import Certificate, VoteKind
+from pegnode.chain.block import EMPTY_BODY, Block
+from pegnode.chain.builder import Candidates, Slot, build_block
+from pegnode.chain.facts import NO_FACTS
+from pegnode.chain.state import ChainView
+from pegnode.chain.transactions import parse_transaction
+from pegnode.chain.verdicts import BlockRejected
+from pegnode.net.messages import AnyMessage, ProposalMessage, encode_message
+from pegnode.net.transport import PeerId
+from tests.sim.bad_blocks import KINDS, Scene
+from tests.sim.evil import Evil, Villain
+from tests.sim.workload import CHEAT, user_wallet
+
+
+class LeaderEvil(Evil):
+    """Makes other proposals of one's own; each view's are made once, and who gets which is drawn."""
+
+    def __init__(self, villain: Villain, rng: Random) -> None:
+        super().__init__(villain, rng)
+        self._view = 0
+        self._variants: list[bytes] = []
+        self._given: dict[PeerId, bytes] = {}
+
+    def on_send(self, destination: PeerId, message: AnyMessage, payload: bytes) -> Sequence[bytes] | None:
+        if not isinstance(message, ProposalMessage):
+            return None
+        block = Block.decode(message.block)
+        if block.header.leader != self.villain.index:
+            return None
+        if block.header.view != self._view:
+            self._view, self._given = block.header.view, {}
+            self._variants = [encode_message(item) for item in self.variants(block, message)] if self.is_eager() else []
+        if not self._variants:
+            return None
+        if destination not in self._given:
+            self._given[destination] = self.rng.choice((payload, *self._variants))
+        return (self._given[destination],)
+
+    def variants(self, block: Block, message: ProposalMessage) -> list[ProposalMessage]:
+        """Other proposals for the view of `block`."""
+        raise NotImplementedError
+
+    def proposal(self, block: Block, justification: Sequence[bytes]) -> ProposalMessage:
+        """The proposal of a block, with this villain's vote."""
+        header = block.header
+        vote = self.villain.knowledge.sign(VoteKind.NOTARIZE, header.view, header.hash, self.villain.index)
+        return ProposalMessage(block.encode(), vote.encode(), tuple(justification))
+
+
+class Twins(LeaderEvil):
+    """Valid blocks that differ: in time, in what they hold, in the anchor, in the parent."""
+
+    name = "twins"
+
+    def variants(self, block: Block, message: ProposalMessage) -> list[ProposalMessage]:
+        parent = self.villain.state_after(block.header.parent)
+        if parent is None:
+            return []
+        count = self.rng.randint(1, 2)
+        makers = self.rng.sample((self._later, self._emptier, self._same_anchor, self._older_parent), count)
+        twins = [twin for maker in makers if (twin := maker(parent, block)) is not None and twin.hash != block.hash]
+        if twins:
+            self.villain.done(self.name, f"view {block.header.view}")
+        return [self.proposal(twin, message.justification) for twin in twins]
+
+    def _built(self, parent: ChainView, block: Block, later_ms: int, *transactions: bytes) -> Block | None:
+        header = block.header
+        slot = Slot(header.view, header.time_ms + later_ms, parent.tip.header.anchor, None, include_l1=False)
+        waiting = [parse_transaction(data) for data in transactions]
+        try:
+            return build_block(parent, slot, Candidates((), waiting), NO_FACTS, self.villain.world.rules).block
+        except (BlockRejected, Rejected):
+            return None
+
+    def _later(self, parent: ChainView, block: Block) -> Block | None:
+        return self._built(parent, block, self.rng.choice((1, 100, 1_900)), *block.body.transactions)
+
+    def _emptier(self, parent: ChainView, block: Block) -> Block | None:
+        return self._built(parent, block, 1, *block.body.transactions[1:])
+
+    def _same_anchor(self, parent: ChainView, block: Block) -> Block | None:
+        """Without what its own says of L1."""
+        return self._built(parent, block, 0, *block.body.transactions)
+
+    def _older_parent(self, _: ChainView, block: Block) -> Block | None:
+        """On the parent's parent, or any other that this member still has."""
+        known = [item for item in self.villain.knowledge.blocks.values() if item.header.view < block.header.view]
+        states = [state for item in known if (state := self.villain.state_after(item.header.parent)) is not None]
+        return self._built(self.rng.choice(states), block, 0) if states else None
+
+
+class BadBlocks(LeaderEvil):
+    """Invalid blocks of every kind, in place of its own."""
+
+    name = "bad block"
+
+    def variants(self, block: Block, message: ProposalMessage) -> list[ProposalMessage]:
+        parent = self.villain.state_after(block.header.parent)
+        if parent is None:
+            return []
+        world = self.villain.world
+        scene = Scene(parent, block, world.rules, world.l1.chain, (user_wallet(CHEAT),), self.villain.knowledge.secrets)
+        for kind in self.rng.sample(KINDS, 12):
+            if kind.is_heavy and self.rng.random() > 0.02:
+                continue
+            bad = kind.make(scene)
+            if bad is not None:
+                self.villain.done(self.name, f"view {block.header.view}: {kind.name}")
+                return [self.proposal(bad, message.justification)]
+        return []
+
+
+class OtherBodies(LeaderEvil):
+    """The header and the vote of its block, with another body."""
+
+    name = "other body"
+
+    def variants(self, block: Block, message: ProposalMessage) -> list[ProposalMessage]:
+        bodies = (EMPTY_BODY, replace(block.body, transactions=(*block.body.transactions, b"\x00" * 60)))
+        body = self.rng.choice(bodies)
+        if body.root == block.body.root:
+            return []
+        self.villain.done(self.name, f"view {block.header.view}")
+        return [ProposalMessage(block.header.encode() + body.encode(), message.vote, message.justification)]
+
+
+class BadJustification(LeaderEvil):
+    """A proposal without a nullification that it needs, with certificates of something else, or with too many."""
+
+    name = "bad justification"
+
+    def variants(self, block: Block, message: ProposalMessage) -> list[ProposalMessage]:
+        """The same block, or one on an older parent, over the views between."""
+        certificates = [Certificate.decode(data) for data in message.justification]
+        nullified = [item.encode() for item in certificates if item.kind is VoteKind.NULLIFY]
+        knowledge = self.villain.knowledge
+        others = [item.encode() for item in knowledge.certificates.values()]
+        choices: list[tuple[bytes, ...]] = [(), tuple(others[:40])]
+        if nullified:
+            dropped = self.rng.choice(nullified)
+            choices.append(tuple(data for data in message.justification if data != dropped))
+        self.villain.done(self.name, f"view {block.header.view}")
+        justification = self.rng.choice(choices)
+        older = self._on_older(block) if self.rng.random() < 0.5 else None
+        return [self.proposal(older or block, justification)]
+
+    def _on_older(self, block: Block) -> Block | None:
+        """A valid block on the final tip, or on the genesis block: what came since is passed over."""
+        member = self.villain.member
+        if member is None:
+            return None
+        parent = member.store
+        if parent.tip.header.view >= block.header.view or BlockHash(parent.tip.hash) == block.header.parent:
+            return None
+        slot = Slot(block.header.view, block.header.time_ms, parent.tip.header.anchor, None, include_l1=False)
+        return build_block(parent, slot, Candidates(), NO_FACTS, self.villain.world.rules).block
