@@ -8,7 +8,6 @@ it notarized, if a quorum notarized that; and BIP340 has many signatures of one 
 The proof needs no witness: what is signed names chain and epoch, so a vote of another chain or epoch is none here.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -133,19 +132,13 @@ def verify_with_key(equivocation: Equivocation, vote_key32: bytes, chain_id: byt
             raise VoteRejected(VoteReason.BAD_SIGNATURE, f"member {vote.member}, {vote.kind.name.lower()}")
 
 
-def votes_of(certificate: Certificate) -> Iterator[Vote]:
-    """The votes that make a certificate."""
-    for member, signature64 in certificate.signatures:
-        yield Vote(certificate.kind, certificate.epoch, certificate.view, certificate.block_hash, member, signature64)
-
-
 def equivocations_of(first: Certificate, second: Certificate) -> tuple[Equivocation, ...]:
     """What two genuine certificates prove of who signed both: of f+1 members at least, if their statements conflict.
 
     Empty for a notarization and a finalization of two blocks: an honest member may have signed both.
     """
-    others = {vote.member: vote for vote in votes_of(second)}
-    pairs = ((vote, others[vote.member]) for vote in votes_of(first) if vote.member in others)
+    others = {vote.member: vote for vote in second.votes()}
+    pairs = ((vote, others[vote.member]) for vote in first.votes() if vote.member in others)
     return tuple(Equivocation.of(one, other) for one, other in pairs if conflicting(one, other))
 
 

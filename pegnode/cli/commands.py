@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "deposit": "deposits.deposit_app",
     "fund": "fund.fund_app",
     "audit": "audit.audit_app",
+    "evidence": "evidence.evidence_app",
     "db": "db.db_app",
     "federation": "federation.federation_app",
     "keys": "keys.keys_app",

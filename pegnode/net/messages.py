@@ -9,6 +9,7 @@ from typing import Annotated, Final
 import msgspec
 
 from bridge.errors import MalformedError
+from federation.equivocation import MAX_EQUIVOCATION_BYTES
 from federation.record import MAX_SIGNED_RECORD_BYTES
 
 MAX_BLOCKS_PER_ANSWER: Final = 64
@@ -21,6 +22,8 @@ MAX_ITEMS: Final = 1_024
 """Transactions, evidence or claim scripts in one message."""
 MAX_RECORDS_PER_ANSWER: Final = 16
 """Of the longest records they stay below the half of a frame."""
+MAX_EQUIVOCATIONS: Final = 128
+"""Proofs of members' faults in one message."""
 
 Hash = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 Encoded = Annotated[bytes, msgspec.Meta(min_length=1)]
@@ -28,6 +31,7 @@ Height = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 L1Height = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 Serial = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 EncodedRecord = Annotated[bytes, msgspec.Meta(min_length=1, max_length=MAX_SIGNED_RECORD_BYTES)]
+EncodedEquivocation = Annotated[bytes, msgspec.Meta(min_length=1, max_length=MAX_EQUIVOCATION_BYTES)]
 Items = Annotated[tuple[Encoded, ...], msgspec.Meta(min_length=1, max_length=MAX_ITEMS)]
 
 
@@ -161,6 +165,12 @@ class RecordsAnswer(Message, frozen=True, tag=17):
     records: Annotated[tuple[EncodedRecord, ...], msgspec.Meta(max_length=MAX_RECORDS_PER_ANSWER)]
 
 
+class EquivocationsMessage(Message, frozen=True, tag=18):
+    """Encoded equivocations: proofs, each of two votes of one member that exclude each other."""
+
+    equivocations: Annotated[tuple[EncodedEquivocation, ...], msgspec.Meta(min_length=1, max_length=MAX_EQUIVOCATIONS)]
+
+
 AnyMessage = (
     ProposalMessage
     | VotesMessage
@@ -179,6 +189,7 @@ AnyMessage = (
     | RecordMessage
     | RecordsRequest
     | RecordsAnswer
+    | EquivocationsMessage
 )
 
 _encoder = msgspec.msgpack.Encoder()

@@ -28,6 +28,7 @@ from pegnode.rpc.jsonrpc import handle
 from pegnode.rpc.methods.audit import AUDIT_METHODS
 from pegnode.rpc.methods.chain import CHAIN_METHODS
 from pegnode.rpc.methods.control import CONTROL_METHODS
+from pegnode.rpc.methods.equivocations import EQUIVOCATION_METHODS
 from pegnode.rpc.methods.mempool import MEMPOOL_METHODS
 from pegnode.rpc.methods.peg import PEG_METHODS
 from pegnode.rpc.methods.records import RECORD_METHODS
@@ -86,6 +87,7 @@ def method_table() -> MethodTable:
             ("withdrawals", WITHDRAWAL_METHODS),
             ("audit", AUDIT_METHODS),
             ("records", RECORD_METHODS),
+            ("evidence of guilt", EQUIVOCATION_METHODS),
             ("control", CONTROL_METHODS),
         )
     )

@@ -16,6 +16,7 @@ from pegnode.audit.document import DocumentRefused, parse_document, render_docum
 from pegnode.config import FunctionaryConfig, NodeConfig
 from pegnode.genesis import Genesis
 from pegnode.genesis_rules import GenesisRefused
+from pegnode.guilt.document import Accusation, GuiltRefused, parse_accusation, render_accusation
 from pegnode.input_file import FileRefused
 from pegnode.options.errors import ConfigRefused
 from pegnode.passphrase import read_passphrase_file
@@ -28,6 +29,7 @@ from tests.fuzz.decoders import Decoder
 from tests.fuzz.scene import scene, signed_statement
 from tests.support.chain import CONFIGS, START_MS, member_sections, recovery_keys_hex, secret
 from tests.support.configs import FUNCTIONARY, NODE
+from tests.support.equivocations import equivocation
 from tests.support.records import ANY_RECORD, changed
 
 PASSPHRASE = "correct horse battery staple"
@@ -76,6 +78,12 @@ def _parameters() -> tuple[Decoder, ...]:
             parse_plan,
             (PlanRefused,),
             (render_plan((ANY_RECORD, changed(ANY_RECORD, serial=2))),),
+        ),
+        Decoder(
+            "pegnode.guilt.document:parse_accusation",
+            parse_accusation,
+            (GuiltRefused,),
+            (render_accusation(Accusation.of(equivocation(scene().chain.rules, 2), scene().chain.rules)),),
         ),
         Decoder("pegnode.genesis:Genesis.from_template", _template, (GenesisRefused,), (template,)),
         Decoder(

@@ -11,6 +11,7 @@ from pegnode.net.messages import decode_message, encode_message
 from pegnode.net.transport import DropReason, PeerRole, RemoteFault
 from tests.fuzz.decoders import Decoder, Finding
 from tests.fuzz.scene import certificate, scene, vote
+from tests.support.equivocations import equivocation
 from tests.support.records import ANY_RECORD
 
 MALFORMED = (MalformedError,)
@@ -88,4 +89,5 @@ def _messages() -> list[messages.Message]:
         messages.RecordMessage(ANY_RECORD.encode()),
         messages.RecordsRequest(1),
         messages.RecordsAnswer(1, (ANY_RECORD.encode(),)),
+        messages.EquivocationsMessage((equivocation(scene().chain.rules, 1).encode(),)),
     ]

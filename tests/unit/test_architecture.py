@@ -24,8 +24,8 @@ PURE = (
         "recovery", "recovery_signing",
     )),
     *(f"federation/{name}{tail}" for tail in (".py", "/*") for name in (
-        "membership", "certificate", "equivocation", "approval", "refusal", "recorded_batch", "batch_law", "reserve_law", "cosign",
-        "signing_plan",
+        "membership", "certificate", "equivocation", "vote_memory",
+        "approval", "refusal", "recorded_batch", "batch_law", "reserve_law", "cosign", "signing_plan",
         "passphrase", "sealed_box", "keystore_errors", "statement", "statement_law",
     )),
     "pegnode/chain/*",

@@ -6,13 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.errors import MalformedError
+from federation.equivocation import MAX_EQUIVOCATION_BYTES
 from federation.record import MAX_SIGNED_RECORD_BYTES
 from pegnode.net.messages import (
+    MAX_EQUIVOCATIONS,
     MAX_ITEMS,
     MAX_RECORDS_PER_ANSWER,
     BlockAnswer,
     BlockRequest,
     CertificatesMessage,
+    EquivocationsMessage,
     EvidenceMessage,
     FinalBlock,
     FinalBlocksAnswer,
@@ -62,6 +65,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(RecordMessage, encoded),
     st.builds(RecordsRequest, heights),
     st.builds(RecordsAnswer, heights, st.lists(encoded, max_size=3).map(tuple)),
+    st.builds(EquivocationsMessage, items),
 )
 
 
@@ -94,7 +98,12 @@ def test_garbage_never_raises_anything_else(payload: bytes) -> None:
 @pytest.mark.parametrize(
     "fields",
     [
+        [99, b"\x00" * 32],
         [18, b"\x00" * 32],
+        [18, []],
+        [18, [b""]],
+        [18, [bytes(MAX_EQUIVOCATION_BYTES + 1)]],
+        [18, [b"x"] * (MAX_EQUIVOCATIONS + 1)],
         [15, b""],
         [15, bytes(MAX_SIGNED_RECORD_BYTES + 1)],
         [16, -1],

@@ -14,6 +14,7 @@ from pegnode.net.messages import (
     BlockAnswer,
     BlockRequest,
     CertificatesMessage,
+    EquivocationsMessage,
     EvidenceMessage,
     FinalBlock,
     FinalBlocksAnswer,
@@ -33,6 +34,7 @@ from pegnode.net.messages import (
     encode_message,
 )
 from pegnode.net.transport import PeerId, PeerRole
+from tests.support.equivocations import equivocation
 from tests.support.members import MemoryFederation, memory_federation
 from tests.support.mini_wallet import MiniWallet
 from tests.support.records import resume
@@ -76,6 +78,7 @@ def genuine_messages(federation: MemoryFederation) -> list[Message]:
         RecordMessage(resume(federation.rules).encode()),
         RecordsRequest(1),
         RecordsAnswer(1, (resume(federation.rules).encode(),)),
+        EquivocationsMessage((equivocation(federation.rules, 2).encode(),)),
     ]
 
 
