@@ -1,25 +1,9 @@
 """The outside world of a run: the evil members, the judge of final blocks, the Bitcoin nodes, and the users."""
 
-from collections.abc import Sequence
 from random import Random
 
-from pegnode.net.transport import PeerId
-from tests.sim import bitcoin_views, oracle, workload
+from tests.sim import adversary, bitcoin_views, oracle, workload
 from tests.sim.seams import Adversary, L1Views, Oracle, Workload, World
-
-
-class Idle:
-    """An evil member that does no evil."""
-
-    def outgoing(self, destination: PeerId, payload: bytes) -> Sequence[bytes]:
-        """As it is."""
-        return (payload,)
-
-    def incoming(self, source: PeerId, payload: bytes) -> None:
-        """Of no interest."""
-
-    async def run(self) -> None:
-        """Nothing."""
 
 
 class Everybody:
@@ -27,7 +11,7 @@ class Everybody:
 
     def adversary_of(self, world: World, index: int, rng: Random) -> Adversary:
         """Who plays an evil member."""
-        return Idle()
+        return adversary.adversary_of(world, index, rng)
 
     def oracle_of(self, world: World) -> Oracle:
         """The judge."""

@@ -77,7 +77,7 @@ class Plan:
         [size] = rng.choices(sizes, weights)
         tolerated = (size - 1) // 3
         evil = rng.randint(1, tolerated) if rng.random() < 0.6 else 0
-        bad_time_s = rng.uniform(8, 25) if size <= 7 else rng.uniform(5, 10)
+        bad_time_s = rng.uniform(5, 14) if size <= 7 else rng.uniform(4, 8)
         disturbances = [
             disturbance
             for kind in Kind

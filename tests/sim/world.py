@@ -31,6 +31,7 @@ from tests.sim.plan import Disturbance, Kind, Plan
 from tests.sim.seams import L1Views, Outside, Violation, Workload
 from tests.sim.trace import Trace
 from tests.sim.watch import Watch
+from tests.sim.workload import PEG
 from tests.support.chain import L1_START, START_MS, custody_secrets, local_genesis, secret, vote_secrets
 from tests.support.fake_l1_client import L1World
 from tests.support.memory_member import Member
@@ -59,7 +60,7 @@ class SimWorld:
         self.has_quorum = True
         self.l1 = L1World()
         self.l1.mine(L1_START + 1)
-        peg = LARGER_COINS if plan.size > 7 else {}
+        peg = {**PEG, **(LARGER_COINS if plan.size > 7 else {})}
         self.genesis = local_genesis(self.l1.chain.anchor(L1_START), members=plan.size, peg=peg)
         self.rules = self.genesis.rules()
         self.members: dict[int, Member] = {}
