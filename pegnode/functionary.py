@@ -3,11 +3,12 @@
 They are in this process, or at a signer in a process of its own.
 """
 
+import secrets
 from functools import partial
 
 import trio
 
-from federation.journal import JournalIdentity
+from federation.journal import Journal, JournalIdentity, JournalRefused
 from federation.journal_entries import open_journal
 from federation.membership import Member
 from federation.signer import Signer
@@ -22,6 +23,7 @@ from pegnode.service.consensus_driver import ConsensusDriver
 from pegnode.service.judge import Judge
 from pegnode.service.l1_reports import L1Reports
 from pegnode.service.live_node import LiveNode
+from pegnode.service.own_memory import OwnMemory
 from pegnode.service.payouts import Payouts
 from pegnode.service.proposer import Proposer
 from pegnode.service.work import WorkWatch
@@ -29,6 +31,7 @@ from pegnode.signing.local import LocalSigner
 from pegnode.signing.process import open_signer
 from pegnode.signing.remote import RemoteSigner
 from pegnode.storage.journal_check import require_memory
+from pegnode.storage.store import ChainStore
 
 
 async def run_functionary(config: FunctionaryConfig) -> None:
@@ -61,14 +64,15 @@ async def _run_member(config: FunctionaryConfig, genesis: Genesis, member: Membe
         raise
     core, peers = parts.core, parts.peers
     try:
-        require_memory(journal, core.store)
+        _require_memory(journal, core.store)
         auditor = Auditor(core, parts.client, lambda: parts.catch_up.is_current)
         signer = LocalSigner(keys, core, auditor, parts.resumption) if isinstance(keys, Signer) else keys
         payouts = Payouts(core, parts.client, peers, signer, lambda: parts.catch_up.is_current)
         reports = L1Reports(core, peers, member.index)
         proposer = Proposer(core, reports.by_member, genesis.consensus.view_timeout_ms / 4_000)
         machine = Simplex(member.index, core.rules.membership, genesis.consensus)
-        driver = ConsensusDriver(core, peers, machine, journal, signer, proposer, Judge(core))
+        memory = OwnMemory(core, peers, journal, member.index, secrets.token_bytes)
+        driver = ConsensusDriver(core, peers, machine, journal, signer, proposer, Judge(core), memory)
         work = WorkWatch(core, proposer, driver)
         live = LiveNode(
             core=core,
@@ -88,9 +92,19 @@ async def _run_member(config: FunctionaryConfig, genesis: Genesis, member: Membe
             consensus=genesis.consensus,
             signer=signer,
             watch=driver.watch,
+            journal_status=memory.status,
         )
         linked = (partial(signer.run, core),) if isinstance(signer, RemoteSigner) else ()
         await run_parts(parts, payouts, live, reports.announce, (driver.run, work.run, *linked))
     finally:
         journal.close()
         await parts.close()
+
+
+def _require_memory(journal: Journal, store: ChainStore) -> None:
+    """Raise JournalRefused (BEHIND), and use this journal never again, if the chain holds a vote that it lacks."""
+    try:
+        require_memory(journal, store)
+    except JournalRefused:
+        journal.give_up()
+        raise

@@ -24,6 +24,8 @@ MAX_RECORDS_PER_ANSWER: Final = 16
 """Of the longest records they stay below the half of a frame."""
 MAX_EQUIVOCATIONS: Final = 128
 """Proofs of members' faults in one message."""
+MAX_OWN_VOTES: Final = 3
+"""One of each kind."""
 
 Hash = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 Encoded = Annotated[bytes, msgspec.Meta(min_length=1)]
@@ -171,6 +173,26 @@ class EquivocationsMessage(Message, frozen=True, tag=18):
     equivocations: Annotated[tuple[EncodedEquivocation, ...], msgspec.Meta(min_length=1, max_length=MAX_EQUIVOCATIONS)]
 
 
+class OwnVotesRequest(Message, frozen=True, tag=19):
+    """Asks a member what it knows of the asker's votes. nonce: new at each start, so that no answer is of an older."""
+
+    nonce: Hash
+
+
+class OwnVotesAnswer(Message, frozen=True, tag=20):
+    """What a member knows of the asker's votes, and of the highest view.
+
+    votes: encoded, the newest of each kind that it saw of the asker.  certificate: of the highest view that it knows,
+    encoded; empty if there is none.  vouches: it signs votes itself, and knows a certificate of its journal's floor or
+    of a higher view.
+    """
+
+    nonce: Hash
+    votes: Annotated[tuple[Encoded, ...], msgspec.Meta(max_length=MAX_OWN_VOTES)]
+    certificate: bytes
+    vouches: bool
+
+
 AnyMessage = (
     ProposalMessage
     | VotesMessage
@@ -190,6 +212,8 @@ AnyMessage = (
     | RecordsRequest
     | RecordsAnswer
     | EquivocationsMessage
+    | OwnVotesRequest
+    | OwnVotesAnswer
 )
 
 _encoder = msgspec.msgpack.Encoder()

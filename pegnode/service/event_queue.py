@@ -11,6 +11,7 @@ from typing import Final
 
 import trio
 
+from federation.certificate import Certificate
 from pegnode.chain.block import Block
 from pegnode.consensus import events as ev
 
@@ -50,6 +51,14 @@ class EventQueue:
     def take_nowait(self) -> Queued:
         """The oldest. Raises trio.WouldBlock when nothing waits."""
         return self._taken(self._events.receive_nowait())
+
+    def shed(self) -> list[Certificate]:
+        """Drop all that waits, but the newest word on work; of the certificates among it nobody will tell again."""
+        waiting = [self.take_nowait()[0] for _ in range(len(self))]
+        work = [event for event in waiting if isinstance(event, ev.WorkKnown)]
+        for event in work[-1:]:
+            self.put(event)
+        return [event.certificate for event in waiting if isinstance(event, ev.CertificateReceived)]
 
     def _taken(self, queued: Queued) -> Queued:
         self._body_bytes -= _size(queued[1])

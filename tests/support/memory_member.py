@@ -1,5 +1,6 @@
 """Whole members in memory, and strangers that a test plays among them."""
 
+import random
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
@@ -17,7 +18,14 @@ from pegnode.genesis import Genesis
 from pegnode.mempool.evidence_pool import EvidencePool, EvidencePoolLimits
 from pegnode.mempool.pool import Mempool, PoolLimits
 from pegnode.net.memory import MemoryNetwork, MemoryTransport
-from pegnode.net.messages import AnyMessage, Message, decode_message, encode_message
+from pegnode.net.messages import (
+    AnyMessage,
+    Message,
+    OwnVotesAnswer,
+    OwnVotesRequest,
+    decode_message,
+    encode_message,
+)
 from pegnode.net.transport import DropReason, FrameReceived, PeerDisconnected, PeerId, PeerRole
 from pegnode.service.auditor import Auditor
 from pegnode.service.catch_up import CatchUp
@@ -30,6 +38,7 @@ from pegnode.service.l1_monitor import L1Monitor
 from pegnode.service.l1_questions import L1Questions
 from pegnode.service.l1_reports import L1Reports
 from pegnode.service.live_node import LiveNode
+from pegnode.service.own_memory import OwnMemory
 from pegnode.service.payouts import Payouts
 from pegnode.service.peers import Peers
 from pegnode.service.proposer import Proposer
@@ -171,8 +180,9 @@ class Member:
         self.machine = Simplex(index, federation.rules.membership, federation.genesis.consensus)
         self.journal = self._journal(index)
         self.judge = Judge(self.core)
+        self.own_memory = MemberMemory(self, index)
         self.driver = ConsensusDriver(
-            self.core, self.peers, self.machine, self.journal, signer, self.proposer, self.judge
+            self.core, self.peers, self.machine, self.journal, signer, self.proposer, self.judge, self.own_memory
         )
         self.work = WorkWatch(self.core, self.proposer, self.driver)
         return self.driver.run, self.work.run
@@ -196,6 +206,7 @@ class Member:
             consensus=self.federation.genesis.consensus,
             signer=self.signer,
             watch=None if self.driver is None else self.driver.watch,
+            journal_status=None if self.driver is None else self.own_memory.status,
         )
 
     def _journal(self, index: int) -> Journal:
@@ -219,8 +230,22 @@ class Member:
         self.transport.drop = noted  # type: ignore[method-assign]
 
 
+class MemberMemory(OwnMemory):
+    """Asks the others, unless a quorum never runs: then nobody answers, and a test wants this member's part alone."""
+
+    def __init__(self, member: Member, index: int) -> None:
+        fresh = random.Random(f"{index} {trio.current_time()}")  # another at each start, the same when run again
+        super().__init__(member.core, member.peers, member.journal, index, fresh.randbytes)
+        self._federation = member.federation
+
+    async def restored(self) -> None:
+        if self._federation.has_quorum:
+            await super().restored()
+        self._is_restored = True
+
+
 class Stranger:
-    """A node that a test plays: it says what the test wants, and remembers what it hears."""
+    """A node that a test plays: it says what the test wants, and remembers what it hears. It has seen no votes."""
 
     def __init__(self, transport: MemoryTransport) -> None:
         self.transport = transport
@@ -234,7 +259,10 @@ class Stranger:
             task_status.started()
             async for event in self.transport.events:
                 if isinstance(event, FrameReceived):
-                    self.heard.append((event.peer, decode_message(event.payload)))
+                    message = decode_message(event.payload)
+                    self.heard.append((event.peer, message))
+                    if isinstance(message, OwnVotesRequest):
+                        self.say(event.peer, OwnVotesAnswer(message.nonce, (), b"", vouches=True))
                 elif isinstance(event, PeerDisconnected):
                     self.left.append(event)
 

@@ -25,6 +25,7 @@ from pegnode.service.auditor import Auditor
 from pegnode.service.consensus_driver import ConsensusDriver
 from pegnode.service.event_queue import MAX_QUEUED
 from pegnode.service.judge import Judge
+from pegnode.service.own_memory import OwnMemory
 from pegnode.service.peers import Peers
 from pegnode.service.proposer import Proposer
 from pegnode.service.resumption import Resumption
@@ -46,6 +47,13 @@ PARAMS = ConsensusParams(
 )
 
 
+class AskingNobody(OwnMemory):
+    """For a wire on which nobody answers."""
+
+    async def restored(self) -> None:
+        self._is_restored = True
+
+
 class DriverRig:
     """Member 0 of four, and what the others say to it."""
 
@@ -59,14 +67,17 @@ class DriverRig:
         self.signer = Signer(secrets, rules.membership, OWN, rules.chain_id, bytes)
         self.auditor = Auditor(self.core, cast(L1Client, None), lambda: True)
         self.resumption = Resumption(self.core, cast(L1Client, None), lambda: True)
+        self.journal = Journal.create(MemoryEntries(), JournalIdentity(rules.chain_id, 0, OWN))
+        self.own_memory = AskingNobody(self.core, self.peers, self.journal, OWN, bytes)
         self.driver = ConsensusDriver(
             self.core,
             self.peers,
             Simplex(OWN, rules.membership, PARAMS),
-            Journal.create(MemoryEntries(), JournalIdentity(rules.chain_id, 0, OWN)),
+            self.journal,
             LocalSigner(self.signer, self.core, self.auditor, self.resumption),
             Proposer(self.core, {}, patience_s=1.0),
             Judge(self.core),
+            self.own_memory,
         )
 
     def vote(self, member: int, kind: VoteKind, view: int, block_hash: BlockHash) -> Vote:

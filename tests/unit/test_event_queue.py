@@ -5,6 +5,7 @@ from typing import cast
 import pytest
 import trio
 
+from federation.certificate import NO_BLOCK, Certificate, VoteKind
 from pegnode.chain.block import Block
 from pegnode.consensus import events as ev
 from pegnode.service.event_queue import MAX_QUEUED, MAX_QUEUED_BODY_BYTES, EventQueue
@@ -44,3 +45,17 @@ def test_event_queue_loses_blocks_beyond_their_bytes_until_some_were_taken() -> 
     queue.put_from_peer(ev.Tick(), BODY)
     queue.put_from_peer(ev.Tick(), BODY)
     assert len(queue) == 4
+
+
+def test_event_queue_sheds_all_but_certificates_and_the_newest_word_on_work() -> None:
+    queue = EventQueue()
+    certificate = Certificate(VoteKind.NULLIFY, 0, 7, NO_BLOCK, ())
+    queue.put(ev.WorkKnown(True))
+    queue.put(ev.CertificateReceived(certificate))
+    queue.put_from_peer(ev.Tick(), BODY)
+    queue.put(ev.WorkKnown(False))
+    assert queue.shed() == [certificate]
+    assert (queue.take_nowait(), len(queue)) == ((ev.WorkKnown(False), None), 0)
+    for _ in range(4):
+        queue.put_from_peer(ev.Tick(), BODY)
+    assert len(queue) == 4, "the bytes of what was dropped have room again"
