@@ -3,7 +3,7 @@
 Whoever drives the machine carries the actions out in the order given, and reports what came of them as events.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bridge.bitcoin.identifiers import BlockHash
 from bridge.errors import Reason
@@ -33,11 +33,15 @@ class Validate:
 @dataclass(frozen=True, slots=True)
 class CastVote:
     """Sign, journal with a synced write (for NOTARIZE the block's body in the same write), then broadcast, and feed the
-    vote back as VoteReceived. Nothing may leave before the write is synced."""
+    vote back as VoteReceived. Nothing may leave before the write is synced.
+
+    proof: for a signer that believes nothing: FINALIZE's notarization; else what ended the view before, None in view 1.
+    """
 
     kind: VoteKind
     view: int
     block_hash: BlockHash
+    proof: Certificate | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,10 @@ from bridge.bitcoin.identifiers import BlockHash
 from pegnode.consensus.events import BlockInfo, FinalTip, Verdict
 
 MAX_WALK = 2048
-"""How far ancestors are fetched one by one. A member that is further behind has to catch up from storage."""
+"""How far down ancestors are looked for."""
+MAX_FINAL_BODIES = 16
+"""How many blocks that are final, but not stored here, are fetched one by one, and kept. A member that is further
+behind catches up from the storage of others, and would only fill its memory."""
 
 _SETTLED = (Verdict.VOTABLE, Verdict.INVALID)
 
@@ -84,10 +87,16 @@ class BlockTree:
             block_hash = info.parent_hash
         return chain
 
-    def missing(self, block_hash: BlockHash) -> BlockHash | None:
-        """The newest block on the way down from this one whose body is not at hand, within the walk's limit."""
+    def missing(self, block_hash: BlockHash, final_view: int) -> BlockHash | None:
+        """The newest block on the way down from this one whose body is not at hand, within the limits.
+
+        final_view: the highest view that is known to be final.
+        """
         chain = self.unready(block_hash)
-        if len(chain) == MAX_WALK or (chain and chain[-1].height <= self._tip.height + 1):
+        final = sum(info.view <= final_view for info in chain)
+        if len(chain) == MAX_WALK or final >= MAX_FINAL_BODIES:
+            return None
+        if chain and chain[-1].height <= self._tip.height + 1:
             return None
         bottom = chain[-1].parent_hash if chain else block_hash
         return None if self.ready(bottom) else bottom
@@ -102,6 +111,20 @@ class BlockTree:
             return None
         record.asked = True
         return record.info
+
+    def is_far_below(self, block_hash: BlockHash) -> bool:
+        """Whether the tip is further below this block, whose body is at hand, than bodies are fetched one by one."""
+        info = self.info(block_hash)
+        return info is not None and info.height - self._tip.height > MAX_FINAL_BODIES and not self.ready(block_hash)
+
+    def drop_left_behind(self, final_hash: BlockHash, final_view: int) -> tuple[BlockHash, ...]:
+        """Forget what is not ready, of a final view or below, but the newest final blocks; the hashes forgotten.
+
+        While a member catches up, blocks become final faster than it can check them. It will get them with the rest.
+        """
+        newest = {info.hash for info in self.unready(final_hash)[:MAX_FINAL_BODIES]}
+        below = (record.info for record in self._records.values() if record.info.view <= final_view)
+        return self.drop(info.hash for info in below if info.hash not in newest and not self.ready(info.hash))
 
     def recheck_waiting(self) -> None:
         """Let blocks that wait for L1 be named by `next_to_check` again."""

@@ -119,6 +119,14 @@ class CertificateBook:
         between = range(self._views[parent_hash] + 1, view)
         return (() if parent is None else (parent,)) + tuple(self._nullifications[below] for below in between)
 
+    def proof_for(self, kind: VoteKind, view: int) -> Certificate | None:
+        """What a vote in `view` rests on: FINALIZE on its notarization, any other on what ended the view before."""
+        if kind is VoteKind.FINALIZE:
+            return self._notarizations.get(view)
+        if view - 1 <= self._final_view:
+            return self._finalization
+        return self._notarizations.get(view - 1) or self._nullifications.get(view - 1)
+
     def from_view(self, view: int) -> list[Certificate]:
         """Every certificate at or above `view` except the finalization, oldest first."""
         certificates = (*self._notarizations.values(), *self._nullifications.values())

@@ -70,7 +70,7 @@ def wanted(state: ConsensusState) -> list[BlockHash]:
 def fetch(state: ConsensusState, roots: list[BlockHash]) -> None:
     """Ask for the bodies that are missing on the way from the tip to these blocks."""
     for root in roots:
-        missing = state.tree.missing(root)
+        missing = state.tree.missing(root, state.certificates.final_view)
         if missing is not None and missing not in state.requested:
             state.requested.add(missing)
             state.emit(RequestBlock(missing))
@@ -148,7 +148,20 @@ def _deadline_ms(state: ConsensusState) -> int | None:
     due_ms = state.pace.due_ms
     if due_ms is None or not state.may_sign(VoteKind.NULLIFY, state.view):
         return None
+    if _leader_gave_up(state):
+        return due_ms
     return due_ms + state.patience.view_timeout_ms(state.view, state.stalled_views)
+
+
+def _leader_gave_up(state: ConsensusState) -> bool:
+    """Whether waiting for a proposal is in vain: the leader has nullified, or is this member, who is far behind.
+
+    Who nullified a view never proposes in it.
+    """
+    if state.leads:
+        return state.tree.is_far_below(state.certificates.final_hash)
+    leader = state.membership.leader(state.view)
+    return state.view not in state.proposals and state.votes.nullified(state.view, leader)
 
 
 def _resend(state: ConsensusState) -> None:

@@ -114,7 +114,7 @@ class ConsensusState:
     def cast(self, kind: VoteKind, view: int, block_hash: BlockHash = NO_BLOCK) -> None:
         """Vote, where `may_sign` allowed it."""
         self.own.promise(kind, view, block_hash)
-        self.emit(CastVote(kind, view, block_hash))
+        self.emit(CastVote(kind, view, block_hash, self.certificates.proof_for(kind, view)))
 
     def stop(self, first: Certificate, second: Certificate) -> None:
         """Two certificates contradict each other: from here on sign nothing, and declare nothing final."""
@@ -139,6 +139,7 @@ class ConsensusState:
         self.own.prune(final_view)
         self.votes.prune(self.oldest_view_kept)
         self.proposals = {view: info for view, info in self.proposals.items() if view >= final_view}
+        self.forget(self.tree.drop_left_behind(self.certificates.final_hash, final_view))
         self.resend_ms = self.now_ms + self.params.resend_ms
 
     def move_tip(self, tip: FinalTip) -> None:

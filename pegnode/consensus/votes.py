@@ -43,6 +43,10 @@ class VoteBook:
         """How many members cast a vote of this kind in `view`."""
         return len(self._views.get(view, {}).get(kind, {}))
 
+    def nullified(self, view: int, member: int) -> bool:
+        """Whether a member voted to nullify `view`."""
+        return self._vote(VoteKind.NULLIFY, view, member) is not None
+
     def voters(self, view: int) -> set[int]:
         """The members that notarized or nullified in `view`."""
         kinds = self._views.get(view, {})

@@ -7,7 +7,7 @@ import pytest
 from federation.certificate import Certificate, Vote, VoteKind
 from pegnode.consensus import actions, events
 from pegnode.consensus.actions import ConsensusReason
-from pegnode.consensus.blocks import MAX_WALK, BlockTree
+from pegnode.consensus.blocks import MAX_FINAL_BODIES, MAX_WALK, BlockTree
 from pegnode.consensus.events import FinalTip, Verdict
 from pegnode.consensus.machine import MachineMisused, Simplex
 from pegnode.consensus.parameters import MAX_MS, ConsensusParams, ConsensusParamsReason, ConsensusParamsRefused
@@ -153,14 +153,63 @@ def test_walk_down_ends_at_its_limit() -> None:
     for view in range(2, MAX_WALK + 10):
         newest = FakeBlock(view, view, newest.hash, 0)
         tree.add(newest.info, 0)
-    assert tree.missing(newest.hash) is None
+    assert tree.missing(newest.hash, final_view=0) is None
 
 
 def test_walk_down_ends_when_it_can_not_meet_the_tip() -> None:
     tree = BlockTree(GENESIS)
     fork = FakeBlock(5, 1, block(4).hash, 0)
     tree.add(fork.info, 0)
-    assert tree.missing(fork.hash) is None
+    assert tree.missing(fork.hash, final_view=0) is None
+
+
+def chain_of(length: int) -> list[FakeBlock]:
+    """Blocks of one view after the other, from genesis."""
+    blocks = [FIRST]
+    while len(blocks) < length:
+        blocks.append(block(blocks[-1].view + 1, blocks[-1]))
+    return blocks
+
+
+def test_final_bodies_far_above_the_tip_are_not_fetched() -> None:
+    probe, blocks = Probe(), chain_of(3 * MAX_FINAL_BODIES)
+    (request,) = of(actions.RequestBlock, probe.take(finalization(blocks[-1])))
+    fetched = 0
+    for received in reversed(blocks):
+        if request.block_hash != received.hash:
+            break
+        fetched += 1
+        requests = of(actions.RequestBlock, probe.tell(events.BlockReceived(received.info)))
+        request = requests[0] if requests else actions.RequestBlock(GENESIS.hash)
+    assert fetched == MAX_FINAL_BODIES
+    assert not of(actions.RequestBlock, probe.wait(PARAMS.resend_ms))
+
+
+def test_bodies_above_the_last_final_block_are_fetched_however_many_they_are() -> None:
+    probe, blocks = Probe(), chain_of(3 * MAX_FINAL_BODIES)
+    asked = probe.take(notarization(blocks[-1]))
+    for received in reversed(blocks):
+        assert of(actions.RequestBlock, asked) == [actions.RequestBlock(received.hash)]
+        asked = probe.tell(events.BlockReceived(received.info))
+    assert len(of(actions.Validate, asked)) == len(blocks)
+
+
+def test_member_far_behind_keeps_few_of_the_blocks_that_become_final() -> None:
+    probe = Probe()
+    for passed in chain_of(100)[50:]:
+        probe.propose(passed)
+        probe.take(notarization(passed), finalization(passed))
+    kept = [passed for passed in chain_of(100) if probe.machine.keeps(passed.hash)]
+    assert kept == chain_of(100)[-MAX_FINAL_BODIES:]
+
+
+def test_member_that_keeps_up_in_checking_drops_nothing_it_found_valid() -> None:
+    probe, blocks = Probe(), chain_of(3 * MAX_FINAL_BODIES)
+    for passed in blocks:
+        probe.propose(passed)
+        probe.take(notarization(passed))
+    asked = probe.take(finalization(blocks[-1]))
+    assert of(actions.Finalized, asked) == [actions.Finalized(blocks[-1].info, finalization(blocks[-1]))]
 
 
 # finality waits for bodies and verdicts

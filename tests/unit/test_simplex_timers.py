@@ -1,12 +1,15 @@
 """When the view timer runs, when it fires, and what is said again on a timer."""
 
+from dataclasses import replace
+
 import pytest
 
-from federation.certificate import VoteKind
+from federation.certificate import NO_BLOCK, VoteKind
 from pegnode.consensus import actions, events
+from pegnode.consensus.blocks import MAX_FINAL_BODIES
 from pegnode.consensus.events import Verdict
 from pegnode.consensus.state import CHUNK
-from tests.machine.fake_chain import fake_vote
+from tests.machine.fake_chain import FakeBlock, fake_vote
 from tests.support.simplex import PARAMS, Probe, block, finalization, notarization, nullification, of, tip
 
 FIRST = block(1)
@@ -33,9 +36,9 @@ def started_long_ago() -> Probe:
 def test_timer_starts_with_known_work() -> None:
     probe = started_long_ago()
     probe.wait(500)
-    assert not probe.machine.is_due
+    before = probe.machine.is_due
     probe.tell(events.WorkKnown(True))
-    assert probe.machine.is_due
+    assert (before, probe.machine.is_due) == (False, True)
     assert nullifies_at(probe, probe.now_ms + TIMEOUT_MS)
 
 
@@ -48,9 +51,9 @@ def test_timer_counts_from_the_earliest_moment_of_a_proposal() -> None:
 
 def test_timer_starts_with_more_nullify_votes_than_faults() -> None:
     probe = started_long_ago()
-    probe.vote(1, VoteKind.NULLIFY, 1)
-    assert not of(actions.CastVote, probe.wait(2 * TIMEOUT_MS))
     probe.vote(2, VoteKind.NULLIFY, 1)
+    assert not of(actions.CastVote, probe.wait(2 * TIMEOUT_MS))
+    probe.vote(3, VoteKind.NULLIFY, 1)
     assert nullifies_at(probe, probe.now_ms + TIMEOUT_MS)
 
 
@@ -126,6 +129,65 @@ def test_timeout_is_short_again_after_a_notarized_block() -> None:
     probe.take(notarization(block(8)))
     entered_ms = probe.now_ms
     assert nullifies_at(probe, entered_ms + INTERVAL_MS + TIMEOUT_MS)
+
+
+# when waiting is in vain
+
+
+def test_view_whose_leader_nullified_it_is_given_up_at_once() -> None:
+    probe = started_long_ago()
+    probe.tell(events.WorkKnown(True))
+    probe.vote(2, VoteKind.NULLIFY, 1)
+    assert not of(actions.CastVote, probe.wait(1))
+    (vote, *_) = of(actions.CastVote, probe.vote(1, VoteKind.NULLIFY, 1))
+    assert vote == actions.CastVote(VoteKind.NULLIFY, 1, NO_BLOCK)
+
+
+def test_view_whose_leader_nullified_it_after_its_proposal_is_not() -> None:
+    probe = started_long_ago()
+    probe.answer_checks = False
+    probe.propose(FIRST)
+    assert not of(actions.CastVote, probe.vote(1, VoteKind.NULLIFY, 1))
+    assert nullifies_at(probe, probe.now_ms + TIMEOUT_MS)
+
+
+def test_view_whose_leader_nullified_it_stands_while_no_block_is_due() -> None:
+    probe = started_long_ago()
+    assert not of(actions.CastVote, probe.vote(1, VoteKind.NULLIFY, 1))
+
+
+def far_above(probe: Probe) -> FakeBlock:
+    """A block that became final while the probe was away, and whose body it was sent."""
+    newest = replace(block(99), height=MAX_FINAL_BODIES + 1)
+    probe.take(finalization(newest))
+    probe.tell(events.BlockReceived(newest.info))
+    return newest
+
+
+def test_leader_far_behind_gives_up_its_view_as_soon_as_a_block_is_due() -> None:
+    probe = Probe()
+    far_above(probe)
+    assert probe.machine.view == 100
+    assert not of(actions.CastVote, probe.wait(INTERVAL_MS))
+    (vote,) = of(actions.CastVote, probe.tell(events.WorkKnown(True)))
+    assert vote == actions.CastVote(VoteKind.NULLIFY, 100, NO_BLOCK)
+
+
+def test_member_far_behind_waits_for_leaders_who_are_not() -> None:
+    probe = Probe(member=3)
+    far_above(probe)
+    probe.wait(INTERVAL_MS)
+    probe.tell(events.WorkKnown(True))
+    assert nullifies_at(probe, probe.now_ms + TIMEOUT_MS)
+
+
+def test_leader_that_can_catch_up_in_time_does_not_give_up() -> None:
+    probe = Probe()
+    near = replace(block(99), height=MAX_FINAL_BODIES)
+    probe.take(finalization(near))
+    probe.tell(events.BlockReceived(near.info))
+    probe.wait(INTERVAL_MS)
+    assert not of(actions.CastVote, probe.tell(events.WorkKnown(True)))
 
 
 # what is said again
