@@ -19,7 +19,8 @@ from bridge.withdrawals import encode_burn, parse_burn
 from federation.certificate import Certificate, Vote, VoteKind
 from federation.cosign import CosignShare
 from federation.equivocation import Equivocation
-from federation.journal import Journal, JournalIdentity, JournalRefused, MemoryEntries
+from federation.journal import Journal, JournalIdentity, JournalRefused, JournalState, MemoryEntries
+from federation.journal_header import JournalHeader
 from federation.record import SignedRecord
 from federation.statement import BlockTerms, SignedStatement, SolvencyStatement
 from pegnode.chain.block import Block, Body
@@ -237,6 +238,13 @@ def _votes() -> tuple[Decoder, ...]:
         Decoder(
             "federation.cosign:CosignShare.decode", CosignShare.decode, MALFORMED, (share.encode(),), CosignShare.encode
         ),
+        Decoder(
+            "federation.journal_header:JournalHeader.decode",
+            JournalHeader.decode,
+            MALFORMED,
+            tuple(JournalHeader(state, IDENTITY, 9, 4).encode() for state in JournalState),
+            JournalHeader.encode,
+        ),
         Decoder("federation.journal:Journal.open", open_journal, (JournalRefused,), _journal_samples()),
         *_statements(),
         *_records(),
@@ -308,6 +316,7 @@ def _journal_samples() -> tuple[bytes, ...]:
     journal = Journal.create(entries, IDENTITY, 4)
     empty = _entries_text(entries)
     block = scene().block
+    journal.witness(vote(VoteKind.NULLIFY, 5, b"", IDENTITY.member + 1))
     journal.record_vote(vote(VoteKind.NOTARIZE, 5, block.hash, IDENTITY.member), b"a body")
     journal.record_certificate(certificate(VoteKind.NULLIFY, 6, b""))
     return empty, _entries_text(entries)

@@ -90,4 +90,6 @@ def _messages() -> list[messages.Message]:
         messages.RecordsRequest(1),
         messages.RecordsAnswer(1, (ANY_RECORD.encode(),)),
         messages.EquivocationsMessage((equivocation(scene().chain.rules, 1).encode(),)),
+        messages.OwnVotesRequest(known),
+        messages.OwnVotesAnswer(known, (cast, cast), final, vouches=True),
     ]

@@ -22,6 +22,8 @@ from pegnode.net.messages import (
     FinalBlocksRequest,
     L1Report,
     Message,
+    OwnVotesAnswer,
+    OwnVotesRequest,
     ProposalMessage,
     RecordMessage,
     RecordsAnswer,
@@ -66,6 +68,8 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(RecordsRequest, heights),
     st.builds(RecordsAnswer, heights, st.lists(encoded, max_size=3).map(tuple)),
     st.builds(EquivocationsMessage, items),
+    st.builds(OwnVotesRequest, hashes),
+    st.builds(OwnVotesAnswer, hashes, st.lists(encoded, max_size=3).map(tuple), st.binary(max_size=64), st.booleans()),
 )
 
 
