@@ -58,7 +58,7 @@ async def _run_member(config: FunctionaryConfig, genesis: Genesis, member: Membe
             journal.require_keys_here()
         else:
             journal.leave_keys_to_signer()
-        parts = assemble(config, keys.transport_secret, MAX_GUESTS)
+        parts = assemble(config, keys.transport_secret, MAX_GUESTS, member.index)
     except BaseException:
         journal.close()
         raise
@@ -72,7 +72,8 @@ async def _run_member(config: FunctionaryConfig, genesis: Genesis, member: Membe
         proposer = Proposer(core, reports.by_member, genesis.consensus.view_timeout_ms / 4_000)
         machine = Simplex(member.index, core.rules.membership, genesis.consensus)
         memory = OwnMemory(core, peers, journal, member.index, secrets.token_bytes)
-        driver = ConsensusDriver(core, peers, machine, journal, signer, proposer, Judge(core), memory)
+        judge, guilt = Judge(core), parts.equivocations
+        driver = ConsensusDriver(core, peers, machine, journal, signer, proposer, judge, memory, guilt)
         work = WorkWatch(core, proposer, driver)
         live = LiveNode(
             core=core,

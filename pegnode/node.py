@@ -28,6 +28,7 @@ from pegnode.service.auditor import Auditor
 from pegnode.service.catch_up import CatchUp
 from pegnode.service.closed_lineages import ClosedLineages
 from pegnode.service.core import NodeCore
+from pegnode.service.equivocations import Equivocations
 from pegnode.service.evidence_maker import EvidenceMaker
 from pegnode.service.l1_monitor import L1Monitor
 from pegnode.service.l1_questions import L1Questions
@@ -68,6 +69,7 @@ class NodeParts:
     relay: Relay
     records: RecordRelay
     catch_up: CatchUp
+    equivocations: Equivocations
     evidence_maker: EvidenceMaker
     pool_limits: PoolLimits
     l1_monitor: L1Monitor
@@ -84,8 +86,11 @@ class NodeParts:
             await self.client.aclose()
 
 
-def assemble(config: NodeConfig, transport_secret: bytes, max_guests: int) -> NodeParts:
-    """Open the store and join the parts; nothing runs yet. Raises what each part refuses with."""
+def assemble(config: NodeConfig, transport_secret: bytes, max_guests: int, own_member: int | None = None) -> NodeParts:
+    """Open the store and join the parts; nothing runs yet. Raises what each part refuses with.
+
+    own_member: the index of the member whose keys this node has, if any.
+    """
     genesis = Genesis.load(config.genesis)
     rules = genesis.rules()
     client = L1Client(config.l1.url, config.l1.credentials())
@@ -107,6 +112,7 @@ def assemble(config: NodeConfig, transport_secret: bytes, max_guests: int) -> No
         relay=relay,
         records=records,
         catch_up=catch_up,
+        equivocations=Equivocations(core, peers, own_member),
         evidence_maker=EvidenceMaker(core, client, relay, lambda: catch_up.is_current),
         pool_limits=pool_limits,
         l1_monitor=L1Monitor(core, client, genesis.anchor),

@@ -13,7 +13,6 @@ between its journal and this one: then this member is silent in that place.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
 from typing import Final
 
 import structlog
@@ -36,9 +35,11 @@ from pegnode.net.messages import (
     VotesMessage,
 )
 from pegnode.net.transport import DropReason, PeerId
+from pegnode.service.certificate_messages import certificates_message, in_messages
 from pegnode.service.consensus_reports import Report, report
 from pegnode.service.consensus_watch import ConsensusWatch
 from pegnode.service.core import NodeCore
+from pegnode.service.equivocations import Equivocations
 from pegnode.service.event_queue import Body, EventQueue
 from pegnode.service.judge import Judge
 from pegnode.service.own_memory import OwnMemory
@@ -56,10 +57,9 @@ MAX_JUDGE_AGAIN_S: Final = 1.0
 MAX_WAITING: Final = 1_024
 MAKE_ROOM_S: Final = 1.0
 """Events that may wait before this member takes part, and how often they are counted."""
-JUSTIFICATION_BYTES: Final = 150_000
-"""Certificates that fit one message beside the largest block."""
 
-LocalAction = act.SaveCertificate | act.Finalized | act.PruneJournal | act.WakeAt | act.Forget | Report
+Accusation = act.ReportEquivocation | act.ReportUnknownOwnVote
+LocalAction = act.SaveCertificate | act.Finalized | act.PruneJournal | act.WakeAt | act.Forget | Accusation | Report
 """What needs neither peers nor time."""
 ActionAtOnce = act.Broadcast | act.SendTo | act.SendProposal | act.RequestBlock | act.Build | act.Validate | LocalAction
 """Every action but a vote, for which the signer is awaited."""
@@ -78,6 +78,7 @@ class ConsensusDriver:
         proposer: Proposer,
         judge: Judge,
         own_memory: OwnMemory,
+        equivocations: Equivocations,
     ) -> None:
         self._core = core
         self._peers = peers
@@ -87,9 +88,10 @@ class ConsensusDriver:
         self._proposer = proposer
         self._judge = judge
         self._own_memory = own_memory
+        self._equivocations = equivocations
         self._checks = SignatureChecks(core.rules, peers)
         self._bodies: dict[BlockHash, Body] = {}
-        self.watch = ConsensusWatch(core, machine, judge)
+        self.watch = ConsensusWatch(core, machine, judge, journal)
         self._own_notarize: dict[int, Vote] = {}
         self._judging: set[BlockHash] = set()
         self._requests: Counter[tuple[PeerId, BlockHash]] = Counter()
@@ -117,7 +119,7 @@ class ConsensusDriver:
             raise MalformedError("a proposal comes with its leader's vote for it")
         if not self._checks.is_genuine(peer, vote):
             return
-        self._own_memory.witness(vote)
+        self._hear(vote)
         body = self._decoded(header, message.block)
         # By themselves, since a proposal that is refused would take them with it.
         if self._take_certificates(peer, justification) and body is not None:
@@ -135,9 +137,14 @@ class ConsensusDriver:
             vote = Vote.decode(data)
             if not self._checks.is_genuine(peer, vote):
                 return
-            self.watch.note_vote(vote)
-            self._own_memory.witness(vote)
+            self._hear(vote)
             self._queue.put_from_peer(ev.VoteReceived(vote))
+
+    def _hear(self, vote: Vote) -> None:
+        """A genuine vote, whatever the machine makes of it: one of a view that is over may still convict."""
+        self.watch.note_vote(vote)
+        self._own_memory.witness(vote)
+        self._equivocations.hear(vote)
 
     def _receive_certificates(self, peer: PeerId, message: CertificatesMessage) -> None:
         self._take_certificates(peer, [Certificate.decode(data) for data in message.certificates])
@@ -149,6 +156,12 @@ class ConsensusDriver:
             self._queue.put(ev.CertificateReceived(certificate))  # lost, it would be no news again, for ever
             for vote in certificate.votes():
                 self._own_memory.witness(vote)
+            self._equivocations.hear_certificate(certificate)
+        suspects = () if news is None else self._equivocations.suspects(certificates)
+        for vote in suspects:
+            if not self._checks.is_genuine(peer, vote):
+                return False
+            self._equivocations.hear(vote)
         return news is not None
 
     def _answer_block_request(self, peer: PeerId, message: BlockRequest) -> None:
@@ -229,6 +242,7 @@ class ConsensusDriver:
         store = self._core.store
         tip, certificate = store.tip.header, store.certificate_at(store.tip.header.height)
         content = self._journal.contents()
+        self._equivocations.recall((*content.votes, *content.witnessed), content.certificates)
         blocks = [(Block.decode(data), data) for _, data in content.bodies]
         self._bodies.update({block.header.hash: (block, data) for block, data in blocks})
         self._own_notarize.update({vote.view: vote for vote in content.votes if vote.kind is VoteKind.NOTARIZE})
@@ -272,7 +286,7 @@ class ConsensusDriver:
             case act.Broadcast(votes, certificates):
                 self._broadcast(votes, certificates)
             case act.SendTo(member, certificates):
-                self._peers.send_to_member(member, _certificates_message(certificates))
+                self._peers.send_to_member(member, certificates_message(certificates))
             case act.SendProposal():
                 self._send_proposal(action)
             case act.RequestBlock(block_hash):
@@ -299,18 +313,24 @@ class ConsensusDriver:
                 for block_hash in block_hashes:
                     self._drop_unless_kept(block_hash)
             case act.ReportUnknownOwnVote(vote):
-                report(action)
+                self._equivocations.note_unknown_own_vote(vote)
                 self._own_memory.found(vote)
+            case act.ReportEquivocation(first, second):
+                self._equivocations.note(first, second)
+            case act.ReportConflictingCertificates(one, other):
+                self._journal.note_contradiction(one, other)
+                report(action)
+                self._equivocations.note_certificates(one, other)
             case _:
                 report(action)
 
     async def _cast(self, action: act.CastVote) -> None:
         """Sign, write, send: in this order. Raises SignerAway, which ends this process: it is no member without."""
-        if not self._own_memory.may_sign:
+        if not self._own_memory.may_sign or self._journal.contradiction is not None:
             return
         epoch = self._core.rules.membership.epoch
         try:
-            vote = await self._signer.sign_vote(action.kind, epoch, action.view, action.block_hash)
+            vote = await self._signer.sign_vote(action.kind, epoch, action.view, action.block_hash, action.proof)
         except VoteRefused as refused:
             log.warning("vote refused by the signer", view=action.view, kind=action.kind.name, detail=str(refused))
             self.watch.vote_refused = str(refused)
@@ -321,7 +341,7 @@ class ConsensusDriver:
             self._own_notarize[vote.view] = vote
         else:
             self._journal.record_vote(vote)
-        self.watch.note_vote(vote)
+        self._hear(vote)
         self._peers.to_members(VotesMessage((vote.encode(),)))
         self._queue.put(ev.VoteReceived(vote))
 
@@ -329,13 +349,13 @@ class ConsensusDriver:
         if votes:
             self._peers.to_members(VotesMessage(tuple(vote.encode() for vote in votes)))
         if certificates:
-            self._peers.to_members(_certificates_message(certificates))
+            self._peers.to_members(certificates_message(certificates))
 
     def _send_proposal(self, action: act.SendProposal) -> None:
         vote = self._own_notarize.get(action.view)
         if vote is None:
             return  # a vote under our key that our journal lacks: it was reported, and is not ours to send
-        *ahead, last = _in_messages([item.encode() for item in action.certificates])
+        *ahead, last = in_messages([item.encode() for item in action.certificates])
         proposal = ProposalMessage(self._bodies[action.block_hash][1], vote.encode(), last)
         for member in action.members:
             for part in ahead:
@@ -373,21 +393,6 @@ class ConsensusDriver:
             self._judging.discard(block_hash)
             if block_hash not in self._bodies:
                 self._core.unfinal.forget(block_hash)
-
-
-def _in_messages(certificates: Sequence[bytes]) -> Iterator[tuple[bytes, ...]]:
-    """Certificates in order, in parts that fit one message beside the largest block; at least one part."""
-    part: list[bytes] = []
-    for certificate in certificates:
-        if part and len(certificate) + sum(map(len, part)) > JUSTIFICATION_BYTES:
-            yield tuple(part)
-            part = []
-        part.append(certificate)
-    yield tuple(part)
-
-
-def _certificates_message(certificates: tuple[Certificate, ...]) -> CertificatesMessage:
-    return CertificatesMessage(tuple(certificate.encode() for certificate in certificates))
 
 
 def _monotonic_ms() -> int:

@@ -9,13 +9,7 @@ from pegnode.consensus import actions as act
 
 log = structlog.get_logger()
 
-Report = (
-    act.Refuse
-    | act.ReportEquivocation
-    | act.ReportUnknownOwnVote
-    | act.ReportInvalidCertified
-    | act.ReportConflictingCertificates
-)
+Report = act.Refuse | act.ReportInvalidCertified | act.ReportConflictingCertificates
 
 
 def report(action: Report) -> None:
@@ -23,10 +17,6 @@ def report(action: Report) -> None:
     match action:
         case act.Refuse(reason, detail):
             log.debug("not used", reason=reason, detail=detail)
-        case act.ReportEquivocation(first, second):
-            log.error("equivocation", member=first.member, view=first.view, kinds=[first.kind.name, second.kind.name])
-        case act.ReportUnknownOwnVote(vote):
-            log.error("a vote under our key that our journal lacks", view=vote.view, kind=vote.kind.name)
         case act.ReportInvalidCertified(block_hash):
             log.error("a quorum certified an invalid block", hash=hash_to_hex(block_hash))
         case act.ReportConflictingCertificates(first_certificate, second_certificate):

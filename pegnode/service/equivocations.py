@@ -68,6 +68,13 @@ class Equivocations:
         self._core.key_alarm = self._core.key_alarm or f"{what}, in view {vote.view}: {KEY_ADVICE}"
         log.error(what, view=vote.view, kind=vote.kind.name, advice=KEY_ADVICE)
 
+    def recall(self, votes: Iterable[Vote], certificates: Iterable[Certificate]) -> None:
+        """Hear again what was genuine before a restart."""
+        for vote in votes:
+            self.hear(vote)
+        for certificate in certificates:
+            self.hear_certificate(certificate)
+
     def hear(self, vote: Vote) -> None:
         """Compare a genuine vote with all that is remembered, and remember it."""
         for rival in self._memory.rivals(vote):

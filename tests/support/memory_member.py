@@ -32,6 +32,7 @@ from pegnode.service.catch_up import CatchUp
 from pegnode.service.closed_lineages import ClosedLineages
 from pegnode.service.consensus_driver import ConsensusDriver
 from pegnode.service.core import NodeCore
+from pegnode.service.equivocations import Equivocations
 from pegnode.service.evidence_maker import EvidenceMaker
 from pegnode.service.judge import Judge
 from pegnode.service.l1_monitor import L1Monitor
@@ -126,6 +127,7 @@ class Member:
         self.relay = Relay(self.core, self.peers)
         self.records = RecordRelay(self.core, self.peers)
         self.catch_up = CatchUp(self.core, self.peers, self.records)
+        self.equivocations = Equivocations(self.core, self.peers, index)
         self.evidence_maker = EvidenceMaker(self.core, client, self.relay, self.is_current)
         self.dropped: list[tuple[PeerId, DropReason]] = []
         self._note_drops()
@@ -181,8 +183,9 @@ class Member:
         self.journal = self._journal(index)
         self.judge = Judge(self.core)
         self.own_memory = MemberMemory(self, index)
+        memories = self.own_memory, self.equivocations
         self.driver = ConsensusDriver(
-            self.core, self.peers, self.machine, self.journal, signer, self.proposer, self.judge, self.own_memory
+            self.core, self.peers, self.machine, self.journal, signer, self.proposer, self.judge, *memories
         )
         self.work = WorkWatch(self.core, self.proposer, self.driver)
         return self.driver.run, self.work.run

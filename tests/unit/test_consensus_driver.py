@@ -23,6 +23,7 @@ from pegnode.net.messages import CertificatesMessage, ProposalMessage, VotesMess
 from pegnode.net.transport import DropReason, PeerId
 from pegnode.service.auditor import Auditor
 from pegnode.service.consensus_driver import ConsensusDriver
+from pegnode.service.equivocations import Equivocations
 from pegnode.service.event_queue import MAX_QUEUED
 from pegnode.service.judge import Judge
 from pegnode.service.own_memory import OwnMemory
@@ -78,6 +79,7 @@ class DriverRig:
             Proposer(self.core, {}, patience_s=1.0),
             Judge(self.core),
             self.own_memory,
+            Equivocations(self.core, self.peers, OWN),
         )
 
     def vote(self, member: int, kind: VoteKind, view: int, block_hash: BlockHash) -> Vote:
