@@ -295,7 +295,7 @@ async def test_node_that_its_bitcoin_node_refuses_waits_and_goes_on(autojump_clo
         assert any(item.startswith("L1 for block ") for item in late.live.status().waiting_for)
         node.refusals = {}
         await federation.until(lambda: late.height >= federation.members[0].height)
-        assert late.core.waiting_for is None
+        await federation.until(lambda: late.core.waiting_for is None)
         assert late.core.halt_findings == []
 
 
