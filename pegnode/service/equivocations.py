@@ -119,11 +119,9 @@ class Equivocations:
     def _count(self, item: Equivocation) -> None:
         self._kept.setdefault(item.member, set()).add((item.view, item.kinds))
         if item.member == self._own_member:
-            detail = (
-                f"this member's vote key signed two votes in view {item.view} that exclude each other: {KEY_ADVICE}"
-            )
-            self._core.key_alarm = detail
-            log.error("our own key signed two votes that exclude each other", view=item.view, advice=KEY_ADVICE)
+            what = "our own key signed two votes that exclude each other"
+            self._core.key_alarm = f"{what}, in view {item.view}: {KEY_ADVICE}"
+            log.error(what, view=item.view, advice=KEY_ADVICE)
 
     def _tell(self, item: Equivocation) -> None:
         log.error(

@@ -1,5 +1,6 @@
 """Members who sign what no honest one would: genuine votes of any kind, and pairs that convict."""
 
+from dataclasses import replace
 from itertools import combinations
 
 from bridge.bitcoin.curve import schnorr_sign
@@ -35,6 +36,14 @@ def signed_vote(
     digest = vote_digest(rules.chain_id if chain_id is None else chain_id, epoch, kind, view, named)
     signature64 = schnorr_sign(vote_secrets(member + 1)[member], digest, bytes([aux]) * 32)
     return Vote(kind, epoch, view, named, member, signature64)
+
+
+def signed_again(rules: ChainRules, vote: Vote, aux: int = 7) -> Vote:
+    """The same vote of that member, with another signature."""
+    digest = vote_digest(rules.chain_id, vote.epoch, vote.kind, vote.view, vote.block_hash)
+    return replace(
+        vote, signature64=schnorr_sign(vote_secrets(vote.member + 1)[vote.member], digest, bytes([aux]) * 32)
+    )
 
 
 def equivocation(
