@@ -1,8 +1,10 @@
-"""How fast a node without blocks fetches, checks and keeps a long chain, from a member over a real socket.
+"""`python -m bench.sync`: how fast nodes without blocks fetch, check and keep a long chain.
 
-Both run in this process, so the time is that of the asking node and of what it costs the answering one.
+First one from a member over a real socket: both run in this process, so the time is that of the asking node and of what
+it costs the answering one. Then a member and a node that follow a federation which goes on meanwhile (bench/behind.py).
 """
 
+import argparse
 import random
 import secrets
 import tempfile
@@ -13,19 +15,18 @@ from typing import Any, cast
 import structlog
 import trio
 
-from bench.report import print_table
-from bridge.bitcoin.script import ScriptType
+from bench import behind
+from bench.behind import TRANSFERS, write_history
+from bench.report import print_machine, print_table
 from pegnode.net.address import peer_id_from_secret
 from pegnode.net.libp2p_host import HostSettings, Libp2pHost
 from pegnode.net.transport import PeerAddress, PeerId, PeerRole
 from tests.support.chain import secret
 from tests.support.members import Member, MemoryFederation
 from tests.support.memory_disk import Disk
-from tests.support.mini_wallet import GROUP_ORDER, MiniWallet, coins_of
+from tests.support.mini_wallet import GROUP_ORDER
 
 BLOCKS = 1_000
-TRANSFERS = 2
-"""In each block: P2TR, one input and one output."""
 SERVER = 1
 
 
@@ -55,26 +56,26 @@ class Sockets:
         return host
 
 
-def run() -> None:
+def run(blocks: int = BLOCKS) -> None:
     """Measure and print."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     with tempfile.TemporaryDirectory(prefix="pegnode-bench-") as directory:
-        seconds, size_bytes = trio.run(_sync, Path(directory))
+        seconds, size_bytes = trio.run(_sync, Path(directory), blocks)
     rows = [
-        ("blocks a second", f"{BLOCKS / seconds:,.0f}"),
-        ("transfers a second", f"{BLOCKS * TRANSFERS / seconds:,.0f}"),
+        ("blocks a second", f"{blocks / seconds:,.0f}"),
+        ("transfers a second", f"{blocks * TRANSFERS / seconds:,.0f}"),
         ("kB a second", f"{size_bytes / seconds / 1000:,.0f}"),
     ]
-    print_table(f"A late joiner: {BLOCKS} blocks of {TRANSFERS} transfers in {seconds:.1f} s", ("", ""), rows)
+    print_table(f"A late joiner: {blocks:,} blocks of {TRANSFERS} transfers in {seconds:.1f} s", ("", ""), rows)
 
 
-async def _sync(directory: Path) -> tuple[float, int]:
+async def _sync(directory: Path, blocks: int) -> tuple[float, int]:
     """Seconds, and the blocks' size in bytes."""
     async with trio.open_nursery() as nursery:
         federation = MemoryFederation(nursery)
         federation.network = cast(Any, Sockets(federation))
         federation.disks[SERVER] = Disk(directory / "server")
-        size_bytes = _write_history(federation)
+        size_bytes, _, _ = write_history(federation, SERVER, blocks)
         await federation.start(SERVER)
         node = Member(federation, None, Disk(directory / "joiner"), federation.nodes[0])
         height, done = federation.members[SERVER].height, trio.Event()
@@ -87,25 +88,18 @@ async def _sync(directory: Path) -> tuple[float, int]:
     return seconds, size_bytes
 
 
-def _write_history(federation: MemoryFederation) -> int:
-    """A chain of transfers on the server's disk, each block final by itself; its size in bytes."""
-    maker = Member(federation, SERVER, federation.disks[SERVER], federation.nodes[SERVER])
-    wallet, script = MiniWallet("bench"), MiniWallet("bench").script(ScriptType.P2TR)
-    parts = wallet.pay(federation.fund_by_hand(maker, wallet, 100_000_000), *[script] * TRANSFERS)
-    federation.commit_block(maker, parts)
-    coins, size_bytes = coins_of(parts), 0
-    for _ in range(BLOCKS):
-        transfers = [wallet.pay(coin, script, fee_sats=200) for coin in coins]
-        federation.commit_block(maker, *transfers)
-        coins = [coins_of(transfer)[0] for transfer in transfers]
-        size_bytes += len(maker.store.block_at(maker.height) or b"")
-    maker.store.close()
-    return size_bytes
-
-
 def _transport_secret(federation: MemoryFederation) -> bytes:
     """The server's; the genesis of tests names each key by its even point."""
     key = secret("transport", SERVER)
     if peer_id_from_secret(key) == federation.peer_id(SERVER):
         return key
     return (GROUP_ORDER - int.from_bytes(key, "big")).to_bytes(32, "big")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m bench.sync", description=__doc__)
+    parser.add_argument("--blocks", type=int, default=BLOCKS, help="how many blocks behind (%(default)s)")
+    chosen = parser.parse_args()
+    print_machine()
+    run(chosen.blocks)
+    behind.run(chosen.blocks)
