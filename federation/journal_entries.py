@@ -9,7 +9,14 @@ from typing import Self
 
 from rocksdict import AccessType, Rdict, WriteBatch, WriteOptions
 
-from federation.journal import Journal, JournalIdentity, JournalReason, JournalRefused
+from federation.journal import (
+    Journal,
+    JournalContents,
+    JournalIdentity,
+    JournalReason,
+    JournalRefused,
+    JournalState,
+)
 from federation.journal_errors import RENEW
 from federation.rocks import (
     CATALOGUE_FILE,
@@ -183,6 +190,17 @@ def look_into_journal(path: Path, identity: JournalIdentity) -> Journal:
     Whoever must not be disturbed by a process that writes holds the directory meanwhile.
     """
     return _opened(RocksEntries.look(path), identity, path)
+
+
+def read_journal(path: Path, identity: JournalIdentity) -> tuple[JournalState, JournalContents]:
+    """What a journal that nobody has open holds; no file is changed. Raises JournalRefused, as `open_journal`."""
+    _require_present(path)
+    with _advising(path), Hold(path):
+        journal = look_into_journal(path, identity)
+        try:
+            return journal.state, journal.contents()
+        finally:
+            journal.close()
 
 
 def _opened(entries: RocksEntries, identity: JournalIdentity, path: Path) -> Journal:

@@ -32,6 +32,7 @@ COMMANDS: Final = {
     "functionary": "processes.functionary_app",
     "node": "processes.node_app",
     "signer": "signer.signer_app",
+    "journal": "journal.journal_app",
 }
 """Where each command, or group of commands, is: a module of `pegnode.cli`, and its name there."""
 
