@@ -1,10 +1,10 @@
 """The transport over real networks: libp2p connections, one for each peer.
 
 Theory of operation. Members form a full mesh in which the lower peer id dials; anyone else dials the members. A
-dialler never gives up: it waits longer after each failure, up to a limit, and starts over after a connection that
-lasted. An inbound connection that authenticates as no member is refused, unless guests are admitted and there is
-room. When a second connection to the same peer appears, the one dialled by the lower peer id stays, and of two with
-the same dialler the newer: a restarted peer need not wait until its old connection is found dead.
+dialler never gives up: see `pegnode.net.redial`. An inbound connection that authenticates as no member is refused,
+unless guests are admitted and there is room. When a second connection to the same peer appears, the one dialled by the
+lower peer id stays, and of two with the same dialler the newer: a restarted peer need not wait until its old connection
+is found dead.
 
 Nothing that a peer does ends the process, and a socket that says nothing holds no place that another needs: only so
 many connections may be on the way to their Hello, and one more ends the oldest of the address that has most of them.
@@ -28,6 +28,7 @@ from pegnode.net.connection import Connection, Departure
 from pegnode.net.handshake import Hello
 from pegnode.net.libp2p_link import LinkUpgrader, SecureLink, SocketConnection
 from pegnode.net.peers import PeerTable, Visit
+from pegnode.net.redial import Redial
 from pegnode.net.session import LinkLimits, Session
 from pegnode.net.transport import (
     DropReason,
@@ -51,10 +52,6 @@ GUEST_WINDOW_BYTES = 512 * 1024
 """How much a peer may send that this node has yet to read: from a member a largest frame at once."""
 GUEST_QUEUED_BYTES = 5 * 1024 * 1024
 """What may wait for one guest, of which there may be many: a largest frame, and something beside it."""
-REDIAL_MIN_S = 0.2
-REDIAL_MAX_S = 5.0
-LASTING_S = 10.0
-"""A connection that lasted this long was no failure."""
 
 _log = structlog.get_logger(__name__)
 
@@ -166,7 +163,7 @@ class Libp2pHost:
         return self._peer_id < peer or roles != {PeerRole.MEMBER}
 
     async def _keep_dialled(self, peer: PeerId, endpoint: Endpoint) -> None:
-        delay_s = REDIAL_MIN_S
+        redial = Redial(self._rng)
         while True:
             if (visit := self._peers.visit(peer)) is not None:
                 await visit.gone.wait()
@@ -174,21 +171,18 @@ class Libp2pHost:
             if (penalty_s := self._peers.penalty_s(peer)) > 0:
                 await trio.sleep(penalty_s)
                 continue
-            if await self._dial(peer, endpoint):
-                delay_s = REDIAL_MIN_S
-            await trio.sleep(delay_s * self._rng.uniform(0.5, 1.0))
-            delay_s = min(2 * delay_s, REDIAL_MAX_S)
+            await trio.sleep(redial.wait_s(await self._dial(peer, endpoint)))
 
-    async def _dial(self, peer: PeerId, endpoint: Endpoint) -> bool:
-        """Connect once and serve to the end. True: the connection lasted."""
+    async def _dial(self, peer: PeerId, endpoint: Endpoint) -> float:
+        """Connect once and serve to the end. How many seconds the connection lasted; 0 when it never came about."""
         try:
             with trio.fail_after(self._limits.handshake_limit_s):
                 socket = await trio.open_tcp_stream(endpoint.host, endpoint.port)
         except (OSError, trio.TooSlowError) as error:
             _log.debug("dial failed", peer=peer, host=endpoint.host, port=endpoint.port, error=str(error))
-            return False
+            return 0.0
         visit = await self._serve(socket, peer)
-        return visit.announced_s is not None and trio.current_time() - visit.announced_s >= LASTING_S
+        return 0.0 if visit.announced_s is None else trio.current_time() - visit.announced_s
 
     async def _accept(self, socket: trio.SocketStream) -> None:
         address = _remote_address(socket)

@@ -42,6 +42,8 @@ from tests.support.wire_proxy import End, Layout, Made, Order, Pair, Wire
 
 PROXY_DEADLINE_S = 20.0
 FIRST_BLOCKS = 101
+FLAP_STEP_MS = 300
+"""So that the pairs don't flap in step."""
 
 
 @dataclass(frozen=True)
@@ -145,9 +147,10 @@ class HostsApart:
         self.proxy.order(Order(self.between(*sides), quality, cut=True))
 
     def flap(self, whole_ms: int, cut_ms: int, *, quality: Quality = PERFECT) -> None:
-        """Let every pair be whole for so long, then cut, and so on, until `links`.  One pair after the other begins."""
-        for pair in combinations(range(len(self.hosts)), 2):
-            self.proxy.order(Order([pair, pair[::-1]], quality, flap_ms=(whole_ms, cut_ms)))
+        """Let every pair be cut for so long, then whole, and so on, until `links`; each pair whole a little longer."""
+        for number, pair in enumerate(combinations(range(len(self.hosts)), 2)):
+            flap_ms = (whole_ms + number * FLAP_STEP_MS, cut_ms)
+            self.proxy.order(Order([pair, pair[::-1]], quality, flap_ms=flap_ms))
 
     def between(self, *sides: Iterable[str]) -> list[Pair]:
         """All directions between members of different sides."""
