@@ -34,7 +34,8 @@ log = structlog.get_logger()
 MAX_OF_MEMBER: Final = 8
 """Proofs kept of one member."""
 KEY_ADVICE: Final = (
-    "the key runs twice or was stolen; stop this member, and see 'A key that signed twice' in docs/operating.md"
+    "an older journal was put back, or the key runs twice, or it was stolen; stop this member, and see "
+    "'A key that signed twice' in docs/operating.md"
 )
 
 
@@ -64,7 +65,7 @@ class Equivocations:
 
     def note_unknown_own_vote(self, vote: Vote) -> None:
         """A genuine vote under this node's own key that its journal lacks."""
-        what = "a vote under our own key that our journal lacks"
+        what = "a vote under our key that our journal lacks"
         self._core.key_alarm = self._core.key_alarm or f"{what}, in view {vote.view}: {KEY_ADVICE}"
         log.error(what, view=vote.view, kind=vote.kind.name, advice=KEY_ADVICE)
 
@@ -119,7 +120,7 @@ class Equivocations:
     def _count(self, item: Equivocation) -> None:
         self._kept.setdefault(item.member, set()).add((item.view, item.kinds))
         if item.member == self._own_member:
-            what = "our own key signed two votes that exclude each other"
+            what = "our key signed two votes that exclude each other"
             self._core.key_alarm = f"{what}, in view {item.view}: {KEY_ADVICE}"
             log.error(what, view=item.view, advice=KEY_ADVICE)
 

@@ -321,7 +321,7 @@ async def test_own_key_that_signed_twice_is_told_loudly_also_after_a_restart(aut
         await federation.until(lambda: all(accused(each) == {0} for each in nodes(federation)), 5)
         for _ in range(2):
             said = alarm(federation.members[0])
-            assert said.startswith("our own key signed two votes that exclude each other, in view 9: ")
+            assert said.startswith("our key signed two votes that exclude each other, in view 9: ")
             assert alarm(federation.members[1]) == "", "a colleague's key is not ours"
             await federation.stop(0)
             await federation.start(0)
@@ -333,5 +333,5 @@ async def test_vote_under_our_key_that_we_never_cast_is_told_loudly(autojump_clo
         member = federation.members[0]
         thief.say(federation.peer_id(0), votes(signed_vote(federation.rules, 0, NULLIFY, member.machine.view + 1)))
         await federation.until(lambda: alarm(member), 5)
-        assert alarm(member).startswith("a vote under our own key that our journal lacks, in view ")
+        assert alarm(member).startswith("a vote under our key that our journal lacks, in view ")
         assert known(member) == (), "one vote is no proof of two"
