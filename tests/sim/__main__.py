@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from tests.sim.determinism import HASH_SEED, is_hash_seeded
-from tests.sim.plan import Plan
+from tests.sim.plan import FIRST_LONG, Plan
 from tests.sim.run import command_again, failure, prepare, run_plan, run_seeds
 
 
@@ -14,7 +14,7 @@ def main() -> int:
     """Exit status 0 when nothing was found, 1 with violations."""
     parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
     parser.add_argument("--seeds", type=int, default=1_000, help="how many")
-    parser.add_argument("--first", type=int, default=1, help="the first seed")
+    parser.add_argument("--first", type=int, default=FIRST_LONG, help="the first seed; those below are short")
     parser.add_argument("--seed", type=int, help="this one alone")
     parser.add_argument("--trace", action="store_true", help="with --seed: print all that happened")
     parser.add_argument("--resume", type=Path, metavar="FILE", help="keep the progress there, and go on from it")

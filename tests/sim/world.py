@@ -19,6 +19,7 @@ from typing import Final
 
 import trio
 
+from bridge.bitcoin.identifiers import Script
 from federation.journal import JournalReason, JournalRefused
 from federation.keystore import MemberSecrets
 from federation.signer import Signer
@@ -204,9 +205,13 @@ class SimWorld:
 
     def _begin(self, index: int, member: Member) -> None:
         require_memory(member.journal, member.store)
-        self.watch.check_tip(index, member)
+        if index not in self.byzantine:
+            self.watch.check_tip(index, member)
         self.watch.attach(member, self.violated)
         self._watch_drops(index, member)
+        _answer_users(member)
+        if index in self.byzantine:  # its other votes are its adversary's, and must not keep it from going on
+            member.own_memory.found = lambda _: None  # type: ignore[method-assign]
         self.members[index] = member
         self.note(f"member {index}", f"starts at height {member.height}, floor {member.journal.floor_view}")
 
@@ -401,6 +406,23 @@ class SimWorld:
                 )
                 raise Violation(f"{failed()} ({states})")
             await trio.sleep(LOOK_S)
+
+
+def _answer_users(member: Member) -> None:
+    """What a user asks of a member that ends meanwhile, or has no room, stays without an answer."""
+    register = member.relay.register
+
+    def answered(*claim_scripts: Script) -> list[Script]:
+        try:
+            return register(*claim_scripts)
+        except Crashed:
+            member.scope.cancel()
+        except StorageError as error:
+            if error.reason not in _NO_SPACE:
+                raise
+        return []
+
+    member.relay.register = answered  # type: ignore[method-assign]
 
 
 _NO_SPACE: Final = (JournalReason.NO_SPACE, StorageReason.NO_SPACE)

@@ -1,0 +1,46 @@
+"""The simulator of whole members, on the seeds that once found something, and on a run of others."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.sim.determinism import HASH_SEED
+from tests.sim.regressions import REGRESSIONS
+
+SEEDS = 300
+FIRST = 1
+ROOT = Path(__file__).parents[2]
+
+
+def simulate(*options: object) -> subprocess.CompletedProcess[str]:
+    """The simulator in a process of its own, as `make sim` starts it."""
+    command = [sys.executable, "-m", "tests.sim", *map(str, options)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+def test_federation_bears_whatever_the_seeds_hold() -> None:
+    """Nothing that must never happen does, and after the healing the chain goes on and everything settles."""
+    run = simulate("--seeds", SEEDS, "--first", FIRST, "--jobs", 1)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.mark.parametrize(("seed", "found"), REGRESSIONS, ids=[str(seed) for seed, _ in REGRESSIONS])
+def test_seed_finds_nothing_anymore(seed: int, found: str) -> None:
+    """Each seed that found a fault, after the fault is gone."""
+    run = simulate("--seed", seed)
+    assert run.returncode == 0, f"{found}: {run.stdout}{run.stderr}"
+
+
+def test_one_seed_decides_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same seed in two fresh processes gives the same trace, byte by byte; another seed another one."""
+    monkeypatch.setenv("PYTHONHASHSEED", "random")
+    first, again = simulate("--seed", 2, "--trace"), simulate("--seed", 2, "--trace")
+    assert first.returncode == 0, first.stdout
+    assert len(first.stdout.splitlines()) > 100
+    assert first.stdout.rpartition(" in ")[0] == again.stdout.rpartition(" in ")[0]
+    assert first.stdout.rpartition("fingerprint")[2] == again.stdout.rpartition("fingerprint")[2]
+    assert simulate("--seed", 3).stdout.rpartition("fingerprint")[2] != first.stdout.rpartition("fingerprint")[2]
+    assert HASH_SEED != "random"
