@@ -86,25 +86,28 @@ class Equivocation(Encoded):
 
 def conflicting(one: Vote, other: Vote) -> bool:
     """Whether no honest member signs both."""
-    try:
-        require_conflict(one, other)
-    except EquivocationRejected:
-        return False
-    return True
+    return _harmless(one, other) is None
 
 
 def require_conflict(one: Vote, other: Vote) -> None:
     """Raise EquivocationRejected unless no honest member signs both; whether they are genuine is not looked at."""
+    reason = _harmless(one, other)
+    if reason is not None:
+        raise EquivocationRejected(reason)
+
+
+def _harmless(one: Vote, other: Vote) -> EquivocationReason | None:
+    """Why two votes prove nothing; None if they conflict."""
     if one.member != other.member:
-        raise EquivocationRejected(EquivocationReason.OTHER_MEMBER, f"{one.member} and {other.member}")
+        return EquivocationReason.OTHER_MEMBER
     if one.epoch != other.epoch:
-        raise EquivocationRejected(EquivocationReason.OTHER_EPOCH, f"{one.epoch} and {other.epoch}")
+        return EquivocationReason.OTHER_EPOCH
     if one.view != other.view:
-        raise EquivocationRejected(EquivocationReason.OTHER_VIEW, f"{one.view} and {other.view}")
-    if (one.kind, one.block_hash) == (other.kind, other.block_hash):
-        raise EquivocationRejected(EquivocationReason.SAME_STATEMENT, one.kind.name.lower())
-    if one.kind is not other.kind and {one.kind, other.kind} != {VoteKind.NULLIFY, VoteKind.FINALIZE}:
-        raise EquivocationRejected(EquivocationReason.COMPATIBLE, f"{one.kind.name} and {other.kind.name}".lower())
+        return EquivocationReason.OTHER_VIEW
+    if one.kind is other.kind:
+        return EquivocationReason.SAME_STATEMENT if one.block_hash == other.block_hash else None
+    excluded = VoteKind.NOTARIZE not in (one.kind, other.kind)
+    return None if excluded else EquivocationReason.COMPATIBLE
 
 
 def verify_equivocation(equivocation: Equivocation, membership: Membership, chain_id: bytes) -> None:

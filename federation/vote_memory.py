@@ -9,7 +9,7 @@ What is kept is bounded: of each member one vote of each kind in each view of a 
 
 from collections.abc import Iterator
 
-from federation.certificate import Vote, VoteKind
+from federation.certificate import Certificate, Vote, VoteKind
 from federation.equivocation import conflicting
 
 VIEWS_REMEMBERED = 256
@@ -31,6 +31,14 @@ class VoteMemory:
         if votes is not None:
             of_member = (votes.get((vote.member, kind)) for kind in VoteKind)
             yield from (rival for rival in of_member if rival is not None and conflicting(rival, vote))
+
+    def contradicted(self, certificate: Certificate) -> Iterator[Vote]:
+        """The votes within a certificate, checked or not, that have such a rival."""
+        said = certificate.kind, certificate.epoch, certificate.view, certificate.block_hash
+        rivals = self._views.get(certificate.view, {}).values()
+        guilty = {rival.member for rival in rivals if conflicting(rival, Vote(*said, rival.member, b""))}
+        if guilty:  # seldom: so that a long list of signatures costs nothing
+            yield from (vote for vote in certificate.votes() if vote.member in guilty)
 
     def add(self, vote: Vote) -> None:
         """Remember a genuine vote, if it is of the window and its member's first of this kind in its view."""

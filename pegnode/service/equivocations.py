@@ -71,10 +71,10 @@ class Equivocations:
 
     def recall(self, votes: Iterable[Vote], certificates: Iterable[Certificate]) -> None:
         """Hear again what was genuine before a restart."""
+        for certificate in certificates:  # first, since they tell which views are the newest
+            self.hear_certificate(certificate)
         for vote in votes:
             self.hear(vote)
-        for certificate in certificates:
-            self.hear_certificate(certificate)
 
     def hear(self, vote: Vote) -> None:
         """Compare a genuine vote with all that is remembered, and remember it."""
@@ -93,7 +93,7 @@ class Equivocations:
         return [
             vote
             for certificate in certificates
-            for vote in certificate.votes()
+            for vote in self._memory.contradicted(certificate)
             if any(self._is_news(Equivocation.of(rival, vote)) for rival in self._memory.rivals(vote))
         ]
 

@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 from federation.certificate import Vote, VoteKind
 from federation.equivocation import Equivocation, conflicting
 from federation.vote_memory import VIEWS_AHEAD, VIEWS_REMEMBERED, VoteMemory
-from tests.support.equivocations import CONFLICTS, FINALIZE, NOTARIZE, NULLIFY, all_votes, equivocation, signed_vote
+from tests.support.equivocations import (
+    CONFLICTS,
+    FINALIZE,
+    NOTARIZE,
+    NULLIFY,
+    all_votes,
+    certificate,
+    equivocation,
+    signed_vote,
+)
 from tests.support.stores import RULES
 
 VOTES = [vote for view in (9, 10) for member in (1, 2) for vote in all_votes(RULES, member, view)]
@@ -44,6 +53,18 @@ def test_whatever_comes_rivals_are_guilty_and_no_guilt_is_missed(heard: list[Vot
         (one.member, one.view) for index, one in enumerate(heard) for other in heard[index:] if conflicting(one, other)
     }
     assert found == guilty
+
+
+@pytest.mark.parametrize("kinds", CONFLICTS)
+def test_votes_within_a_certificate_that_have_rivals_are_told(kinds: tuple[VoteKind, VoteKind]) -> None:
+    memory = VoteMemory()
+    for member in (0, 2):
+        memory.add(signed_vote(RULES, member, kinds[0], block=1))
+    memory.add(signed_vote(RULES, 1, NOTARIZE, view=10))
+    against = certificate(RULES, (0, 1, 2), kinds[1], block=2)
+    assert [vote.member for vote in memory.contradicted(against)] == [0, 2]
+    assert list(memory.contradicted(certificate(RULES, (0, 1, 2), kinds[0], block=1))) == []
+    assert list(memory.contradicted(replace(against, epoch=1))) == []
 
 
 def test_same_vote_with_another_signature_is_no_rival_and_is_not_kept() -> None:
