@@ -80,7 +80,7 @@ class SimNetwork(MemoryNetwork):
 
     def _carry(self, source: PeerId, destination: PeerId, payload: bytes) -> bool:
         weather = self.weather
-        if weather is FAIR or payload[1] not in SAID_AGAIN:
+        if weather is FAIR or len(payload) < 2 or payload[1] not in SAID_AGAIN:
             return super().send(source, destination, payload)
         if self._rng.random() < weather.loss:
             return True
