@@ -7,6 +7,7 @@ addresses of their own, since a guest's faults are held against its address.
 import secrets
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import trio
@@ -15,6 +16,7 @@ from bridge.bitcoin.curve import x_only
 from bridge.bitcoin.hashes import sha256
 from bridge.bitcoin.script import ScriptType
 from bridge.bitcoin.transaction import TxOut
+from pegnode.guilt.document import AccusationDocument
 from pegnode.local_federation import client_of
 from pegnode.net.framing import FrameKind, encode_frame
 from pegnode.net.handshake import Hello, encode_hello
@@ -23,6 +25,7 @@ from pegnode.net.messages import (
     BlockAnswer,
     BlockRequest,
     CertificatesMessage,
+    EquivocationsMessage,
     EvidenceMessage,
     FinalBlocksAnswer,
     FinalBlocksRequest,
@@ -34,7 +37,9 @@ from pegnode.net.messages import (
     VotesMessage,
 )
 from pegnode.net.transport import PeerRole, RemoteFault
+from pegnode.rpc.results import StatusReply
 from tests.functional.feature_full_node import FullNode, run_node
+from tests.support.command_line import Peg
 from tests.support.federation import DEADLINE_S, eventually
 from tests.support.hostile import HONEST, HOSTILE, Stage, as_hostile_member, connect_from, hostile_stage
 from tests.support.lies import (
@@ -46,6 +51,8 @@ from tests.support.lies import (
     final_block,
     forged_transaction,
     frame,
+    guilt_of,
+    guilt_of_nobody,
     outpoint,
     proposal_without_a_vote_for_it,
     signed_by_nobody,
@@ -94,6 +101,10 @@ LIES: dict[str, tuple[Attack, str]] = {
         "false-evidence",
     ),
     "no evidence": (lambda _: frame(EvidenceMessage((b"x",))), "garbled-message"),
+    "false proof of guilt": (
+        lambda stage: frame(EquivocationsMessage((guilt_of_nobody(stage).encode(),))),
+        "false-signature",
+    ),
     "more requests than may wait": (lambda _: frame(FinalBlocksRequest(1)) * 50, "flood"),
 }
 
@@ -331,3 +342,30 @@ def test_all_agree_after_all_of_it(stage: Stage) -> None:
         log = stage.federation.local.log_path(name).read_text()
         assert "Traceback" not in log
         assert len(log) < 2_000_000, "no stranger fills the log"
+
+
+def test_member_that_signs_twice_is_convicted_by_all_and_on_paper(stage: Stage, tmp_path: Path) -> None:
+    """Only alice hears both votes. The last test: what dave's key signed here, his own journal lacks."""
+    local, peg = stage.federation.local, Peg(stage.federation.local.directory)
+    local.stop_member(HOSTILE)
+    with stage.federation.client("alice") as client:
+        guilt = guilt_of(stage, client.ask(StatusReply, "getstatus").view)
+
+    async def sign_twice() -> None:
+        async with as_hostile_member(stage, "alice") as peer:
+            await peer.say(VotesMessage((guilt.first.encode(), guilt.second.encode())))
+            await trio.to_thread.run_sync(eventually, is_known_to_all, "all know what dave did")
+            assert not peer.ended.is_set(), "who is guilty is no less a member"
+
+    def is_known_to_all() -> bool:
+        def known(name: str) -> list[AccusationDocument]:
+            with stage.federation.client(name) as client:
+                return client.ask(list[AccusationDocument], "listequivocations")
+
+        return all([item.accusation().equivocation for item in known(name)] == [guilt] for name in HONEST)
+
+    trio.run(sign_twice)
+    assert f"{HOSTILE} signed two votes" in peg.ok("status")
+    paper = tmp_path / "dave.json"
+    peg.ok("evidence", "export", HOSTILE, str(paper), "--node", "carol")
+    assert peg.json("evidence", "verify", str(paper))["is_member"] is True

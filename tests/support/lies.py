@@ -11,6 +11,7 @@ from bridge.evidence import Evidence
 from bridge.l1.client import L1Client
 from bridge.l1.regtest import RegtestMiner
 from federation.certificate import NO_BLOCK, Certificate, Vote, VoteKind
+from federation.equivocation import Equivocation
 from pegnode.chain.block import Block
 from pegnode.net.framing import FrameKind, encode_frame
 from pegnode.net.messages import (
@@ -39,6 +40,19 @@ def frame(message: Message) -> bytes:
 def signed_by_nobody(stage: Stage, member: int) -> Vote:
     """A vote in the name of a member that never cast it."""
     return replace(stage.signer().sign_vote(VoteKind.NULLIFY, 0, 1, NO_BLOCK), member=member)
+
+
+def guilt_of(stage: Stage, view: int) -> Equivocation:
+    """Two votes of the hostile member that exclude each other."""
+    nullify = stage.signer().sign_vote(VoteKind.NULLIFY, 0, view, NO_BLOCK)
+    finalize = stage.signer().sign_vote(VoteKind.FINALIZE, 0, view, BlockHash(sha256(b"a block that nobody made")))
+    return Equivocation.of(nullify, finalize)
+
+
+def guilt_of_nobody(stage: Stage) -> Equivocation:
+    """The same in the name of a member that never cast them."""
+    guilt = guilt_of(stage, 1)
+    return Equivocation(replace(guilt.first, member=0), replace(guilt.second, member=0))
 
 
 def forged_transaction() -> bytes:
