@@ -16,7 +16,7 @@ from bridge.ledger import LedgerView
 from bridge.lineages import open_lineage
 from bridge.records import Deficit
 from bridge.replacement import is_least_step
-from pegnode.chain.block import Block
+from pegnode.chain.block import Block, Body
 from pegnode.chain.facts import needs_l1
 from pegnode.chain.header import Header
 from pegnode.chain.parameters import ChainRules
@@ -24,6 +24,8 @@ from pegnode.errors import Refusal
 
 MAX_CLOCK_AHEAD_MS = 2_000
 """How far a block may run ahead of a member's clock."""
+MAX_VIEWS_WITH_CONTENT = 64
+"""So many views after that of the last final block, blocks are empty: each is kept until one is final."""
 MAX_FEERATE_FACTOR = 2
 """How far a batch's feerate may lie from a member's estimate, as a factor either way."""
 
@@ -41,6 +43,8 @@ class WithheldReason(Reason):
     FEERATE_FAR = "vote-feerate-far"  # A batch's feerate is more than a factor of 2 from its own estimate.
     COIN_NOT_LOST = "vote-coin-not-lost"
     """Its own Bitcoin node holds unspent what a record calls lost, or was not asked about it."""
+    FINALITY_FAR = "vote-finality-far"
+    """The last final block is many views below, and this one is not empty."""
     VERSION_CONFIRMED = "vote-version-confirmed"
     """A replacement of a batch that its own Bitcoin node sees confirmed in some version."""
 
@@ -86,6 +90,17 @@ def opened_outputs(evidence: Iterable[Evidence]) -> tuple[OutPoint, ...]:
     return tuple(
         OutPoint(Txid(sha256d(item.transaction)), opening.vout) for item in evidence for opening in item.openings
     )
+
+
+def must_be_empty(view: int, final: Header) -> bool:
+    """Whether a block of `view` should hold nothing. final: the newest final block that is stored here."""
+    return view - final.view > MAX_VIEWS_WITH_CONTENT
+
+
+def check_finality_near(block: Block, final: Header) -> None:
+    """Raise VoteWithheld unless this member can keep `block` until something is final. final: as `must_be_empty`."""
+    if must_be_empty(block.header.view, final) and block.body != Body():
+        raise VoteWithheld(WithheldReason.FINALITY_FAR, f"{block.header.view - final.view} views below")
 
 
 def check_vote_conditions(block: Block, parent: Header, after: LedgerView, facts: VoteFacts, rules: ChainRules) -> None:

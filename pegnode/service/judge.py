@@ -5,7 +5,7 @@ import structlog
 from bridge.bitcoin.identifiers import hash_to_hex
 from bridge.l1.errors import L1Error
 from pegnode.chain.block import Block
-from pegnode.chain.conditions import VoteWithheld, check_vote_conditions
+from pegnode.chain.conditions import VoteWithheld, check_finality_near, check_vote_conditions
 from pegnode.chain.state import ChainView
 from pegnode.chain.verdicts import BlockRejected, L1Contradicted, L1Waiting
 from pegnode.consensus.events import Verdict
@@ -47,6 +47,7 @@ class Judge:
     async def _votable(self, block: Block, parent: ChainView) -> Verdict:
         core = self._core
         try:
+            check_finality_near(block, core.store.tip.header)
             prudence = await core.questions.vote_facts(
                 parent.tip.header, block, parent.ledger, now_ms=core.now_ms(), halted=core.halted
             )

@@ -22,7 +22,7 @@ from bridge.state import Anchor
 from federation.record import SignedRecord
 from pegnode.chain.block import Body
 from pegnode.chain.builder import BuiltBlock, Candidates, Slot, build_block
-from pegnode.chain.conditions import VoteWithheld, check_vote_conditions, claimed_outputs
+from pegnode.chain.conditions import VoteWithheld, check_vote_conditions, claimed_outputs, must_be_empty
 from pegnode.chain.facts import NO_FACTS, AnchorStatus, L1Facts
 from pegnode.chain.state import ChainView
 from pegnode.service.anchors import choose_anchor
@@ -63,7 +63,7 @@ class Proposer:
         """
         core = self._core
         built = None
-        if include_l1:
+        if include_l1 and not must_be_empty(view, core.store.tip.header):
             try:
                 built = await self._build_with_records(parent_hash, view)
                 if built is None and not core.halted:
@@ -240,7 +240,8 @@ class Proposer:
     def _build_without_l1(self, parent: ChainView, view: int) -> BuiltBlock:
         core = self._core
         slot = Slot(view, core.now_ms(), parent.tip.header.anchor, None, include_l1=False)
-        return build_block(parent, slot, Candidates((), self._transactions(parent)), NO_FACTS, core.rules)
+        transactions = [] if must_be_empty(view, core.store.tip.header) else self._transactions(parent)
+        return build_block(parent, slot, Candidates((), transactions), NO_FACTS, core.rules)
 
     def _transactions(self, parent: ChainView) -> list[Transaction]:
         return self._core.mempool.select(parent, self._core.rules.chain.max_body_bytes)

@@ -7,12 +7,14 @@ import pytest
 from bridge.bitcoin.transaction import TxOut
 from bridge.records import Deficit, LostCoin
 from bridge.replacement import STALE_INTERVALS
-from pegnode.chain.block import Block
+from pegnode.chain.block import Block, Body
 from pegnode.chain.conditions import (
     MAX_CLOCK_AHEAD_MS,
+    MAX_VIEWS_WITH_CONTENT,
     VoteFacts,
     VoteWithheld,
     WithheldReason,
+    check_finality_near,
     check_vote_conditions,
     claimed_outputs,
     lost_outputs,
@@ -239,6 +241,20 @@ def test_replacement_of_what_has_confirmed_is_not_voted_for(chain: MemoryChain) 
     assert batch.replaces is not None
     reason = withheld(chain, block, confirmed=frozenset({batch.replaces}))
     assert reason is WithheldReason.VERSION_CONFIRMED
+
+
+# Finality
+
+
+def test_block_many_views_after_the_last_final_one_is_votable_only_if_empty(chain: MemoryChain) -> None:
+    block, final = evidence_block(chain), chain.header
+    near = replace(final, view=block.header.view - MAX_VIEWS_WITH_CONTENT)
+    check_finality_near(block, near)
+    far = replace(block, header=replace(block.header, view=block.header.view + 1))
+    with pytest.raises(VoteWithheld) as caught:
+        check_finality_near(far, near)
+    assert caught.value.reason is WithheldReason.FINALITY_FAR
+    check_finality_near(replace(far, body=Body()), near)
 
 
 # Records
