@@ -37,8 +37,6 @@ __all__ = [
 
 T = TypeVar("T")
 
-MAX_VIEWS_AHEAD = 1_000_000
-"""How far above the floor a promise may be: half a year of views without a final block, at 16 seconds each."""
 _LAST_VIEW = 2**64 - 1
 _HEADER = b"h"
 _VOTE = b"v"
@@ -46,6 +44,7 @@ _CERTIFICATE = b"c"
 _BODY = b"b"
 _WITNESSED = b"w"
 _KEYS_ELSEWHERE = b"k"
+_CONTRADICTION = b"x"
 
 
 class JournalEntries(Protocol):
@@ -96,6 +95,8 @@ class Journal:
         self._newest_vote_view = max((vote.view for vote in contents.votes), default=None)
         self._witnessed = {(vote.member, vote.kind): vote for vote in contents.witnessed}
         self._unwritten: set[tuple[int, VoteKind]] = set()
+        noted = entries.get(_CONTRADICTION)
+        self._contradiction = None if noted is None else _decoded(noted, _read_contradiction)
 
     @classmethod
     def create(
@@ -149,7 +150,7 @@ class Journal:
         """Write this member's own vote, and with NOTARIZE its block's encoding; return when both are on disk.
 
         The same statement may be recorded again.
-        Raises JournalRefused: FORGOTTEN, BEHIND, NOT_OWN, PASSED, CONFLICT, BODY_MISSING.
+        Raises JournalRefused: FORGOTTEN, BEHIND, CONTRADICTED, NOT_OWN, PASSED, CONFLICT, BODY_MISSING.
         """
         self._refuse_conflict(vote)
         changes: dict[bytes, bytes | None] = {_key(_VOTE, vote.view, bytes([vote.kind])): vote.encode()}
@@ -165,16 +166,12 @@ class Journal:
         if vote.kind is VoteKind.NOTARIZE:
             self._views[vote.block_hash] = vote.view
 
-    def record_promise(self, vote: Vote, highest_view: int) -> None:
+    def record_promise(self, vote: Vote) -> None:
         """Write this member's own vote without a block: for a memory that only has to keep it from another word.
 
-        highest_view: that anybody may have come to; MAX_VIEWS_AHEAD above the floor holds besides.
         The same statement may be recorded again.
-        Raises JournalRefused: FORGOTTEN, BEHIND, NOT_OWN, PASSED, TOO_FAR, CONFLICT.
+        Raises JournalRefused: FORGOTTEN, BEHIND, CONTRADICTED, NOT_OWN, PASSED, CONFLICT.
         """
-        highest_view = min(highest_view, self.floor_view + MAX_VIEWS_AHEAD)
-        if vote.view > highest_view:
-            raise JournalRefused(JournalReason.TOO_FAR, f"view {vote.view}, and {highest_view} is the last to vote in")
         self._refuse_conflict(vote)
         self._entries.write({_key(_VOTE, vote.view, bytes([vote.kind])): vote.encode()}, sync=True)
         self._note(vote)
@@ -228,6 +225,20 @@ class Journal:
         """Note for good that a vote was found which this journal lacks: it takes none, and is not opened again."""
         self._write_header(self._header.with_floor(self.floor_view, JournalState.BEHIND))
 
+    def note_contradiction(self, first: Certificate, second: Certificate) -> None:
+        """Note for good two checked certificates that can't both be: no vote is taken after them. The first two stay.
+
+        They are on disk when this returns: they prove that more members are faulty than consensus bears.
+        """
+        if self._contradiction is None:
+            self._entries.write({_CONTRADICTION: first.encode() + second.encode()}, sync=True)
+            self._contradiction = (first, second)
+
+    @property
+    def contradiction(self) -> tuple[Certificate, Certificate] | None:
+        """What `note_contradiction` was told."""
+        return self._contradiction
+
     def leave_keys_to_signer(self) -> None:
         """Note for good that votes are signed by a process with a journal of its own, and only repeated in this one."""
         if self._entries.get(_KEYS_ELSEWHERE) is None:
@@ -236,7 +247,7 @@ class Journal:
     def require_keys_here(self) -> None:
         """Raise JournalRefused (KEYS_ELSEWHERE) if keys may have signed what this journal never heard of."""
         if self._entries.get(_KEYS_ELSEWHERE) is not None:
-            detail = "a signer signs for this member (peg signer run), and only the signer's journal knows every vote"
+            detail = "a signer was made for this member (peg signer), and only the signer's journal knows every vote"
             raise JournalRefused(
                 JournalReason.KEYS_ELSEWHERE, f"{detail}: use that signer, or see 3. in docs/operating.md"
             )
@@ -292,6 +303,11 @@ class Journal:
             raise JournalRefused(JournalReason.FORGOTTEN, "how far this member may have signed is not known yet")
         if self.state is JournalState.BEHIND:
             raise behind("a vote was found that it lacks")
+        if self._contradiction is not None:
+            views = " and ".join(
+                f"{certificate.kind.name} of view {certificate.view}" for certificate in self._contradiction
+            )
+            raise JournalRefused(JournalReason.CONTRADICTED, f"{views} can't both be: more than f members are faulty")
         if (vote.epoch, vote.member) != (identity.epoch, identity.member):
             raise JournalRefused(JournalReason.NOT_OWN, f"member {vote.member} in epoch {vote.epoch}")
         if vote.view <= self.floor_view:
@@ -363,6 +379,10 @@ def _witness_key(member: int, kind: VoteKind) -> bytes:
 
 def _hash_of(key: bytes) -> BlockHash:
     return BlockHash(key[9:])
+
+
+def _read_contradiction(reader: Reader) -> tuple[Certificate, Certificate]:
+    return Certificate.read(reader), Certificate.read(reader)
 
 
 def _decoded(data: bytes, read: Callable[[Reader], T]) -> T:

@@ -10,7 +10,7 @@ from federation.journal import JournalIdentity
 from pegnode.cli.processes import ConfigOption
 from pegnode.cli.progress import shown_progress
 from pegnode.cli.terminal import JsonOption, errors_as_one_line, out, print_fields, print_json
-from pegnode.config import FunctionaryConfig, NodeConfig, load_config
+from pegnode.config import FunctionaryConfig, ProcessConfig, SignerConfig, load_process_config
 from pegnode.folders import CHAIN_FOLDER, JOURNAL_FOLDER
 from pegnode.genesis import Genesis
 from pegnode.rpc.render import halt_reply
@@ -59,11 +59,11 @@ def check(config: ConfigOption, json: JsonOption = False) -> None:
     """Check everything on disk against the genesis, offline; nothing is changed. Exit status 1 names what is wrong.
 
     Every block is carried out again from the genesis, and its certificates are checked; the unspent outputs, the
-    ledger and the indexes that follow are compared with what is stored, and so is a member's journal with the chain.
-    The process must not run. What L1 says is not asked again: for that, see `peg audit`.
+    ledger and the indexes that follow are compared with what is stored, and so is the journal of a member, or of its
+    signer, with the chain. The process must not run. What L1 says is not asked again: for that, see `peg audit`.
     """
     with errors_as_one_line():
-        loaded = load_config(config)
+        loaded = load_process_config(config)
         started_s = time.monotonic()
         try:
             with shown_progress() as report:
@@ -80,13 +80,13 @@ def check(config: ConfigOption, json: JsonOption = False) -> None:
         raise typer.Exit(1)
 
 
-def _checked(config: NodeConfig, report: Progress) -> DataReport:
+def _checked(config: ProcessConfig, report: Progress) -> DataReport:
     rules = Genesis.load(config.genesis).rules()
     identity = None
-    if isinstance(config, FunctionaryConfig):
+    if isinstance(config, FunctionaryConfig | SignerConfig):
         member = config.member(rules.membership)
         identity = JournalIdentity(rules.chain_id, rules.membership.epoch, member.index)
-    return check_data(config.data_dir, rules, identity, report)
+    return check_data(config.data_dir, rules, identity, report, is_signer=isinstance(config, SignerConfig))
 
 
 def _reply(found: DataReport, seconds: float) -> CheckReply:
@@ -107,7 +107,7 @@ def _reply(found: DataReport, seconds: float) -> CheckReply:
     )
 
 
-def _wrong_reply(wrong: WrongRecord, config: NodeConfig, seconds: float) -> CheckReply:
+def _wrong_reply(wrong: WrongRecord, config: ProcessConfig, seconds: float) -> CheckReply:
     return CheckReply(
         ok=False,
         seconds=round(seconds, 3),
@@ -118,7 +118,7 @@ def _wrong_reply(wrong: WrongRecord, config: NodeConfig, seconds: float) -> Chec
     )
 
 
-def _advice(wrong: WrongRecord, config: NodeConfig) -> str:
+def _advice(wrong: WrongRecord, config: ProcessConfig) -> str:
     """What the operator does next."""
     chain, journal = config.data_dir / CHAIN_FOLDER, config.data_dir / JOURNAL_FOLDER
     if wrong.reason is CheckReason.JOURNAL:
@@ -126,10 +126,11 @@ def _advice(wrong: WrongRecord, config: NodeConfig) -> str:
             f"leave {journal} as it is and this member stopped: with an older copy, or a new journal, it could sign "
             "against its own earlier word. The others go on without it; see 'The journal' in docs/operating.md"
         )
-    own = [journal, config.keys_dir] if isinstance(config, FunctionaryConfig) else []
+    own = [journal, config.keys_dir] if isinstance(config, FunctionaryConfig | SignerConfig) else []
     kept = " and ".join(str(path) for path in own if path is not None)
     kept = f"; leave {kept} where {'they are' if ' and ' in kept else 'it is'}" if kept else ""
-    return f"move {chain} away and start again: the chain is fetched anew from the peers, and checked{kept}"
+    source = "shown anew by the member" if isinstance(config, SignerConfig) else "fetched anew from the peers"
+    return f"move {chain} away and start again: the chain is {source}, and checked{kept}"
 
 
 def _print(reply: CheckReply) -> None:

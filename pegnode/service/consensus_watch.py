@@ -4,6 +4,7 @@ It watches and changes nothing: the driver tells it what happens, the status rep
 """
 
 from federation.certificate import Vote
+from federation.journal import Journal
 from pegnode.consensus.machine import Simplex
 from pegnode.service.core import NodeCore
 from pegnode.service.judge import Judge
@@ -13,10 +14,11 @@ from pegnode.service.stall import DueWatch, SeenVote
 class ConsensusWatch:
     """One member's. vote_refused: why its signer refused the newest vote; None once it signs."""
 
-    def __init__(self, core: NodeCore, machine: Simplex, judge: Judge) -> None:
+    def __init__(self, core: NodeCore, machine: Simplex, judge: Judge, journal: Journal) -> None:
         self._core = core
         self._machine = machine
         self._judge = judge
+        self._journal = journal
         self._due = DueWatch()
         self._last_votes: dict[int, SeenVote] = {}
         self.vote_refused: str | None = None
@@ -28,8 +30,8 @@ class ConsensusWatch:
 
     @property
     def contradicted(self) -> bool:
-        """Whether certificates were seen that exclude each other, so that this member signs nothing more."""
-        return self._machine.is_started and self._machine.stopped
+        """Whether certificates were seen, in this life or another, that exclude each other: it signs nothing more."""
+        return self._journal.contradiction is not None
 
     @property
     def due_since_ms(self) -> int | None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from bridge.bitcoin.identifiers import BlockHash, Txid
 from bridge.records import Record
 from federation.approval import approve_batch
-from federation.certificate import Vote, VoteKind
+from federation.certificate import Certificate, Vote, VoteKind
 from federation.cosign import CosignShare
 from federation.membership import Member
 from federation.record import SignedRecord
@@ -43,8 +43,13 @@ class LocalSigner:
         """Nothing: the keys are here."""
         return None
 
-    async def sign_vote(self, kind: VoteKind, epoch: int, view: int, block_hash: BlockHash) -> Vote:
-        """The member's vote, at once: nothing else happens in this process meanwhile."""
+    async def sign_vote(
+        self, kind: VoteKind, epoch: int, view: int, block_hash: BlockHash, proof: Certificate | None = None
+    ) -> Vote:
+        """The member's vote, at once: nothing else happens in this process meanwhile.
+
+        proof: whoever asks has seen it; a signer in a process of its own asks for it.
+        """
         return self._signer.sign_vote(kind, epoch, view, block_hash)
 
     async def cosign(self, txid: Txid) -> CosignShare:

@@ -23,6 +23,8 @@ MAX_FRAME_BYTES: Final = MAX_BODY_BYTES + 200_000
 """The largest block, with the most headers of a proof and its certificate."""
 MAX_RECORDS: Final = 16
 """Of one plan that is to be signed."""
+MAX_PROOF: Final = 10_000
+"""Bytes of a certificate: a quorum of MAX_MEMBERS takes 66 each."""
 MAX_DETAIL: Final = 2_000
 """Characters of an explanation."""
 
@@ -48,13 +50,17 @@ class OpenLink(LinkMessage, frozen=True, tag=1):
 
 
 class AskVote(LinkMessage, frozen=True, tag=2):
-    """Asks for a vote. kind: of `VoteKind`.  block_hash: 32 bytes, or none for NULLIFY."""
+    """Asks for a vote. kind: of `VoteKind`.  block_hash: 32 bytes, or none for NULLIFY.
+
+    proof: the encoded certificate that it rests on, see `Follower.require_reached`; none if the final chain does.
+    """
 
     number: Number
     kind: Annotated[int, msgspec.Meta(ge=0, le=255)]
     epoch: U32
     view: View
     block_hash: Annotated[bytes, msgspec.Meta(max_length=32)]
+    proof: Annotated[bytes, msgspec.Meta(max_length=MAX_PROOF)]
 
 
 class AskCosign(LinkMessage, frozen=True, tag=3):

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from bridge.bitcoin.identifiers import BlockHash, Txid
 from bridge.records import Record
-from federation.certificate import Vote, VoteKind
+from federation.certificate import Certificate, Vote, VoteKind
 from federation.cosign import CosignShare
 from federation.errors import Refused
 from federation.membership import Member
@@ -25,7 +25,7 @@ class SignerAway(PegnodeError):  # noqa: N818 -- a state of the machine
 
 
 class VoteRefused(Refused):
-    """A vote that the signer's own memory stands against. reason: JournalReason."""
+    """A vote that the signer's own memory stands against, or lacks proof for. reason: JournalReason, or LinkReason."""
 
 
 class SignerPort(Protocol):
@@ -43,11 +43,14 @@ class SignerPort(Protocol):
     def waiting_for(self) -> str | None:
         """What is missing before it can sign, for people; None when nothing is."""
 
-    async def sign_vote(self, kind: VoteKind, epoch: int, view: int, block_hash: BlockHash) -> Vote:
+    async def sign_vote(
+        self, kind: VoteKind, epoch: int, view: int, block_hash: BlockHash, proof: Certificate | None = None
+    ) -> Vote:
         """The member's vote. It must be in this process's journal before it leaves.
 
-        block_hash: 32 bytes, or `NO_BLOCK` for NULLIFY. Raises SignerRefused; VoteRefused from a signer with a
-        memory of its own, in which the vote stands against an earlier one; SignerAway.
+        block_hash: 32 bytes, or `NO_BLOCK` for NULLIFY.  proof: what the vote rests on, see `CastVote`.
+        Raises SignerRefused; VoteRefused from a signer with a memory of its own, which the vote stands against, or
+        which the proof does not convince; SignerAway.
         """
 
     async def cosign(self, txid: Txid) -> CosignShare:

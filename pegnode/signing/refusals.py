@@ -41,6 +41,10 @@ class LinkReason(Reason):
     BLOCK_NOT_NEXT = "link-block-not-next"  # The block does not follow the newest one known here.
     BLOCK_WAITS = "link-block-waits"  # The signer's own Bitcoin node does not show yet what the block rests on.
     BLOCK_BREAKS_RULE = "link-block-breaks-rule"  # A quorum made final what is invalid here: the signer has halted.
+    VOTE_UNPROVEN = "link-vote-unproven"
+    """No certificate shows that the vote's view was reached, or for a vote to finalize, that its block is notarized."""
+    CONTRADICTED = "link-contradicted"
+    """Two certificates were shown that can't both be: more members are faulty than the chain bears. It has halted."""
     STALE = "link-stale"
     """The newest final block that it was shown is too old to sign anything on L1: later ones may be withheld."""
 
@@ -66,6 +70,7 @@ _ERRORS: Final[tuple[tuple[type[Reason], type[Exception]], ...]] = (
 _KNOWN: Final[Mapping[str, tuple[Reason, type[Exception]]]] = {
     **{reason.value: (reason, error) for kind, error in _ERRORS for reason in kind},
     LinkReason.STALE.value: (LinkReason.STALE, SigningRefused),
+    LinkReason.VOTE_UNPROVEN.value: (LinkReason.VOTE_UNPROVEN, VoteRefused),
 }
 
 Telling = Refused | ReasonedError | L1Error

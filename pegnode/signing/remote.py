@@ -17,7 +17,7 @@ import trio
 from bridge.bitcoin.identifiers import BlockHash, Txid
 from bridge.errors import MalformedError
 from bridge.records import Record
-from federation.certificate import Vote, VoteKind
+from federation.certificate import Certificate, Vote, VoteKind
 from federation.cosign import CosignShare
 from federation.membership import Member, Membership
 from federation.record import SignedRecord
@@ -112,10 +112,13 @@ class RemoteSigner:
             return f"the signer at {self._place}, which does not answer"
         return None if self._blocked is None else f"the signer at {self._place}: {self._blocked}"
 
-    async def sign_vote(self, kind: VoteKind, epoch: int, view: int, block_hash: BlockHash) -> Vote:
+    async def sign_vote(
+        self, kind: VoteKind, epoch: int, view: int, block_hash: BlockHash, proof: Certificate | None = None
+    ) -> Vote:
         """The member's vote, which is in the signer's journal. Raises SignerRefused, VoteRefused, SignerAway."""
         with trio.move_on_after(PATIENCE_S):
-            signed = await self._signed(lambda number: say.AskVote(number, kind, epoch, view, block_hash))
+            encoded = b"" if proof is None else proof.encode()
+            signed = await self._signed(lambda number: say.AskVote(number, kind, epoch, view, block_hash, encoded))
             vote = self._decoded(Vote.decode, signed)
             if (vote.kind, vote.epoch, vote.view, vote.block_hash) == (kind, epoch, view, block_hash):
                 return vote

@@ -47,7 +47,7 @@ MAX_CONNECTIONS: Final = 8
 _STANDS_AGAINST: Final = (
     JournalReason.NOT_OWN,
     JournalReason.PASSED,
-    JournalReason.TOO_FAR,
+    JournalReason.CONTRADICTED,
     JournalReason.CONFLICT,
 )
 """What the journal refuses a vote for. With any other reason it is not to be written any more: a full disk, for one."""
@@ -202,11 +202,14 @@ class SignerServer:
             raise MalformedError(f"a vote to {kind.name} on {len(question.block_hash)} bytes")
         try:
             block_hash = BlockHash(question.block_hash)
+            self._follower.require_reached(kind, question.view, block_hash, question.proof)
             vote = await self._signer.sign_vote(kind, question.epoch, question.view, block_hash)
-            self._journal.record_promise(vote, self._follower.highest_view)
+            self._journal.record_promise(vote)
         except Refused as refused:
             if isinstance(refused, JournalRefused) and refused.reason not in _STANDS_AGAINST:
                 raise  # a member that can't vote is none: its process says so by its end
+            if isinstance(refused, LinkRefused) and refused.reason is LinkReason.CONTRADICTED:
+                refused = JournalRefused(JournalReason.CONTRADICTED, refused.detail)
             log.warning("vote refused", view=question.view, kind=kind.name, detail=str(refused))
             return _refusal(question.number, refused)
         return say.encode(say.Signed(question.number, vote.encode()))
@@ -214,6 +217,7 @@ class SignerServer:
     async def _slow(self, question: SlowQuestion) -> bytes:
         """The answer to a question that takes longer. Raises JournalRefused, StorageError: the end of this process."""
         try:
+            self._follower.require_no_contradiction()
             match question:
                 case say.ShowBlock():
                     await self._follower.take(question.block, question.headers, question.certificate)

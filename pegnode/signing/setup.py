@@ -3,8 +3,8 @@
     DIRECTORY/signer.toml     its configuration, with the member's keys where they lie
               data/journal    a copy of the member's journal: what these keys have signed so far
 
-From then on the signer's journal alone decides what is signed. It is made once: a second one, or an older copy, could
-sign against the first.
+From then on the signer's journal alone decides what is signed: the member's own is marked as one that only repeats
+votes, before the signer's folder appears. So neither a second signer nor the member itself can sign against the first.
 """
 
 import shutil
@@ -30,7 +30,7 @@ def create_signer(config: FunctionaryConfig, directory: Path) -> SignerConfig:
     """Make a signer's folder in `directory`, which is absent or empty, for a member that does not run.
 
     Raises ConfigRefused for a member without keys_dir; SetupRefused; JournalRefused for its journal: LOCKED among them,
-    and KEYS_ELSEWHERE once the member has run with a signer.
+    and KEYS_ELSEWHERE once it has a signer.
     """
     directory = directory.absolute()
     if config.keys_dir is None:
@@ -63,5 +63,14 @@ def create_signer(config: FunctionaryConfig, directory: Path) -> SignerConfig:
             raise SetupRefused(SetupReason.UNWRITABLE, f"{directory}: {error}") from error
         (stage / DATA_FOLDER).chmod(0o700)
         (stage / SIGNER_FILE).write_text(render(made, directory), encoding="utf-8")
-    open_journal(made.data_dir / JOURNAL_FOLDER, identity).close()
+        open_journal(stage / DATA_FOLDER / JOURNAL_FOLDER, identity).close()
+        _leave_keys(source, identity)
     return made
+
+
+def _leave_keys(path: Path, identity: JournalIdentity) -> None:
+    journal = open_journal(path, identity)
+    try:
+        journal.leave_keys_to_signer()
+    finally:
+        journal.close()

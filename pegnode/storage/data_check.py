@@ -24,8 +24,17 @@ class DataReport:
     journal: JournalReport | None
 
 
-def check_data(data_dir: Path, rules: ChainRules, identity: JournalIdentity | None, progress: Progress) -> DataReport:
+def check_data(
+    data_dir: Path,
+    rules: ChainRules,
+    identity: JournalIdentity | None,
+    progress: Progress,
+    *,
+    is_signer: bool = False,
+) -> DataReport:
     """Check the chain, and with `identity` the journal, in a data directory; no file in it is changed.
+
+    is_signer: the journal is a signer's, which holds votes and no blocks.
 
     Needs as much room for temporary files as the chain takes. Raises WrongRecord for the first thing that is wrong,
     StorageError or JournalRefused when something can't be read, StorageError (LOCKED) while a process runs on it.
@@ -41,7 +50,8 @@ def check_data(data_dir: Path, rules: ChainRules, identity: JournalIdentity | No
             return DataReport(chain_report, None)
         progress("journal", 0, 1)
         store = stack.enter_context(closing(ChainStore.look(chain, rules)))
-        return DataReport(chain_report, check_journal(journal, identity, store, rules))
+        found = check_journal(journal, identity, store, rules, has_bodies=not is_signer)
+        return DataReport(chain_report, found)
 
 
 @contextmanager

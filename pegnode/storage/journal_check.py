@@ -23,8 +23,12 @@ class JournalReport:
     certificates: int
 
 
-def check_journal(path: Path, identity: JournalIdentity, store: ChainStore, rules: ChainRules) -> JournalReport:
-    """Check the journal at `path`, which nobody may write meanwhile. store: the member's chain, checked before.
+def check_journal(
+    path: Path, identity: JournalIdentity, store: ChainStore, rules: ChainRules, *, has_bodies: bool
+) -> JournalReport:
+    """Check the journal at `path`, which nobody may write meanwhile. store: its process's chain, checked before.
+
+    has_bodies: it holds the blocks that were voted for, as a member's does and a signer's does not.
 
     Raises WrongRecord for the first thing that is wrong, JournalRefused when the journal can't be read.
     """
@@ -32,7 +36,8 @@ def check_journal(path: Path, identity: JournalIdentity, store: ChainStore, rule
     try:
         contents = journal.contents()
         _check_votes(contents, identity, rules)
-        _check_bodies(contents)
+        if has_bodies:
+            _check_bodies(contents)
         for certificate in contents.certificates:
             _check_certificate(certificate, rules)
         for vote in contents.witnessed:

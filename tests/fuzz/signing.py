@@ -17,7 +17,7 @@ def signing_decoders() -> tuple[Decoder, ...]:
     statement = signed_statement(0)
     questions = (
         messages.OpenLink(messages.LINK_VERSION, bytes(32), 1),
-        messages.AskVote(1, VoteKind.FINALIZE, 0, 5, block.hash),
+        messages.AskVote(1, VoteKind.FINALIZE, 0, 5, block.hash, b"a certificate"),
         messages.AskCosign(2, Txid(bytes(range(32)))),
         messages.AskStatement(3, statement.statement.encode()),
         messages.ShowBlock(4, block.encode(), (block.header.encode(),), proof),

@@ -11,7 +11,7 @@ from bridge.bitcoin.identifiers import Txid
 from bridge.bitcoin.transaction import TxOut
 from bridge.l1.client import L1Client
 from bridge.l1.watcher import L1Watcher
-from federation.certificate import NO_BLOCK, Vote, VoteKind
+from federation.certificate import NO_BLOCK, Certificate, Vote, VoteKind
 from federation.journal import Journal, JournalIdentity
 from pegnode.chain.builder import Candidates, Slot, build_block
 from pegnode.mempool.evidence_pool import EvidencePool, EvidencePoolLimits
@@ -147,10 +147,13 @@ class Functionary:
             payload = await self.frames.receive()
         return None if payload is None else say.decode_answer(payload)
 
-    async def vote(self, kind: VoteKind, view: int, block_hash: bytes = NO_BLOCK, epoch: int = 0) -> Vote | str:
+    async def vote(
+        self, kind: VoteKind, view: int, block_hash: bytes = NO_BLOCK, epoch: int = 0, proof: Certificate | None = None
+    ) -> Vote | str:
         """Ask for a vote; it, or the reason of its refusal."""
         self.number += 1
-        answer = await self.tell(say.AskVote(self.number, kind, epoch, view, block_hash))
+        encoded = b"" if proof is None else proof.encode()
+        answer = await self.tell(say.AskVote(self.number, kind, epoch, view, block_hash, encoded))
         return Vote.decode(answer.signed) if isinstance(answer, say.Signed) else _reason(answer)
 
     async def cosign(self, txid: Txid) -> bytes | str:

@@ -175,10 +175,12 @@ class Stubborn(LocalSigner):
 
     error: Exception = VoteRefused(JournalReason.CONFLICT, "another NOTARIZE in view 1")
 
-    async def sign_vote(self, kind: VoteKind, epoch: int, view: int, block_hash: BlockHash) -> Vote:
+    async def sign_vote(
+        self, kind: VoteKind, epoch: int, view: int, block_hash: BlockHash, proof: Certificate | None = None
+    ) -> Vote:
         if kind is VoteKind.NOTARIZE:
             raise self.error
-        return await super().sign_vote(kind, epoch, view, block_hash)
+        return await super().sign_vote(kind, epoch, view, block_hash, proof)
 
 
 async def test_vote_that_the_signer_refuses_leaves_this_member_silent_in_that_place_alone(
@@ -197,9 +199,11 @@ async def test_vote_that_the_signer_refuses_leaves_this_member_silent_in_that_pl
 class Slow(LocalSigner):
     """A signer that takes its time over every vote."""
 
-    async def sign_vote(self, kind: VoteKind, epoch: int, view: int, block_hash: BlockHash) -> Vote:
+    async def sign_vote(
+        self, kind: VoteKind, epoch: int, view: int, block_hash: BlockHash, proof: Certificate | None = None
+    ) -> Vote:
         await trio.sleep(10)
-        return await super().sign_vote(kind, epoch, view, block_hash)
+        return await super().sign_vote(kind, epoch, view, block_hash, proof)
 
 
 async def test_flood_while_the_signer_is_awaited_loses_no_certificate(

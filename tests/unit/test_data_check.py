@@ -60,6 +60,16 @@ def change(data: DataDirectory, family: str, key: bytes | None, value: bytes | N
     return key
 
 
+def test_signers_journal_holds_votes_without_their_blocks(data: DataDirectory) -> None:
+    entries = RocksEntries.open(data.path / JOURNAL_FOLDER)
+    entries.write(dict.fromkeys((key for key, _ in entries.scan(b"b", b"b" + b"\xff" * 41)), None), sync=True)
+    entries.close()
+    assert wrong(data).reason is CheckReason.JOURNAL
+    found = check_data(data.path, data.rules, data.identity, lambda *_: None, is_signer=True)
+    assert found.journal is not None
+    assert found.journal.votes == 2
+
+
 def test_sound_directory_passes_and_is_left_as_it_was(data: DataDirectory) -> None:
     store = ChainStore.open(data.path / CHAIN_FOLDER, data.rules)
     store.keep_halt(latched())

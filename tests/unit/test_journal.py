@@ -10,7 +10,6 @@ from bridge.bitcoin.hashes import sha256
 from bridge.bitcoin.identifiers import BlockHash
 from federation.certificate import NO_BLOCK, Certificate, Vote, VoteKind
 from federation.journal import (
-    MAX_VIEWS_AHEAD,
     Journal,
     JournalIdentity,
     JournalReason,
@@ -272,12 +271,12 @@ def test_closed_journal_refuses_use_and_closes_again(tmp_path: Path) -> None:
 
 
 def test_promise_needs_no_body_and_keeps_from_another_word(place: Place) -> None:
-    place.journal.record_promise(vote(VoteKind.NOTARIZE, 7), 7)
-    place.journal.record_promise(vote(VoteKind.NOTARIZE, 7), 7)
+    place.journal.record_promise(vote(VoteKind.NOTARIZE, 7))
+    place.journal.record_promise(vote(VoteKind.NOTARIZE, 7))
     journal = place.reopen()
     assert journal.contents().votes == (vote(VoteKind.NOTARIZE, 7),)
-    assert refusal(lambda: journal.record_promise(vote(VoteKind.NOTARIZE, 7, OTHER), 7)) is JournalReason.CONFLICT
-    assert refusal(lambda: journal.record_promise(vote(VoteKind.NULLIFY, 7, member=1), 7)) is JournalReason.NOT_OWN
+    assert refusal(lambda: journal.record_promise(vote(VoteKind.NOTARIZE, 7, OTHER))) is JournalReason.CONFLICT
+    assert refusal(lambda: journal.record_promise(vote(VoteKind.NULLIFY, 7, member=1))) is JournalReason.NOT_OWN
 
 
 def test_journal_that_only_repeats_a_signers_votes_is_no_memory_for_keys_again(place: Place) -> None:
@@ -290,14 +289,16 @@ def test_journal_that_only_repeats_a_signers_votes_is_no_memory_for_keys_again(p
     assert refusal(journal.require_keys_here) is JournalReason.KEYS_ELSEWHERE
 
 
-def test_promise_refused_at_the_floor_and_absurdly_far_above_it(place: Place) -> None:
-    def promise(view: int, highest_view: int) -> None:
-        place.journal.record_promise(vote(VoteKind.NOTARIZE, view), highest_view)
-
+def test_promise_refused_at_the_floor(place: Place) -> None:
     place.journal.prune(10)
-    assert refusal(lambda: promise(10, 20)) is JournalReason.PASSED
-    promise(20, 20)
-    assert refusal(lambda: promise(21, 20)) is JournalReason.TOO_FAR
-    farthest = 10 + MAX_VIEWS_AHEAD
-    promise(farthest, farthest + 1)
-    assert refusal(lambda: promise(farthest + 1, farthest + 1)) is JournalReason.TOO_FAR
+    assert refusal(lambda: place.journal.record_promise(vote(VoteKind.NOTARIZE, 10))) is JournalReason.PASSED
+
+
+def test_nothing_is_signed_after_certificates_that_contradict_each_other(place: Place) -> None:
+    final, nullified = certificate(VoteKind.FINALIZE, 7), certificate(VoteKind.NULLIFY, 7)
+    place.journal.note_contradiction(final, nullified)
+    place.journal.note_contradiction(nullified, certificate(VoteKind.FINALIZE, 9))
+    for journal in (place.journal, place.reopen()):
+        assert journal.contradiction == (final, nullified), "the first two stay"
+        assert refusal(lambda: journal.record_vote(vote(VoteKind.NULLIFY, 20))) is JournalReason.CONTRADICTED  # noqa: B023
+        assert refusal(lambda: journal.record_promise(vote(VoteKind.NULLIFY, 20))) is JournalReason.CONTRADICTED  # noqa: B023

@@ -21,7 +21,7 @@ def test_journal_that_has_forgotten_takes_no_vote() -> None:
     entries, journal = forgotten()
     for kind in VoteKind:
         assert refusal(partial(journal.record_vote, vote(kind, 9), BODY)) is JournalReason.FORGOTTEN
-        assert refusal(partial(journal.record_promise, vote(kind, 9), 10)) is JournalReason.FORGOTTEN
+        assert refusal(partial(journal.record_promise, vote(kind, 9))) is JournalReason.FORGOTTEN
     assert Journal.open(entries, IDENTITY).state is JournalState.FORGOTTEN
     assert journal.contents().votes == ()
 
@@ -89,7 +89,7 @@ def test_journal_that_gave_up_takes_no_vote_and_is_not_opened_again() -> None:
     journal = Journal.create(entries, IDENTITY)
     journal.give_up()
     assert refusal(lambda: journal.record_vote(vote(VoteKind.NULLIFY, 1))) is JournalReason.BEHIND
-    assert refusal(lambda: journal.record_promise(vote(VoteKind.NULLIFY, 1), 5)) is JournalReason.BEHIND
+    assert refusal(lambda: journal.record_promise(vote(VoteKind.NULLIFY, 1))) is JournalReason.BEHIND
     entries.lose_unsynced()
     with pytest.raises(JournalRefused, match="peg journal renew") as caught:
         Journal.open(entries, IDENTITY)

@@ -15,7 +15,7 @@ from pegnode.signing.refusals import LinkReason, LinkRefused
 
 QUESTIONS: tuple[say.Question, ...] = (
     say.OpenLink(1, bytes(32), 3),
-    say.AskVote(7, 1, 0, 2**40, b"\x01" * 32),
+    say.AskVote(7, 1, 0, 2**40, b"\x01" * 32, b"proof"),
     say.AskCosign(8, b"\x02" * 32),
     say.AskStatement(9, b""),
     say.ShowBlock(10, b"block", (b"header",), b"certificate"),
@@ -62,8 +62,9 @@ def test_answer_is_read_back(message: say.Answer) -> None:
         say.encode(QUESTIONS[0]) + b"\x00",
         say.encode(QUESTIONS[0])[:-1],
         say.encode(say.OpenLink(1, bytes(31), 3)),
-        say.encode(say.AskVote(1, 256, 0, 1, b"")),
-        say.encode(say.AskVote(1, 1, 0, 1, bytes(33))),
+        say.encode(say.AskVote(1, 256, 0, 1, b"", b"")),
+        say.encode(say.AskVote(1, 1, 0, 1, bytes(33), b"")),
+        say.encode(say.AskVote(1, 1, 0, 1, bytes(32), bytes(say.MAX_PROOF + 1))),
         say.encode(say.AskCosign(2**32, bytes(32))),
         say.encode(say.AskCosign(-1, bytes(32))),
         say.encode(say.AskStatement(1, bytes(1_001))),

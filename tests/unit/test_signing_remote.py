@@ -171,10 +171,33 @@ async def test_signer_of_another_member_or_chain_is_not_waited_for(
 
 async def test_second_word_is_refused_as_by_a_journal_here(autojump_clock: trio.abc.Clock) -> None:
     async with stage() as made:
-        await made.remote.sign_vote(VoteKind.FINALIZE, 0, 1, made.member.store.tip.hash)
+        block_hash = made.member.store.tip.hash
+        notarized = made.federation.certificate(VoteKind.NOTARIZE, 1, block_hash)
+        await made.remote.sign_vote(VoteKind.FINALIZE, 0, 1, block_hash, notarized)
         with pytest.raises(VoteRefused) as caught:
             await made.remote.sign_vote(VoteKind.NULLIFY, 0, 1, NO_BLOCK)
         assert caught.value.reason is JournalReason.CONFLICT
+
+
+async def test_vote_without_its_proof_is_refused_and_ends_nothing(autojump_clock: trio.abc.Clock) -> None:
+    async with stage() as made:
+        with pytest.raises(VoteRefused) as caught:
+            await made.remote.sign_vote(VoteKind.NULLIFY, 0, 9, NO_BLOCK)
+        assert caught.value.reason is LinkReason.VOTE_UNPROVEN
+
+
+async def test_signer_that_halted_for_good_is_told_by_its_functionary(autojump_clock: trio.abc.Clock) -> None:
+    async with stage() as made:
+        made.federation.commit_block(made.member)
+        await made.federation.until(lambda: made.rig.height == 1)
+        nullified = made.federation.certificate(VoteKind.NULLIFY, made.member.store.tip.header.view)
+        for _ in range(2):
+            with pytest.raises(VoteRefused) as caught:
+                await made.remote.sign_vote(VoteKind.NULLIFY, 0, 3, NO_BLOCK, nullified)
+            assert caught.value.reason is JournalReason.CONTRADICTED
+        made.federation.commit_block(made.member)
+        await trio.sleep(2)
+        assert "can't both be" in (made.remote.waiting_for or "")
 
 
 async def test_signer_that_is_busy_is_as_good_as_away(autojump_clock: trio.abc.Clock) -> None:

@@ -87,10 +87,10 @@ async def test_garbage_ends_the_connection_and_not_the_signer(payload: bytes, au
 @pytest.mark.parametrize(
     "question",
     [
-        say.AskVote(1, 0, 0, 1, bytes(32)),
-        say.AskVote(1, VoteKind.NULLIFY, 0, 1, bytes(32)),
-        say.AskVote(1, VoteKind.NOTARIZE, 0, 1, b""),
-        say.AskVote(1, VoteKind.FINALIZE, 0, 1, bytes(31)),
+        say.AskVote(1, 0, 0, 1, bytes(32), b""),
+        say.AskVote(1, VoteKind.NULLIFY, 0, 1, bytes(32), b""),
+        say.AskVote(1, VoteKind.NOTARIZE, 0, 1, b"", b""),
+        say.AskVote(1, VoteKind.FINALIZE, 0, 1, bytes(31), b""),
     ],
 )
 async def test_vote_of_no_form_is_garbage(question: say.AskVote, autojump_clock: trio.abc.Clock) -> None:
@@ -102,13 +102,14 @@ async def test_vote_of_no_form_is_garbage(question: say.AskVote, autojump_clock:
 async def test_first_word_must_say_who_it_is(autojump_clock: trio.abc.Clock) -> None:
     async with memory_federation() as federation:
         other = await stranger(SignerRig(federation))
-        assert reason(await other.tell(say.AskVote(1, VoteKind.NULLIFY, 0, 1, b""))) == LinkReason.GARBLED
+        assert reason(await other.tell(say.AskVote(1, VoteKind.NULLIFY, 0, 1, b"", b""))) == LinkReason.GARBLED
 
 
 async def test_vote_is_genuine_and_on_disk_before_it_is_answered(autojump_clock: trio.abc.Clock) -> None:
     async with memory_federation() as federation:
         rig = SignerRig(federation)
-        vote = await (await rig.functionary()).vote(VoteKind.NULLIFY, 5, NO_BLOCK)
+        proof = federation.certificate(VoteKind.NULLIFY, 4)
+        vote = await (await rig.functionary()).vote(VoteKind.NULLIFY, 5, NO_BLOCK, proof=proof)
         assert isinstance(vote, Vote)
         verify_vote(vote, federation.rules.membership, federation.rules.chain_id)
         await rig.restart()

@@ -4,17 +4,21 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import typer
 
 from federation.certificate import NO_BLOCK, Vote, VoteKind
 from federation.journal import JournalIdentity, JournalReason, JournalRefused
 from federation.journal_entries import create_journal, open_journal
+from pegnode.cli.db import _advice, check
 from pegnode.config import FunctionaryConfig, SignerConfig, SignerLink
 from pegnode.doctor.examination import examine
 from pegnode.doctor.findings import Check, Outcome
-from pegnode.folders import JOURNAL_FOLDER
+from pegnode.folders import CHAIN_FOLDER, JOURNAL_FOLDER
 from pegnode.options.errors import ConfigReason, ConfigRefused
 from pegnode.setup.errors import SetupReason, SetupRefused
 from pegnode.signing.setup import SIGNER_FILE, create_signer
+from pegnode.storage.check import CheckReason, WrongRecord
+from pegnode.storage.store import ChainStore
 from tests.support.chain import local_genesis
 from tests.support.configs import FUNCTIONARY
 from tests.unit.test_genesis import ANCHOR
@@ -59,12 +63,35 @@ def test_signer_of_a_member_that_runs_is_refused_and_nothing_is_left(member: Fun
     running.close()
 
 
-def test_signer_is_not_made_twice_nor_for_a_member_that_has_one(member: FunctionaryConfig, tmp_path: Path) -> None:
+def test_second_signer_is_refused_before_the_first_one_has_started(member: FunctionaryConfig, tmp_path: Path) -> None:
+    # Two of them, or one and the member itself, would sign against each other.
     made = create_signer(member, tmp_path / "signer")
+    for directory in (tmp_path / "signer", tmp_path / "another"):
+        with pytest.raises(JournalRefused) as caught:
+            create_signer(member, directory)
+        assert caught.value.reason is JournalReason.KEYS_ELSEWHERE
+    assert not (tmp_path / "another").exists()
+    own = open_journal(member.data_dir / JOURNAL_FOLDER, IDENTITY)
+    with pytest.raises(JournalRefused) as refused:
+        own.require_keys_here()
+    assert refused.value.reason is JournalReason.KEYS_ELSEWHERE
+    own.close()
+    signers = open_journal(made.data_dir / JOURNAL_FOLDER, IDENTITY)
+    signers.require_keys_here()
+    signers.close()
+
+
+def test_signer_that_could_not_be_made_leaves_the_member_its_keys(member: FunctionaryConfig, tmp_path: Path) -> None:
+    (tmp_path / "occupied").mkdir()
+    (tmp_path / "occupied" / "file").touch()
     with pytest.raises(SetupRefused) as caught:
-        create_signer(member, tmp_path / "signer")
+        create_signer(member, tmp_path / "occupied")
     assert caught.value.reason is SetupReason.NOT_EMPTY
-    link = SignerLink(socket=made.socket)
+    create_signer(member, tmp_path / "signer")
+
+
+def test_member_whose_keys_are_with_a_signer_gets_no_second_one(member: FunctionaryConfig, tmp_path: Path) -> None:
+    link = SignerLink(socket=tmp_path / "signer.sock")
     linked = msgspec.structs.replace(member, keys_dir=None, passphrase_file=None, signer=link)
     with pytest.raises(ConfigRefused) as refused:
         create_signer(linked, tmp_path / "another")
@@ -80,6 +107,21 @@ def test_member_that_has_run_with_a_signer_gets_no_second_one(member: Functionar
         create_signer(member, tmp_path / "signer")
     assert caught.value.reason is JournalReason.KEYS_ELSEWHERE
     assert not (tmp_path / "signer").exists()
+
+
+def test_db_check_takes_a_signers_file(
+    member: FunctionaryConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = create_signer(member, tmp_path / "signer")
+    ChainStore.open(made.data_dir / CHAIN_FOLDER, GENESIS.rules()).close()
+    with pytest.raises(typer.Exit):
+        check(tmp_path / "signer" / SIGNER_FILE, json=True)
+    found = msgspec.json.decode(capsys.readouterr().out)
+    wrong = ("check-wrong-journal", "journal, the NULLIFY vote of view 9")
+    assert (found["reason"], found["record"]) == wrong, "this test's vote has a false signature"
+    advice = _advice(WrongRecord(CheckReason.STATE, "an entry", "of another state"), made)
+    assert "shown anew by the member" in advice
+    assert str(made.keys_dir) in advice
 
 
 async def test_doctor_examines_a_signer(member: FunctionaryConfig, tmp_path: Path) -> None:
