@@ -9,7 +9,7 @@ UV := uv==0.13.8
 
 SOURCES := $(wildcard bridge federation pegnode tests bench)
 
-.PHONY: help setup venv bitcoind demo test soak check fuzz bench lock clean
+.PHONY: help setup venv bitcoind demo test sim soak check fuzz bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## Print this list
@@ -34,8 +34,13 @@ demo: venv bitcoind ## A local federation: deposit, transfer, withdrawal, from o
 test: venv bitcoind ## Run the unit, vector, simulation, attack and functional tests
 	@sh scripts/run-tests.sh $(VENV)
 
-soak: venv bitcoind ## Kill members under load, KILLS times (200) at moments drawn from SEED, and look for losses
+sim: venv ## Run SEEDS (1,000) bad times of a whole simulated federation, from seed FIRST on
+	@$(VENV)/bin/python -m tests.sim --seeds $(or $(SEEDS),1000) $(if $(FIRST),--first $(FIRST))
+
+# The first part ends with its kills; the second goes on where it was stopped, by what it keeps in .sim/.
+soak: venv bitcoind ## Kill members under load, KILLS times (200) at moments from SEED; then run SEEDS (20,000) of `make sim`
 	@$(VENV)/bin/python -m tests.soak --kills $(or $(KILLS),200) $(if $(SEED),--seed $(SEED))
+	@$(VENV)/bin/python -m tests.sim --seeds $(or $(SEEDS),20000) --resume .sim/soak.json
 
 check: venv ## Lint, formatting, types
 	@$(VENV)/bin/ruff check
@@ -59,5 +64,5 @@ $(VENV)/uv/bin/uv: | $(STAMP)
 	@$(VENV)/uv/bin/python -m pip --quiet --disable-pip-version-check install --only-binary=:all: $(UV)
 
 clean: ## Remove the environment and every cache
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .fuzz
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .fuzz .sim
 	find bridge federation pegnode tests -name __pycache__ -type d -prune -exec rm -rf {} +

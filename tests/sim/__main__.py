@@ -22,10 +22,16 @@ def main() -> int:
     options = parser.parse_args()
     if options.seed is not None:
         return replay(options.seed, with_trace=options.trace)
-    progress = run_seeds(options.first, options.seeds, options.jobs, options.resume, say)
-    for seed in progress.failed:
-        say(f"sim: again: {command_again(int(seed))}")
+    try:
+        progress = run_seeds(options.first, options.seeds, options.jobs, options.resume, say)
+    except KeyboardInterrupt:
+        say("sim: stopped" + ("; the same command goes on from here" if options.resume else ""))
+        return 130
+    for seed, violation in progress.failed.items():
+        say(f"sim: {violation.splitlines()[0]}; again: {command_again(int(seed))}")
     say(progress.line())
+    if options.resume is not None:
+        options.resume.unlink(missing_ok=True)  # the next run begins anew
     return 1 if progress.failed else 0
 
 

@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from signal import ITIMER_VIRTUAL, SIGVTALRM, setitimer, signal
+from signal import ITIMER_VIRTUAL, SIG_IGN, SIGINT, SIGVTALRM, setitimer, signal
 from typing import Final
 
 from tests.sim.determinism import HASH_SEED, remember_pure_functions, run_deterministic
@@ -81,6 +81,12 @@ def prepare() -> None:
     signal(SIGVTALRM, end)
 
 
+def prepare_worker() -> None:
+    """The same in a process that leaves it to its parent to be interrupted."""
+    prepare()
+    signal(SIGINT, SIG_IGN)
+
+
 def run_seed(seed: int) -> Outcome:
     """The plan of a seed, run within CPU_LIMIT_S."""
     setitimer(ITIMER_VIRTUAL, CPU_LIMIT_S)
@@ -98,7 +104,7 @@ def outcomes(seeds: Sequence[int], jobs: int) -> Iterator[Outcome]:
     os.environ["PYTHONHASHSEED"] = HASH_SEED
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(
-        jobs, mp_context=spawn, initializer=prepare, max_tasks_per_child=RUNS_OF_A_PROCESS
+        jobs, mp_context=spawn, initializer=prepare_worker, max_tasks_per_child=RUNS_OF_A_PROCESS
     ) as pool:
         try:
             for first in range(0, len(seeds), SLICE):
@@ -178,5 +184,5 @@ def command_again(seed: int) -> str:
 
 def failure(outcome: Outcome) -> str:
     """What was found."""
-    again = f"     again: {command_again(outcome.seed)}"
-    return f"sim: seed {outcome.seed} ({outcome.size} members): {outcome.violation}\n{again}"
+    found = f"sim: seed {outcome.seed} ({outcome.size} members): {outcome.violation}"
+    return f"{found}\n     again: {command_again(outcome.seed)}"

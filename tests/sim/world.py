@@ -166,8 +166,8 @@ class SimWorld:
             if isinstance(leaf, Violation):
                 self.violated(leaf)
                 return
-        lines = "".join(traceback.format_exception(found[0]))
-        self.violated(Violation(f"{who} died of {type(found[0]).__name__}: {found[0]}\n{lines}"))
+        self.violated(Violation(f"{who} died of {type(found[0]).__name__}: {found[0]}"))
+        self.note("VIOLATION", "".join(traceback.format_exception(found[0])))
 
     def _frame_leaves(self, source: PeerId, destination: PeerId, payload: bytes) -> None:
         index = self._indexes[source]
@@ -211,7 +211,7 @@ class SimWorld:
         self._watch_drops(index, member)
         _answer_users(member)
         if index in self.byzantine:  # its other votes are its adversary's, and must not keep it from going on
-            member.own_memory.found = lambda _: None  # type: ignore[method-assign]
+            member.own_memory.found = lambda vote: None  # type: ignore[method-assign]
         self.members[index] = member
         self.note(f"member {index}", f"starts at height {member.height}, floor {member.journal.floor_view}")
 
