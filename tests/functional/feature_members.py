@@ -1,5 +1,6 @@
 """Members that are killed and started again: the chain goes on with a quorum, and without one it loses nothing."""
 
+import re
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ import pytest
 from bridge.l1.client import L1Client
 from bridge.l1.regtest import RegtestMiner
 from pegnode.bitcoind import find_bitcoind, start_regtest
+from pegnode.clock import now_ms
 from tests.support.federation import FederationUnderTest, eventually, fresh_address, running_federation
 from tests.support.users import User, user_of
 
@@ -72,7 +74,11 @@ class Members:
     def await_nothing_missing(self, *names: str) -> None:
         """Wait until these members wait for nothing."""
         for name in names:
-            eventually(lambda name=name: self.federation.status(name).waiting_for == [], f"{name} lacks nothing")  # type: ignore[misc]
+            eventually(lambda name=name: self._lacks_nothing(name), f"{name} lacks nothing")  # type: ignore[misc]
+
+    def _lacks_nothing(self, name: str) -> bool:
+        status = self.federation.status(name)
+        return status.waiting_for == [] and status.stall is None
 
     def start(self, *names: str) -> None:
         """Start members, and wait until they answer."""
@@ -128,9 +134,15 @@ def test_two_of_four_make_no_block_and_say_why(members: Members) -> None:
     federation = members.federation
     federation.local.stop_member("carol")
     federation.local.kill_member("dave")
-    quorum = "a quorum of 3 members, of which 2 are reachable"
+    before_ms = now_ms()
     for name in ("alice", "bob"):
-        eventually(lambda name=name: quorum in federation.status(name).waiting_for, f"{name} says why")  # type: ignore[misc]
+        eventually(lambda name=name: federation.status(name).stall is not None, f"{name} says why")  # type: ignore[misc]
+        status = federation.status(name)
+        assert status.stall is not None
+        assert re.match(r"3 of 4 needed, 2 reachable; carol and dave missing since \d", status.stall.why), status.stall
+        away = {member.name: member.missing_since_ms for member in status.members if not member.connected}
+        assert set(away) == {"carol", "dave"}
+        assert all(before_ms - 60_000 <= (since_ms or 0) <= now_ms() for since_ms in away.values()), away
     txid_hex = members.pay()
     eventually(lambda: federation.status("bob").mempool_transactions == 1, "the work is known")
     members.await_standstill("alice", "bob")
