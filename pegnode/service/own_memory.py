@@ -105,15 +105,18 @@ class OwnMemory:
 
     async def restored(self) -> None:
         """Return when votes may be signed; the journal's floor is where it must be. Raises JournalRefused (BEHIND)."""
-        patient_until_s = trio.current_time() + GRACE_S
+        ask_s = trio.current_time()
+        patient_until_s = ask_s + GRACE_S
         while not self._is_enough(trio.current_time() >= patient_until_s):
             if self._lacking is not None:
                 raise lacking(self._lacking)
-            self._changed = trio.Event()
-            for member in self.waits_for:
-                self._ask(self._peers.peer_of(member))
-            with trio.move_on_after(ASK_AGAIN_S):
+            if trio.current_time() >= ask_s:
+                ask_s = trio.current_time() + ASK_AGAIN_S
+                for member in self.waits_for:
+                    self._ask(self._peers.peer_of(member))
+            with trio.move_on_at(ask_s):
                 await self._changed.wait()
+            self._changed = trio.Event()
         if self._lacking is not None:
             raise lacking(self._lacking)
         self._journal.prune(self._core.store.tip.header.view)

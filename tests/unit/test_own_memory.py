@@ -199,6 +199,20 @@ async def test_floor_stays_for_a_member_that_was_not_away(tmp_path: Path, autoju
     rig.store.close()
 
 
+async def test_answers_that_are_not_enough_lead_to_no_more_questions(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    rig = Rig(tmp_path, forgotten=True)
+    async with trio.open_nursery() as nursery:
+        Start(rig, nursery)
+        for _ in range(100):
+            rig.answer(1, vouches=False)
+            await trio.sleep(0.05)
+        assert len(rig.wire.sent) <= 3 * 6, "in five seconds"
+        nursery.cancel_scope.cancel()
+    rig.store.close()
+
+
 # A journal that has forgotten
 
 
