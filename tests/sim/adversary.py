@@ -18,7 +18,7 @@ import trio
 from bridge.errors import MalformedError
 from pegnode.net.messages import decode_message
 from pegnode.net.transport import PeerId
-from tests.sim import evil_answers, evil_leader, evil_votes, evil_wire
+from tests.sim import evil_answers, evil_leader, evil_memory, evil_votes, evil_wire
 from tests.sim.evil import Evil, Villain
 from tests.sim.knowledge import Knowledge
 from tests.sim.seams import World
@@ -41,6 +41,8 @@ EVILS: tuple[type[Evil], ...] = (
     evil_answers.FalseReports,
     evil_answers.FalseShares,
     evil_answers.FalseItems,
+    evil_memory.FalseMemories,
+    evil_memory.FalseGuilt,
     evil_wire.Garbage,
     evil_wire.Replay,
     evil_wire.Withhold,
@@ -65,9 +67,9 @@ class ByzantineMember:
         if chosen is None:
             drawn = rng.sample(EVILS, rng.randint(1, MOST_EVILS))
             chosen = [kind for kind in EVILS if kind in drawn]
-        self._evils = [kind(self.villain, rng) for kind in chosen]
+        self.evils = [kind(self.villain, rng) for kind in chosen]
         self._honest_peers = {world.peer_id(member) for member in self.villain.honest_others}
-        world.note(f"member {index}", f"is evil: {', '.join(evil.name for evil in self._evils)}")
+        world.note(f"member {index}", f"is evil: {', '.join(evil.name for evil in self.evils)}")
 
     @property
     def carried_out(self) -> Counter[str]:
@@ -78,7 +80,7 @@ class ByzantineMember:
         """What is sent in place of a frame of its member's."""
         message = decode_message(payload)
         self.villain.knowledge.learn(message, payload)
-        for evil in self._evils:
+        for evil in self.evils:
             instead = evil.on_send(destination, message, payload)
             if instead is not None:
                 return instead
@@ -93,19 +95,19 @@ class ByzantineMember:
         except MalformedError:
             return
         self.villain.knowledge.learn(message, payload)
-        for evil in self._evils:
+        for evil in self.evils:
             evil.on_hear(source, message, payload)
 
     async def run(self) -> None:
         """Strike from time to time, and let go what is held back, until cancelled."""
         async with trio.open_nursery() as nursery:
-            for evil in self._evils:
+            for evil in self.evils:
                 if isinstance(evil, evil_wire.Delay):
                     nursery.start_soon(evil.run)
             while True:
                 await trio.sleep(self._rng.expovariate(1 / STRIKE_S))
                 if self.villain.member is not None:
-                    self._rng.choice(self._evils).strike()
+                    self._rng.choice(self.evils).strike()
 
 
 def adversary_of(world: World, index: int, rng: Random) -> ByzantineMember:
