@@ -8,7 +8,7 @@ from functools import partial
 
 import trio
 
-from federation.journal import Journal, JournalIdentity, JournalRefused
+from federation.journal import JournalIdentity
 from federation.journal_entries import open_journal
 from federation.membership import Member
 from federation.signer import Signer
@@ -30,8 +30,7 @@ from pegnode.service.work import WorkWatch
 from pegnode.signing.local import LocalSigner
 from pegnode.signing.process import open_signer
 from pegnode.signing.remote import RemoteSigner
-from pegnode.storage.journal_check import require_memory
-from pegnode.storage.store import ChainStore
+from pegnode.storage.journal_check import require_chain
 
 
 async def run_functionary(config: FunctionaryConfig) -> None:
@@ -64,7 +63,7 @@ async def _run_member(config: FunctionaryConfig, genesis: Genesis, member: Membe
         raise
     core, peers = parts.core, parts.peers
     try:
-        _require_memory(journal, core.store)
+        require_chain(journal, core.store)
         auditor = Auditor(core, parts.client, lambda: parts.catch_up.is_current)
         signer = LocalSigner(keys, core, auditor, parts.resumption) if isinstance(keys, Signer) else keys
         payouts = Payouts(core, parts.client, peers, signer, lambda: parts.catch_up.is_current)
@@ -100,12 +99,3 @@ async def _run_member(config: FunctionaryConfig, genesis: Genesis, member: Membe
     finally:
         journal.close()
         await parts.close()
-
-
-def _require_memory(journal: Journal, store: ChainStore) -> None:
-    """Raise JournalRefused (BEHIND), and use this journal never again, if the chain holds a vote that it lacks."""
-    try:
-        require_memory(journal, store)
-    except JournalRefused:
-        journal.give_up()
-        raise

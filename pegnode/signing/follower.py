@@ -13,7 +13,12 @@ Two certificates that can't both be while at most f members are faulty, or a fin
 here, halt the signer for good: both are kept in its journal, and it signs nothing more, whatever it is shown.
 
 A certificate with this member's own signature that the journal knows nothing of means that the keys were used elsewhere
-or that the journal is an older copy: nothing more is signed then, and the process ends.
+or that the journal is an older copy: nothing more is signed then, the process ends, and the journal is given up.
+
+A journal that has forgotten signs again, two views above, once a block is final that was made after this start. A
+quorum without this member notarized it, so one honest member did that had voted for what this member's highest vote
+rested on. That it was made after this start, its time says, by RENEWAL_MS: honest members vote for no time ahead of
+their clocks, and neither theirs nor this machine's is off by so much. So nobody's word is needed.
 """
 
 from collections.abc import Sequence
@@ -29,18 +34,22 @@ from bridge.l1.errors import L1Error
 from bridge.records import Finding
 from federation.certificate import Certificate, VoteKind, VoteRejected, verify_certificate
 from federation.errors import Refused
-from federation.journal import Journal
+from federation.journal import Journal, JournalState
 from federation.record import SignedRecord
 from pegnode.chain.block import Block
 from pegnode.chain.header import Header
 from pegnode.chain.verdicts import BlockRejected, L1Contradicted, L1Waiting
 from pegnode.service.core import NodeCore
+from pegnode.service.own_memory import VIEWS_UNSEEN
 from pegnode.service.validation import validate_final
 from pegnode.signing.refusals import LinkReason, LinkRefused
+from pegnode.storage.journal_check import require_certificate
 
 log = structlog.get_logger()
 
 REACHED_S: Final = 2.0
+RENEWAL_MS: Final = 60_000
+"""How much later than this start, by this machine's clock, a block's time must be for it to be newer."""
 STALE_MS: Final = 600_000
 """Ten minutes. An idle chain has an empty block at every heartbeat, which is a minute at most in the templates."""
 
@@ -54,6 +63,7 @@ class Follower:
         self._proven: BlockHash | None = None
         self._proof: Certificate | None = None
         self._grown = trio.Event()
+        self._started_ms = core.now_ms()
 
     @property
     def height(self) -> int:
@@ -100,14 +110,22 @@ class Follower:
             return
         if block.header.parent != self._newest():
             raise LinkRefused(LinkReason.BLOCK_NOT_NEXT, f"height {block.header.height}; here it is {self.height}")
-        self._journal.require_memory_of(certificate)
+        require_certificate(self._journal, certificate)
         await self._apply(block, data)
         self._proven, self._proof = block.header.hash, certificate
         if not headers:
             self._core.finalize(block.header.hash, proof)
             self._journal.prune(certificate.view)
+            self._renew(block.header)
             self._grown.set()
             self._grown = trio.Event()
+
+    def _renew(self, header: Header) -> None:
+        """Let a journal that has forgotten sign again, if this final block was made after this start."""
+        newer = header.time_ms >= self._started_ms + RENEWAL_MS
+        if newer and self._journal.state is JournalState.FORGOTTEN:
+            self._journal.raise_floor(header.view + VIEWS_UNSEEN)
+            log.info("the journal is renewed", floor_view=self._journal.floor_view)
 
     def require_reached(self, kind: VoteKind, view: int, block_hash: BlockHash, proof: bytes) -> None:
         """See that a vote is no vote in advance. proof: an encoded certificate, or nothing.

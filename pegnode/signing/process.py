@@ -29,7 +29,7 @@ from pegnode.service.resumption import Resumption
 from pegnode.signing.follower import Follower
 from pegnode.signing.local import LocalSigner
 from pegnode.signing.server import SignerServer
-from pegnode.storage.journal_check import require_memory
+from pegnode.storage.journal_check import require_chain
 
 log = structlog.get_logger()
 
@@ -56,7 +56,7 @@ async def run_signer(config: SignerConfig) -> None:
         journal.require_keys_here()  # a functionary's journal, copied by hand, may lack votes
         core = open_core(config, genesis, client, PoolLimits())
         try:
-            require_memory(journal, core.store)
+            require_chain(journal, core.store)
             journal.prune(core.store.tip.header.view)  # the last time may have been lost with the power
             follower = Follower(core, journal)
             auditor = Auditor(core, client, lambda: follower.is_current)

@@ -45,6 +45,7 @@ MAX_OPEN_QUESTIONS: Final = 8
 MAX_CONNECTIONS: Final = 8
 """One is served; the others are told so, and these are few."""
 _STANDS_AGAINST: Final = (
+    JournalReason.FORGOTTEN,
     JournalReason.NOT_OWN,
     JournalReason.PASSED,
     JournalReason.CONTRADICTED,

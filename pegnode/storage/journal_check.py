@@ -1,5 +1,7 @@
 """A member's journal, checked against itself and against its chain: the other half of `peg db check`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +67,27 @@ def require_memory(journal: Journal, store: ChainStore) -> None:
         if certificate.view <= journal.floor_view:
             return
         journal.require_memory_of(certificate)
+
+
+def require_chain(journal: Journal, store: ChainStore) -> None:
+    """The same for a journal that is to be signed by: refused, it is given up. Raises JournalRefused (BEHIND)."""
+    with _giving_up(journal):
+        require_memory(journal, store)
+
+
+def require_certificate(journal: Journal, certificate: Certificate) -> None:
+    """Compare a journal that is signed by with one checked certificate; refused, it is given up. Raises as above."""
+    with _giving_up(journal):
+        journal.require_memory_of(certificate)
+
+
+@contextmanager
+def _giving_up(journal: Journal) -> Iterator[None]:
+    try:
+        yield
+    except JournalRefused:
+        journal.give_up()
+        raise
 
 
 def _check_certificate(certificate: Certificate, rules: ChainRules) -> None:
