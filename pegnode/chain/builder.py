@@ -1,6 +1,6 @@
 """A leader's block: what of the waiting work fits and is valid, under one header."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 
 from bridge.batch import Batch, propose_batches
@@ -102,6 +102,22 @@ def build_block(parent: ChainView, slot: Slot, candidates: Candidates, facts: L1
     Candidates that don't fit, or can't enter yet, are left out in silence. The block says nothing about L1 unless one's
     own Bitcoin node holds `slot.anchor`. Raises BlockRejected (HeaderReason) for a slot that no block on `parent` has.
     """
+    steps = build_in_steps(parent, slot, candidates, facts, rules)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            built: BuiltBlock = done.value
+            return built
+
+
+def build_in_steps(
+    parent: ChainView, slot: Slot, candidates: Candidates, facts: L1Facts, rules: ChainRules
+) -> Generator[None, None, BuiltBlock]:
+    """The same as `build_block`, which takes seconds for a full block, with a pause after each transaction.
+
+    The parent's state must not change in a pause; if it did, what was done so far is worth nothing.
+    """
     if candidates.records:
         assembly = _begin_with_records(parent, slot, candidates.records, facts, rules)
     else:
@@ -112,7 +128,7 @@ def build_block(parent: ChainView, slot: Slot, candidates: Candidates, facts: L1
     assembly.add_refunds()
     if speaks_about_l1 and slot.feerate_sat_kvb is not None:
         assembly.add_batches(slot.feerate_sat_kvb, slot.confirmed)
-    assembly.add_transactions(candidates.transactions)
+    yield from assembly.add_transactions(candidates.transactions)
     return assembly.finish()
 
 
@@ -260,11 +276,12 @@ class _Assembly:
         except Rejected as obstacle:
             self.batch_obstacle = obstacle
 
-    def add_transactions(self, candidates: Sequence[Transaction]) -> None:
-        """What fits of the transactions; what spends from one that was left out is left out too."""
+    def add_transactions(self, candidates: Sequence[Transaction]) -> Generator[None, None, None]:
+        """What fits of the transactions, with a pause after each; what spends from one left out is left out too."""
         budget = ScriptBudget.of(self.rules.chain)
         left_out: set[Txid] = set()
         for transaction in candidates:
+            yield
             size = len(transaction.serialize())
             if not self._fits(size) or any(txin.outpoint.txid in left_out for txin in transaction.inputs):
                 left_out.add(transaction.txid)

@@ -1,8 +1,9 @@
 """A leader's block: what waits, put together on a parent, and judged by the leader's own prudence before it leaves."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 import structlog
@@ -21,13 +22,14 @@ from bridge.refunds import due_refunds
 from bridge.state import Anchor
 from federation.record import SignedRecord
 from pegnode.chain.block import Body
-from pegnode.chain.builder import BuiltBlock, Candidates, Slot, build_block
+from pegnode.chain.builder import BuiltBlock, Candidates, Slot, build_in_steps
 from pegnode.chain.conditions import VoteWithheld, check_vote_conditions, claimed_outputs, must_be_empty
 from pegnode.chain.facts import NO_FACTS, AnchorStatus, L1Facts
 from pegnode.chain.state import ChainView
 from pegnode.service.anchors import choose_anchor
 from pegnode.service.core import NodeCore
 from pegnode.service.opening_budget import OpeningBudget
+from pegnode.service.slices import in_slices
 from pegnode.service.unfinal import UnfinalBlock
 
 log = structlog.get_logger()
@@ -73,12 +75,12 @@ class Proposer:
             except trio.TooSlowError:
                 self._budget.shrink()
                 log.info("proposing without L1", view=view, detail="the Bitcoin node is too slow")
+        if built is None:
+            built = await self._build_without_l1(parent_hash, view)
         # The chain may have moved on meanwhile, and left the parent, or the block's state, behind.
         parent = core.unfinal.view(parent_hash)
-        if parent is None:
+        if built is None or parent is None:
             return None
-        if built is None:
-            built = self._build_without_l1(parent, view)
         if parent is core.store:
             self._drop_rejected(built)
         unfinal = UnfinalBlock(built.block, built.block.encode(), built.state)
@@ -136,13 +138,13 @@ class Proposer:
             records = await self._records_after(parent.ledger.totals.record_serial)
         rebase = Body(records=records).rebase
         anchor, facts = (header.anchor, NO_FACTS) if rebase is None else (rebase.new_anchor, _ON_CHAIN)
-        parent = core.unfinal.view(parent_hash)
-        if parent is None or not records:
+        if not records:
             return None
         slot = Slot(view, core.now_ms(), anchor, None, include_l1=rebase is not None)
-        candidates = Candidates(transactions=self._transactions(parent), records=records)
-        built = build_block(parent, slot, candidates, facts, core.rules)
-        if built.rejected_record is not None and parent is core.store:
+        built = await self._put_together(parent_hash, slot, facts, records=records)
+        if built is None:
+            return None
+        if built.rejected_record is not None and core.unfinal.view(parent_hash) is core.store:
             signed, rejected = built.rejected_record
             log.warning("record dropped", serial=signed.record.serial, reason=rejected.reason, detail=rejected.detail)
             core.records.drop(signed)
@@ -203,10 +205,10 @@ class Proposer:
             confirmed = await core.questions.confirmed_versions(core.store.ledger)
         behind = anchor.height - header.anchor.height >= ANCHORS_BEHIND
         slot = Slot(view, core.now_ms(), anchor, None if behind else feerate, include_l1=True, confirmed=confirmed)
+        built = await self._put_together(parent_hash, slot, facts, evidence=evidence)
         parent = core.unfinal.view(parent_hash)
-        if parent is None:
+        if built is None or parent is None:
             return None
-        built = build_block(parent, slot, Candidates(evidence, self._transactions(parent)), facts, core.rules)
         with trio.fail_after(self._patience_s):
             prudence = await core.questions.vote_facts(
                 header, built.block, parent.ledger, now_ms=core.now_ms(), halted=core.halted
@@ -237,14 +239,41 @@ class Proposer:
             left = (item for item in evidence if facts.blocks.get(item.l1_block_hash) is None)
             self._core.evidence.drop(Txid(sha256d(item.transaction)) for item in left)
 
-    def _build_without_l1(self, parent: ChainView, view: int) -> BuiltBlock:
+    async def _build_without_l1(self, parent_hash: BlockHash, view: int) -> BuiltBlock | None:
         core = self._core
+        parent = core.unfinal.view(parent_hash)
+        if parent is None:
+            return None
         slot = Slot(view, core.now_ms(), parent.tip.header.anchor, None, include_l1=False)
-        transactions = [] if must_be_empty(view, core.store.tip.header) else self._transactions(parent)
-        return build_block(parent, slot, Candidates((), transactions), NO_FACTS, core.rules)
+        return await self._put_together(parent_hash, slot, NO_FACTS)
 
-    def _transactions(self, parent: ChainView) -> list[Transaction]:
-        return self._core.mempool.select(parent, self._core.rules.chain.max_body_bytes)
+    async def _put_together(
+        self,
+        parent_hash: BlockHash,
+        slot: Slot,
+        facts: L1Facts,
+        evidence: Sequence[Evidence] = (),
+        records: Sequence[SignedRecord] = (),
+    ) -> BuiltBlock | None:
+        """The block of these and of what transactions wait, built in slices; None when the parent's state is gone."""
+        core = self._core
+        while (parent := core.unfinal.view(parent_hash)) is not None:
+            candidates = Candidates(evidence, self._transactions(parent, slot.view), records)
+            steps = build_in_steps(parent, slot, candidates, facts, core.rules)
+            built = await in_slices(steps, partial(self._is_state_after, parent_hash, parent))
+            if built is not None:
+                return built
+        return None
+
+    def _is_state_after(self, block_hash: BlockHash, state: ChainView) -> bool:
+        """Whether this is the state after a block still: not if what it lies over became final."""
+        return self._core.unfinal.view(block_hash) is state
+
+    def _transactions(self, parent: ChainView, view: int) -> list[Transaction]:
+        core = self._core
+        if must_be_empty(view, core.store.tip.header):
+            return []
+        return core.mempool.select(parent, core.rules.chain.max_body_bytes)
 
     def _drop_rejected(self, built: BuiltBlock) -> None:
         """Forget what no block on the final tip could hold."""

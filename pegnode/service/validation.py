@@ -6,10 +6,7 @@ pause the view of the parent must be the same object as before, which it is exac
 over became final; otherwise the block is checked anew, from the view that there is then.
 """
 
-import time
 from typing import Final
-
-import trio
 
 from bridge.evidence import EvidenceReason
 from pegnode.chain.block import Block
@@ -18,6 +15,7 @@ from pegnode.chain.rules import apply_in_steps, check_body_form, check_header
 from pegnode.chain.state import ChainState, ChainView
 from pegnode.chain.verdicts import BlockRejected, HeaderReason, L1Contradicted
 from pegnode.service.core import NodeCore
+from pegnode.service.slices import in_slices
 from pegnode.service.unfinal import UnfinalBlock
 
 RESTS_ON_L1: Final = frozenset(
@@ -29,9 +27,6 @@ RESTS_ON_L1: Final = frozenset(
     }
 )
 """Rules whose breach follows from an answer of one's own Bitcoin node, which may be another one a moment later."""
-
-SLICE_S: Final = 0.02
-"""For how long a block is checked without a pause, and one transaction more."""
 
 
 async def validate(core: NodeCore, block: Block, data: bytes) -> bool:
@@ -83,18 +78,7 @@ async def _apply(core: NodeCore, parent: ChainView, block: Block, facts: L1Facts
     """The state after a block; None when the parent's state changed meanwhile."""
     try:
         steps = apply_in_steps(parent, block, facts, core.rules)
-        pause_at_s = time.perf_counter() + SLICE_S
-        while True:
-            try:
-                next(steps)
-            except StopIteration as done:
-                state: ChainState = done.value
-                return state
-            if time.perf_counter() >= pause_at_s:
-                await trio.lowlevel.checkpoint()
-                if core.unfinal.view(block.header.parent) is not parent:
-                    return None
-                pause_at_s = time.perf_counter() + SLICE_S
+        return await in_slices(steps, lambda: core.unfinal.view(block.header.parent) is parent)
     except BlockRejected as rejected:
         if rejected.reason in RESTS_ON_L1 or rejected.cause in RESTS_ON_L1:
             raise L1Contradicted(f"one's own Bitcoin node says otherwise: {rejected}") from rejected

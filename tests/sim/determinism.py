@@ -25,7 +25,7 @@ from trio.testing import MockClock
 
 from bridge.bitcoin import curve
 from federation import self_test
-from pegnode.service import block_server, deposit_report, relay, validation
+from pegnode.service import block_server, deposit_report, relay, slices
 
 HASH_SEED = "0"
 WORK_S = 0.000_2
@@ -53,7 +53,7 @@ def _same_everywhere(seed: int) -> Iterator[None]:
         scheduler._r.seed(seed)
         stack.enter_context(patch.object(trio.to_thread, "run_sync", _at_once))
         clock = SimpleNamespace(perf_counter=lambda: next(ticks) * WORK_S)
-        for module in (validation, relay, block_server, deposit_report):
+        for module in (slices, relay, block_server, deposit_report):
             stack.enter_context(patch.object(module, "time", clock))
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
         yield

@@ -1,4 +1,4 @@
-"""Blocks are checked in slices, between which others have their turn and the chain may move on."""
+"""Blocks are checked, and built, in slices, between which others have their turn and the chain may move on."""
 
 from collections.abc import AsyncIterator
 
@@ -7,8 +7,9 @@ import trio
 
 from bridge.bitcoin.script import ScriptType
 from bridge.bitcoin.transaction import Transaction
+from pegnode.chain.builder import build_in_steps
 from pegnode.chain.rules import apply_in_steps
-from pegnode.service import validation
+from pegnode.service import proposer, slices, validation
 from pegnode.service.unfinal import UnfinalBlock
 from pegnode.service.validation import validate
 from tests.support.members import Member, MemoryFederation, memory_federation
@@ -45,7 +46,7 @@ class Scene:
 
 @pytest.fixture
 async def scene(autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
-    monkeypatch.setattr(validation, "SLICE_S", 0.0)
+    monkeypatch.setattr(slices, "SLICE_S", 0.0)
     async with memory_federation(0) as federation:
         yield Scene(federation)
 
@@ -102,3 +103,52 @@ async def test_block_whose_parent_is_gone_after_a_pause_is_not_kept(scene: Scene
         assert not await validate(member.core, block.block, block.data)
     assert member.core.unfinal.get(block.block.hash) is None
     assert member.core.halt_findings == []
+
+
+# building
+
+
+async def test_others_have_their_turn_while_a_block_is_built(scene: Scene) -> None:
+    """A leader that builds a full block for seconds must hear what the others say meanwhile."""
+    member = scene.member
+    for transfer in scene.transfers:
+        member.relay.submit_transaction(transfer.serialize())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(scene.note_pauses)
+        built = await member.proposer.build(member.store.tip.header.view + 1, member.store.tip.hash, include_l1=False)
+        nursery.cancel_scope.cancel()
+    assert scene.pauses >= TRANSFERS // 2
+    assert built is not None
+    assert len(built.block.body.transactions) == TRANSFERS
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+async def test_block_whose_parent_changes_in_a_pause_is_built_anew_or_not_at_all(scene: Scene, is_gone: bool) -> None:
+    member, federation = scene.member, scene.federation
+    parent = federation.next_block(member.store, scene.transfers[0])
+    other = federation.next_block(member.store)
+    member.core.unfinal.add(parent)
+    for transfer in scene.transfers:
+        member.relay.submit_transaction(transfer.serialize())
+    begun: list[int] = []
+
+    def counting(*arguments: object) -> object:
+        begun.append(1)
+        return build_in_steps(*arguments)  # type: ignore[arg-type]
+
+    async def move_on() -> None:
+        await trio.lowlevel.checkpoint()
+        scene.finalize(other if is_gone else parent)
+
+    async with trio.open_nursery() as nursery:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(proposer, "build_in_steps", counting)
+            nursery.start_soon(move_on)
+            built = await member.proposer.build(parent.block.header.view + 1, parent.block.hash, include_l1=False)
+    if is_gone:
+        assert (built, len(begun)) == (None, 1)
+        return
+    assert len(begun) == 2
+    assert built is not None
+    scene.finalize(built)
+    assert all(member.store.index.transaction(transfer.txid) for transfer in scene.transfers)
