@@ -26,6 +26,8 @@ TRANSFERS: Final = 2
 """In each block of the history: P2TR, one input and one output."""
 BEHIND: Final = 3
 SUBMIT_S: Final = 0.25
+MAX_WAITING: Final = 8
+"""The pool takes no long chains of transactions that wait for each other."""
 USUAL_BLOCKS: Final = 20
 SAMPLE_S: Final = 0.1
 MEBIBYTE: Final = 1 << 20
@@ -101,11 +103,15 @@ def _led_by(member: Member, height: int) -> int | None:
 
 
 async def _transfer_for_ever(federation: MemoryFederation, wallet: MiniWallet, coins: Sequence[Coin]) -> None:
-    """Each transfer spends what the one before it made."""
+    """Each transfer spends what the one before it made, unless too many wait already."""
     script, [coin, *_] = wallet.script(ScriptType.P2TR), coins
+    front = federation.members[0]
     while True:
+        if len(front.core.mempool) >= MAX_WAITING:
+            await trio.sleep(SAMPLE_S)
+            continue
         transfer: Transaction = wallet.pay(coin, script, fee_sats=200)
-        federation.members[0].relay.submit_transaction(transfer.serialize())
+        front.relay.submit_transaction(transfer.serialize())
         [coin] = coins_of(transfer)
         await trio.sleep(SUBMIT_S)
 
