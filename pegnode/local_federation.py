@@ -31,7 +31,7 @@ from pegnode.config import FunctionaryConfig, L1Config, NodeConfig
 from pegnode.errors import ReasonedError
 from pegnode.folders import FUNCTIONARY_FILE, GENESIS_FILE, MEMBER_NAMES, NODE_FILE, NODE_NAME, PASSPHRASE_FILE
 from pegnode.genesis_rules import L1_GENESIS_HASHES_HEX
-from pegnode.rpc.client import RpcClient, RpcClientError
+from pegnode.rpc.client import DEFAULT_TIMEOUT_SECONDS, RpcClient, RpcClientError
 from pegnode.rpc.results import StatusReply
 from pegnode.setup.local import create_local_federation
 
@@ -296,11 +296,11 @@ class LocalFederation:
         return " / ".join(lines[-LAST_WORDS_LINES:])
 
 
-def client_of(config: NodeConfig) -> RpcClient:
+def client_of(config: NodeConfig, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> RpcClient:
     """A client of the node with this configuration. Raises LocalFederationError for a port that only the node knows."""
     if config.rpc.port == 0:
         raise LocalFederationError(LocalReason.PORT_UNKNOWN, "rpc.bind has port 0: only the node's log tells its port")
-    return RpcClient(f"http://{config.rpc.bind}", config.cookie_path)
+    return RpcClient(f"http://{config.rpc.bind}", config.cookie_path, timeout_seconds=timeout_seconds)
 
 
 def _tell(process: psutil.Process, number: signal.Signals) -> None:

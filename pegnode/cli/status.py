@@ -1,8 +1,9 @@
 """`peg status`: what the members of a local federation, or one node anywhere, say of themselves and of the peg."""
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -11,7 +12,7 @@ from pegnode.cli.home import DirectoryOption, Home, command_on
 from pegnode.cli.terminal import JsonOption, errors_as_one_line, out, print_json
 from pegnode.config import NodeConfig
 from pegnode.local_federation import client_of
-from pegnode.rpc.client import RpcClientError
+from pegnode.rpc.client import ClientReason, RpcClientError
 from pegnode.rpc.results import PegInfoReply, StatusReply
 
 StatusNodeOption = Annotated[
@@ -27,6 +28,12 @@ StatusNodeOption = Annotated[
 PeersOption = Annotated[
     bool, typer.Option("--peers", help="Show too who reaches whom, and how fast; with --node it is always shown.")
 ]
+
+
+ANSWER_S: Final = 5.0
+"""How long a member of a local federation has to answer: one that is up does so at once."""
+_STATES: Final = {ClientReason.TIMEOUT: "no answer", ClientReason.BAD_REPLY: "other release"}
+"""What is said of a member whose process runs and gives no status."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +74,18 @@ def _look(home: Home) -> dict[str, _Seen]:
             return {config.name: _Seen(config, client.ask(StatusReply, "getstatus"))}
     federation = home.federation
     configs = {name: federation.member_config(name) for name in federation.member_names}
-    replies = {name: federation.status(name) for name in configs}
-    return {
-        name: _Seen(config, replies[name], "starting" if federation.is_running(name) else "stopped")
-        for name, config in configs.items()
-    }
+    with ThreadPoolExecutor(max_workers=len(configs)) as pool:  # one that hangs costs no more time than all of them
+        seen = pool.map(lambda name: _ask(configs[name], federation.is_running(name)), configs)
+        return dict(zip(configs, seen, strict=True))
+
+
+def _ask(config: NodeConfig, is_running: bool) -> _Seen:
+    """What a member says of itself, or what is to be said of one that does not."""
+    try:
+        with client_of(config, ANSWER_S) as client:
+            return _Seen(config, client.ask(StatusReply, "getstatus"))
+    except RpcClientError as error:
+        return _Seen(config, None, _STATES.get(error.reason, "starting") if is_running else "stopped")
 
 
 def _peg_info(seen: Mapping[str, _Seen]) -> PegInfoReply | None:

@@ -41,7 +41,7 @@ def print_headline(reply: StatusReply) -> None:
     """Where the chain is, and whose turn it is."""
     leader = next((member.name for member in reply.members if member.member == reply.leader), str(reply.leader))
     final = f"block {reply.height} became final {age(reply.final_age_ms)} ago"
-    out.print(f"{final}; view {reply.view}, led by {leader}, of {reply.timeout_ms / 1000:.1f} s", markup=False)
+    out.print(f"{final}; view {reply.view} is {leader}'s, and may take {reply.timeout_ms / 1000:.1f} s", markup=False)
 
 
 def _row(name: str, reply: StatusReply | None, state: str) -> tuple[str, ...]:
@@ -232,6 +232,9 @@ def troubles_of(reply: StatusReply) -> list[str]:
     troubles = [f"waits for {missing}" for missing in reply.waiting_for]
     if away and reply.stall is None:
         troubles.append(f"not connected to {listed(away)}")
+    passive = [member.name for member in reply.members if member.connected and member.missed_turn]
+    if passive:
+        troubles.append(f"connected to {listed(passive)}, of whom nothing came in the last view to lead")
     l1 = reply.l1
     if l1.state != L1State.OK:
         since = f", for {age(_now_ms(reply) - l1.since_ms)}" if l1.since_ms else ""

@@ -53,7 +53,7 @@ def check_process(process: Process, now_ms: int) -> Finding:
         return problem(
             Check.PROCESS,
             f"no block becomes final: {status.stall.why}",
-            "see 12. in docs/operating.md, When the chain stands",
+            "see 'When the chain stands' in docs/operating.md",
         )
     ahead_ms = status.block_time_ms - now_ms
     if ahead_ms > 2_000:

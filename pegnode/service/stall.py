@@ -153,7 +153,7 @@ def _quorum_lost_ms(facts: ChainFacts) -> int | None:
 def _cause(facts: ChainFacts) -> str:
     needed = f"{facts.quorum} of {len(facts.members)} needed"
     if facts.others and not any(member.connected for member in facts.others):
-        return f"{needed}, and this node reaches none of the others: {_missing(facts)}; look at its own network first"
+        return f"{needed}, and this node reaches none of the others; {_missing(facts)}; look at its own network first"
     if (behind := _behind(facts)) is not None:
         return behind
     if facts.reachable < facts.quorum:
@@ -166,7 +166,7 @@ def _cause(facts: ChainFacts) -> str:
 
 def _seen_from_outside(facts: ChainFacts) -> str:
     if not any(member.connected for member in facts.members):
-        return f"this node reaches none of the members: {_missing(facts)}; look at its own network first"
+        return f"this node reaches none of the members; {_missing(facts)}; look at its own network first"
     return _behind(facts) or "no block has come although one was due: a member's `peg status` says why"
 
 

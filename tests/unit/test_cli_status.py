@@ -1,5 +1,6 @@
 """What `peg status` says of a member in trouble."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
@@ -8,6 +9,7 @@ from msgspec.structs import replace
 
 from bridge.l1.states import L1State
 from pegnode.cli.halt_note import HALT_NOTE, print_halt_note
+from pegnode.cli.status import _ask, _Seen
 from pegnode.cli.status_view import (
     EVIDENCE_HELP,
     HALT_HELP,
@@ -23,7 +25,8 @@ from pegnode.cli.status_view import (
     state_of,
 )
 from pegnode.cli.terminal import out
-from pegnode.rpc.client import RpcClient
+from pegnode.config import NodeConfig
+from pegnode.rpc.client import ClientReason, RpcClient, RpcClientError
 from pegnode.rpc.results import (
     AnchorReply,
     HaltReply,
@@ -34,6 +37,7 @@ from pegnode.rpc.results import (
     StallReply,
     StatusReply,
 )
+from tests.support.configs import NODE
 
 NAMES = ["alice", "bob", "carol", "dave"]
 
@@ -124,6 +128,33 @@ def test_members_that_are_not_connected_are_named(capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out.splitlines() == ["alice and dave:", "    not connected to alice and carol", ""]
 
 
+def test_member_that_is_there_and_does_not_lead_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    members = [seen(0), seen(1, missed_turn=True), seen(2), seen(3)]
+    print_troubles({"dave": replace(reply_in(L1State.OK), members=members)})
+    assert lines(capsys) == ["dave:", "    connected to bob, of whom nothing came in the last view to lead", ""]
+
+
+@pytest.mark.parametrize(
+    ("reason", "is_running", "state"),
+    [
+        (ClientReason.TIMEOUT, True, "no answer"),
+        (ClientReason.BAD_REPLY, True, "other release"),
+        (ClientReason.NODE_UNREACHABLE, True, "starting"),
+        (ClientReason.NO_COOKIE, False, "stopped"),
+        (ClientReason.TIMEOUT, False, "stopped"),
+    ],
+)
+def test_member_that_gives_no_status_is_told_apart(
+    reason: ClientReason, is_running: bool, state: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fails(client: RpcClient, *_: object) -> None:
+        raise RpcClientError(reason, "")
+
+    monkeypatch.setattr(RpcClient, "ask", fails)
+    config = NodeConfig.parse(NODE, tmp_path)
+    assert _ask(config, is_running) == _Seen(config, None, state)
+
+
 def federation(size: int) -> dict[str, StatusReply | None]:
     """A federation of which the last does not answer, and misses nobody else."""
     names = [*NAMES, *(f"member-{index}" for index in range(4, size))]
@@ -141,7 +172,7 @@ def test_tables_fit_eighty_columns(
     name, *_, absent = replies
     print_members(replies, {absent: "stopped"})
     head, _, *rows = lines(capsys)
-    assert head == "block 5 became final 0:00:07 ago; view 6, led by bob, of 2.0 s"
+    assert head == "block 5 became final 0:00:07 ago; view 6 is bob's, and may take 2.0 s"
     assert [row.split()[:2] for row in rows[:1]] == [["alice", "running"]]
     assert rows[size - 1].split()[:3] == [absent, "stopped", "-"]
     reply = replies[name]

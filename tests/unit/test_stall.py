@@ -110,7 +110,7 @@ def test_member_not_seen_since_the_start_is_told_so() -> None:
 def test_node_that_reaches_nobody_is_told_to_look_at_itself() -> None:
     alone = ((BOB, away("bob")), (CAROL, away("carol")), (DAVE, away("dave")))
     assert why(*alone) == (
-        "3 of 4 needed, and this node reaches none of the others: "
+        "3 of 4 needed, and this node reaches none of the others; "
         "bob, carol and dave missing since 12:00:00 UTC (0:10:00); look at its own network first"
     )
 
@@ -189,7 +189,7 @@ def test_absent_member_is_told_beside_a_divided_quorum() -> None:
 def test_node_without_keys_tells_what_it_can_know() -> None:
     assert why(member=None) == "no block has come although one was due: a member's `peg status` says why"
     nobody = [(index, away(member.name)) for index, member in enumerate(FOUR)]
-    assert why(*nobody, member=None).startswith("this node reaches none of the members: alice, bob, carol and dave")
+    assert why(*nobody, member=None).startswith("this node reaches none of the members; alice, bob, carol and dave")
     assert "goes on without this node" in why(member=None, best_known_height=900)
     dialled = [(index, away(member.name)) for index, member in enumerate(FOUR) if index != BOB]
     assert stall(facts(*dialled, member=None, due_since_ms=None)) is None, "it may know one member alone"
