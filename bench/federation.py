@@ -28,7 +28,7 @@ def run() -> None:
         running_federation(Path(directory) / "federation") as federation,
     ):
         interval_s = Genesis.load(federation.local.genesis_path).consensus.block_interval_ms / 1000
-        latencies_s = _latencies_seconds(federation, interval_s)
+        latencies_s = latencies_seconds(federation, interval_s, TRANSFERS)
         resident_bytes = max(_resident_bytes(federation))
         # Last: a member that has just come back misses its first turn to lead, and the chain is not idle then.
         start_s = statistics.median(_start_seconds(federation) for _ in range(STARTS))
@@ -60,10 +60,10 @@ def _resident_bytes(federation: FederationUnderTest) -> Iterator[int]:
             yield process.memory_info().rss
 
 
-def _latencies_seconds(federation: FederationUnderTest, interval_s: float) -> list[float]:
+def latencies_seconds(federation: FederationUnderTest, interval_s: float, count: int) -> list[float]:
     """Of transfers one by one, each submitted when the last block is older than the interval of blocks."""
     with federation.client() as client:
-        transfers = _signed_transfers(_funded_output(federation, client), TRANSFERS)
+        transfers = _signed_transfers(_funded_output(federation, client), count)
         latencies = []
         for transfer in transfers:
             time.sleep(interval_s)
