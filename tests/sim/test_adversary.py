@@ -24,6 +24,7 @@ Answers = frozenset[DropReason]
 FORGED = frozenset({DropReason.FALSE_SIGNATURE})
 GARBLED = frozenset({DropReason.GARBLED_MESSAGE})
 MISPLACED = frozenset({DropReason.MISPLACED_MESSAGE})
+FALSE = frozenset({DropReason.FALSE_TRANSACTION, DropReason.FALSE_EVIDENCE, DropReason.FALSE_BLOCKS})
 ANSWERS: dict[type[Evil], Answers] = {
     evil_leader.OtherBodies: GARBLED,
     evil_votes.ForgeVotes: FORGED,
@@ -31,13 +32,10 @@ ANSWERS: dict[type[Evil], Answers] = {
     evil_answers.FalseFinalBlocks: frozenset({DropReason.FALSE_BLOCKS}) | MISPLACED | GARBLED,
     evil_answers.FalseBlocks: MISPLACED | GARBLED,
     evil_answers.FalseShares: FORGED,
-    evil_answers.FalseItems: frozenset({DropReason.FALSE_TRANSACTION, DropReason.FALSE_EVIDENCE})
-    | FORGED
-    | GARBLED
-    | MISPLACED,
+    evil_answers.FalseItems: FALSE | FORGED | GARBLED | MISPLACED,
     evil_memory.FalseMemories: MISPLACED | GARBLED | FORGED,
     evil_memory.FalseGuilt: FORGED,
-    evil_wire.Garbage: GARBLED,
+    evil_wire.Garbage: FALSE | FORGED | GARBLED | MISPLACED,
     evil_wire.Replay: MISPLACED | GARBLED,
 }
 """For which an honest member ends the connection. Of the others each frame is one that an honest member could send."""
