@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from federation.journal_errors import RENEW
 from pegnode import __version__
 from pegnode.consensus.parameters import ConsensusParams
 from pegnode.net.transport import PeerId
@@ -156,12 +157,23 @@ class StatusReport:
 
     def _obstacles(self, journal: JournalStatus | None) -> list[str]:
         """Why this member casts no votes."""
-        found = _of_journal(journal)
+        found = self._of_journal(journal)
         if self._signer is not None and self._signer.waiting_for is not None:
             found.append(f"it waits for {self._signer.waiting_for}")
         if self._watch is not None and self._watch.vote_refused is not None:
             found.append(f"its signer refuses: {self._watch.vote_refused}")
         return found
+
+    def _of_journal(self, journal: JournalStatus | None) -> list[str]:
+        """Why this member's journal has it cast no votes."""
+        if journal is None or (journal.state == "kept" and not journal.waits_for):
+            return []
+        if journal.state == "behind":
+            return [f"its journal lacks a vote of this member that others hold: stop it; then: {RENEW}"]
+        does = "its journal is renewed" if journal.state == "renewing" else "it asks for its own votes"
+        members = self._core.rules.membership.members
+        names = ", ".join(members[member].name for member in journal.waits_for)
+        return [f"{does}: heard {journal.heard_from} of {journal.needed} needed; waits for {names}"]
 
     def _missing(
         self, members: Sequence[MemberStatus], journal: JournalStatus | None, stands: Stall | None
@@ -178,21 +190,12 @@ class StatusReport:
             missing.append(self._signer.waiting_for)
         if self._watch is not None and self._watch.vote_refused is not None:
             missing.append(f"votes of its signer, which refuses: {self._watch.vote_refused}")
-        missing += [f"a vote of its own: {obstacle}" for obstacle in _of_journal(journal)]
+        missing += [f"a vote of its own: {obstacle}" for obstacle in self._of_journal(journal)]
         quorum = core.rules.membership.quorum
         reachable = sum(member.connected for member in members)
         if self._member is not None and reachable < quorum and stands is None:
             missing.append(f"a quorum of {quorum} members, of which {reachable} are reachable")
         return missing
-
-
-def _of_journal(journal: JournalStatus | None) -> list[str]:
-    """Why a member's journal has it cast no votes."""
-    if journal is None or journal.state == "kept":
-        return []
-    if journal.state == "behind":
-        return ["its journal lacks a vote of this member that others hold: stop it, and see its log"]
-    return [f"its journal is renewed, and {journal.heard_from} of {journal.needed} others told how far views have come"]
 
 
 def _suspected(suspicions: Sequence[str]) -> list[str]:
