@@ -76,6 +76,16 @@ class SimEntries(MemoryEntries):
         entries.write(self._synced, sync=True)
         return entries
 
+    def put_back(self, copy: Mapping[bytes, bytes]) -> None:
+        """The journal is lost, and in its place there is an older copy, or with an empty one nothing."""
+        self._values, self._synced = dict(copy), dict(copy)
+        self._unsynced.clear()
+        self.version += 1
+
+    def copied(self) -> dict[bytes, bytes]:
+        """What a copy of the files has now."""
+        return dict(self._values)
+
     def lose_power(self, rng: Random) -> None:
         """A prefix of what was not synced has luck."""
         self._sync(rng.randint(0, len(self._unsynced)))

@@ -14,9 +14,11 @@ SIZES = (4, 5, 7, 10, 15)
 SIZE_WEIGHTS = (60, 12, 16, 7, 5)
 FIRST_LONG = 1_000
 SHORT_SIZE_WEIGHTS = (90, 6, 4, 0, 0)
-WRITES = ("journal vote", "journal certificate", "journal header", "database block", "database deposit_scripts",
-          "database signed_payouts", "database", "journal", None)  # fmt: skip
-"""Kinds of writes at which a process may end, each as likely: votes and blocks are written often, the others seldom."""
+WRITES = (
+    "journal vote", "journal vote", "journal certificate", "journal header", "journal", "database block",
+    "database block", "database deposit_scripts", "database equivocations", "database signed_payouts", None,
+)  # fmt: skip
+"""Kinds of writes at which a process may end. Some are written often, some seldom, and all of them get their share."""
 
 DELAYS_S = ((0.001, 0.005), (0.001, 0.005), (0.005, 0.05), (0.005, 0.05), (0.02, 0.3), (0.1, 1.2))
 
@@ -36,6 +38,14 @@ class Kind(enum.Enum):
     """One member does nothing: what comes and goes waits."""
     SLOW = "slow links"
     """What some send takes much longer."""
+    LOSE_JOURNAL = "lost journal"
+    """One process ends, its journal is gone, and its operator renews it."""
+    OLD_JOURNAL = "old journal"
+    """A copy of one journal is made, and later put back in its place."""
+
+
+FORGETTING = (Kind.LOSE_JOURNAL, Kind.OLD_JOURNAL)
+"""As many members as the federation can do without, the Byzantine ones among them, may forget what they signed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +91,24 @@ class Plan:
         [size] = rng.choices(SIZES, SHORT_SIZE_WEIGHTS if is_short else SIZE_WEIGHTS)
         tolerated = (size - 1) // 3
         evil = rng.randint(1, tolerated) if rng.random() < 0.6 else 0
-        bad_time_s = rng.uniform(3, 7) if is_short else rng.uniform(5, 14) if size <= 7 else rng.uniform(4, 8)
+        bad_time_s = _bad_time_s(rng, size, is_short=is_short)
         disturbances = [
             disturbance
             for kind in Kind
-            if rng.random() < 0.45
+            if kind not in FORGETTING and rng.random() < 0.45
             for disturbance in _disturbances(kind, rng, size, bad_time_s)
         ]
+        byzantine = tuple(sorted(rng.sample(range(size), evil)))
+        if rng.random() < 0.4:
+            honest = [index for index in range(size) if index not in byzantine]
+            disturbances += [
+                _disturbance(rng.choice(FORGETTING), rng, size, bad_time_s, index)
+                for index in rng.sample(honest, tolerated - evil)
+            ]
         return cls(
             seed=seed,
             size=size,
-            byzantine=tuple(sorted(rng.sample(range(size), evil))),
+            byzantine=byzantine,
             bad_time_s=bad_time_s,
             delay_s=rng.choice(DELAYS_S),
             weather=_weather(rng),
@@ -108,6 +125,15 @@ class Plan:
         evil = f", Byzantine: {', '.join(map(str, self.byzantine))}" if self.byzantine else ""
         weather = "" if self.weather is FAIR else f", {self.weather}"
         return f"{self.size} members{evil}, {self.bad_time_s:.1f} s, delays {self.delay_s}{weather}"
+
+
+def _bad_time_s(rng: Random, size: int, *, is_short: bool) -> float:
+    """The more members, the more the processor has to do in a second."""
+    if is_short:
+        return rng.uniform(3, 6)
+    if size > 7:
+        return rng.uniform(4, 8)
+    return rng.uniform(20, 40) if rng.random() < 0.1 else rng.uniform(5, 14)
 
 
 def _weather(rng: Random) -> Weather:
@@ -129,13 +155,13 @@ def _clock(rng: Random) -> Clock:
 
 def _disturbances(kind: Kind, rng: Random, size: int, bad_time_s: float) -> list[Disturbance]:
     """Some of one kind."""
-    count = rng.choice((1, 2, 4)) if kind is not Kind.CRASH else rng.choice((1, 3, 6)) * max(1, size // 4)
+    count = rng.choice((1, 2, 4)) if kind is not Kind.CRASH else rng.choice((2, 4, 8)) * max(1, size // 4)
     if kind is Kind.POWER:
         count = rng.choice((1, 1, 2))
     return [_disturbance(kind, rng, size, bad_time_s) for _ in range(count)]
 
 
-def _disturbance(kind: Kind, rng: Random, size: int, bad_time_s: float) -> Disturbance:
+def _disturbance(kind: Kind, rng: Random, size: int, bad_time_s: float, whom: int = 0) -> Disturbance:
     at_s, for_s = rng.uniform(0, 0.9 * bad_time_s), rng.choice((0.3, 1.0, 2.5, 5.0)) * rng.uniform(0.5, 1.5)
     everybody = tuple(range(size))
     match kind:
@@ -144,6 +170,8 @@ def _disturbance(kind: Kind, rng: Random, size: int, bad_time_s: float) -> Distu
             return Disturbance(at_s, for_s, kind, (rng.randrange(size),), trap)
         case Kind.POWER:
             return Disturbance(at_s, for_s, kind, everybody)
+        case Kind.LOSE_JOURNAL | Kind.OLD_JOURNAL:
+            return Disturbance(at_s, for_s, kind, (whom,))
         case Kind.FREEZE:
             return Disturbance(at_s, for_s, kind, (rng.randrange(size),))
         case Kind.CUT | Kind.ONE_WAY | Kind.SLOW:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from bridge.bitcoin.identifiers import BlockHash
 from federation.certificate import Vote, VoteKind
+from federation.equivocation import Equivocation
 from federation.journal import Journal, JournalIdentity
 from pegnode.chain.header import HEADER_SIZE, Header
 from pegnode.consensus import actions as act
@@ -33,7 +34,11 @@ class _Memory:
 
 
 class Watch:
-    """Remembers every vote and final block of the honest members. Each method raises Violation."""
+    """Remembers every vote and final block of the honest members. Each method raises Violation.
+
+    excused: whose operator put an older journal in the place of the newest. Such a member may contradict itself where
+    nobody who answers has seen its word; what it does harms nobody, as long as there are few enough of its kind.
+    """
 
     def __init__(
         self, trace: Trace, byzantine: Container[int], journals: Mapping[int, SimEntries], chain_id: bytes
@@ -45,6 +50,7 @@ class Watch:
         self._memories = {index: _Memory() for index in journals}
         self._said: dict[tuple[int, int, VoteKind], BlockHash] = {}
         self.oracle: Oracle | None = None
+        self.excused: set[int] = set()
         self.final: list[BlockHash] = []
         self.final_views: list[int] = []
         self.highest_view = 0
@@ -67,7 +73,7 @@ class Watch:
                 raise Violation(f"member {member} proposes one block and votes for another in view {vote.view}")
 
     def _vote_leaves(self, member: int, vote: Vote) -> None:
-        if vote.member != member:
+        if vote.member != member or member in self.excused:
             return
         key = (member, vote.view, vote.kind)
         if self._said.setdefault(key, vote.block_hash) != vote.block_hash:
@@ -113,7 +119,15 @@ class Watch:
             except Violation as violation:
                 violated(violation)
 
+        keep = member.store.keep_equivocation
+
+        def kept(equivocation: Equivocation) -> None:
+            if equivocation.member not in self._byzantine and equivocation.member not in self.excused:
+                violated(Violation(f"member {index} keeps a proof against honest member {equivocation.member}"))
+            keep(equivocation)
+
         member.machine.handle = watched  # type: ignore[method-assign]
+        member.store.keep_equivocation = kept  # type: ignore[method-assign]
         if index not in self._byzantine:
             member.core.on_final(on_final)
 
@@ -132,12 +146,12 @@ class Watch:
                 self._trace.note(who, f"view {info.view}: block {info.height} {short(info.hash)} is final")
             case act.ReportEquivocation(first):
                 self._trace.note(who, f"view {first.view}: sees member {first.member} contradict itself")
-                if first.member not in self._byzantine:
+                if first.member not in self._byzantine and first.member not in self.excused:
                     raise Violation(f"member {index} accuses honest member {first.member}")
             case act.ReportConflictingCertificates() | act.ReportInvalidCertified():
                 raise Violation(f"member {index} reports {type(action).__name__}: {action}")
             case act.ReportUnknownOwnVote(vote):
-                if index not in self._byzantine:
+                if index not in self._byzantine and index not in self.excused:
                     raise Violation(f"member {index} does not know its own vote: view {vote.view}, {vote.kind.name}")
 
     def _note_final(self, index: int, member: Member, unfinal: UnfinalBlock) -> None:

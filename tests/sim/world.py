@@ -11,7 +11,8 @@ protocol, `view_bound` and `time_bound_s`, and settle all that users have handed
 """
 
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from random import Random
@@ -20,7 +21,7 @@ from typing import Final
 import trio
 
 from bridge.bitcoin.identifiers import Script
-from federation.journal import JournalReason, JournalRefused
+from federation.journal import Journal, JournalIdentity, JournalReason, JournalRefused
 from federation.keystore import MemberSecrets
 from federation.signer import Signer
 from pegnode.net.transport import DropReason, PeerId
@@ -43,7 +44,7 @@ LOOK_S: Final = 0.25
 SETTLE_S: Final = 240.0
 """For all that users handed in: deposits need confirmations, payouts their batch, both some rounds of leaders."""
 PATIENCE_S: Final = 3.0
-"""A trap that nobody stepped into for so long is given up, and the process is killed where it stands."""
+"""A trap that nobody steps into for so long is set at any write, and after that the process is killed as it stands."""
 LARGER_COINS: Final = {"claim_fee_sats": 2_000, "coin_floor_sats": 2_000, "min_deposit_sats": 4_000}
 """Of federations whose inputs have more signatures than the local template counts on."""
 
@@ -75,7 +76,9 @@ class SimWorld:
         self._indexes = {self.peer_id(index): index for index in self.disks}
         self._scope = trio.CancelScope()
         self._back_at_s = dict.fromkeys(self.disks, 0.0)
+        self._down_s: dict[int, float] = {}
         self._is_powerless: set[int] = set()
+        self._to_renew: set[int] = set()
         self._outside = outside
 
     # what the outside sees
@@ -194,6 +197,10 @@ class SimWorld:
             self._is_powerless.discard(index)
             self.network.unblock(self._lanes_from({index}))
         try:
+            if index in self._to_renew:
+                identity = JournalIdentity(self.rules.chain_id, self.rules.membership.epoch, index)
+                Journal.create(disk.entries, identity, forgotten=True).close()
+                self._to_renew.discard(index)
             member = Member(self, index, disk, views.client(index), partial(self._wall_clock_ms, index))
             self._begin(index, member)
             await member.run()
@@ -223,6 +230,11 @@ class SimWorld:
         for leaf in found:
             if isinstance(leaf, StorageError | JournalRefused) and leaf.reason in _NO_SPACE:
                 self._process_is_gone(index, "ends: the disk is full")
+            elif (
+                isinstance(leaf, JournalRefused) and leaf.reason is JournalReason.BEHIND and index in self.watch.excused
+            ):
+                self._process_is_gone(index, "ends: its journal is behind; it is renewed")
+                self._lose_journal(index, {})
             elif not isinstance(leaf, Crashed):
                 self._blame(f"member {index}", leaf)
 
@@ -231,7 +243,7 @@ class SimWorld:
         self.network.gone.add(self.peer_id(index))
         self.disks[index].is_off = True
         self.note(f"member {index}", why)
-        self._back_at_s[index] = max(self._back_at_s[index], trio.current_time() + 0.1)
+        self._back_at_s[index] = trio.current_time() + self._down_s.pop(index, 0.1)
 
     def _kill(self, index: int, why: str, *, power: bool) -> None:
         """End a process that stands anywhere but in a write."""
@@ -289,6 +301,11 @@ class SimWorld:
                 await self._block(self._lanes_from(struck) | self._lanes_to(struck), disturbance.for_s)
             case Kind.ONE_WAY:
                 await self._block(self._lanes_from(struck), disturbance.for_s)
+            case Kind.LOSE_JOURNAL:
+                self._kill(disturbance.members[0], "killed, and its journal is gone", power=True)
+                self._lose_journal(disturbance.members[0], {})
+            case Kind.OLD_JOURNAL:
+                await self._roll_back(disturbance.members[0], disturbance.for_s)
             case Kind.FREEZE:
                 await self._block(self._lanes_from(struck) | self._lanes_to(struck), disturbance.for_s)
             case Kind.SLOW:
@@ -297,11 +314,28 @@ class SimWorld:
     async def _crash(self, index: int, trap: Trap, for_s: float) -> None:
         disk = self.disks[index]
         disk.set_trap(trap)
-        self._back_at_s[index] = trio.current_time() + for_s
-        await trio.sleep(min(PATIENCE_S, for_s))
+        self._down_s[index] = for_s
+        await trio.sleep(PATIENCE_S)
         if disk.trap is trap:
-            disk.trap = None
-            self._kill(index, "killed where it stands", power=trap.power)
+            disk.set_trap(any_write := replace(trap, kind=None, nth=1))
+            await trio.sleep(PATIENCE_S)
+            if disk.trap is any_write:
+                disk.trap = None
+                self._kill(index, "killed where it stands", power=trap.power)
+
+    def _lose_journal(self, index: int, copy: Mapping[bytes, bytes]) -> None:
+        """A journal is gone; its operator renews it unless there is an older copy to be put in its place."""
+        self.disks[index].journal_entries.put_back(copy)
+        if not copy:
+            self._to_renew.add(index)
+
+    async def _roll_back(self, index: int, for_s: float) -> None:
+        copy = self.disks[index].journal_entries.copied()
+        await trio.sleep(for_s)
+        if copy and index not in self._to_renew:
+            self._kill(index, f"killed, and its journal of {for_s:.1f} s ago put back", power=False)
+            self.watch.excused.add(index)
+            self._lose_journal(index, copy)
 
     def _fail_power(self, index: int, for_s: float) -> None:
         """Nobody tells the others, either: they find out by the silence."""
@@ -309,8 +343,8 @@ class SimWorld:
         if index in self.members and index not in self._is_powerless:
             self._is_powerless.add(index)
             self.network.block(self._lanes_from({index}))
+        self._down_s[index] = for_s * rng.uniform(0.2, 1.0)
         self._kill(index, "power fails", power=True)
-        self._back_at_s[index] = trio.current_time() + for_s * rng.uniform(0.2, 1.0)
 
     async def _block(self, lanes: Iterable[tuple[PeerId, PeerId]], for_s: float) -> None:
         lanes = sorted(lanes)
@@ -351,6 +385,7 @@ class SimWorld:
             disk.trap = None
             disk.is_full = False
             self._back_at_s[index] = min(self._back_at_s[index], trio.current_time() + 0.1)
+        self._down_s.clear()
         views.heal()
 
     def _all_lanes(self) -> set[tuple[PeerId, PeerId]]:
@@ -390,6 +425,11 @@ class SimWorld:
             SETTLE_S,
             lambda: f"not settled {SETTLE_S:.0f} s after the healing: {workload.unsettled()}",
         )
+        await self._until(
+            lambda: len({guilty_of(member) for member in self.honest}) == 1,
+            SETTLE_S,
+            lambda: f"honest members know of other guilty ones: {sorted(map(sorted, map(guilty_of, self.honest)))}",
+        )
 
     @property
     def honest_indexes(self) -> list[int]:
@@ -406,6 +446,11 @@ class SimWorld:
                 )
                 raise Violation(f"{failed()} ({states})")
             await trio.sleep(LOOK_S)
+
+
+def guilty_of(member: Member) -> frozenset[int]:
+    """The members that one knows to have signed two votes which exclude each other."""
+    return frozenset(item.member for item in member.store.equivocations())
 
 
 def _answer_users(member: Member) -> None:
