@@ -39,7 +39,7 @@ class BitcoinViews:
         self.nodes = [BitcoinNode(self.index, descriptors) for _ in range(members.size)]
         honest = [index for index in range(members.size) if index not in world.byzantine]
         spare = members.fault_tolerance - len(world.byzantine)
-        self._may_fork_deeply = frozenset(rng.sample(honest, max(0, spare)))
+        self.may_fork_deeply = frozenset(rng.sample(honest, max(0, spare)))
         self.carried_out: set[str] = set()
         self._is_healed = False
 
@@ -74,7 +74,7 @@ class BitcoinViews:
             ("is on a branch", self._fork),
         ]
         name, begin = rng.choice(ailments)
-        if rng.random() < DEEP_CHANCE and index in self._may_fork_deeply:
+        if rng.random() < DEEP_CHANCE and index in self.may_fork_deeply:
             name, begin = "is on a deep branch", self._fork_deeply
         if name.endswith("branch") and not (node.is_plain and node.seen_height is None):
             return

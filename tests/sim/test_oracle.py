@@ -34,7 +34,7 @@ def certificate(chain: MemoryChain, block: Block, signers: tuple[int, ...] = QUO
 
 
 def paid_out() -> tuple[MemoryChain, Transaction]:
-    """A chain with deposits, a transfer, two burns and the batch that pays them, which is unsigned and not yet on L1."""
+    """A chain with deposits, a transfer, two burns and the batch that pays them, which is not yet on L1."""
     chain = MemoryChain(peg=PEG)
     coins = chain.fund(*[ALICE.script()] * 3, value_sats=1_000_000)
     moved = chain.extend(ALICE.pay(coins[2], BOB.script(), ALICE.script())).block
@@ -149,5 +149,5 @@ def test_books_find_money_that_came_from_nowhere() -> None:
     assert utxo is not None
     after.utxos.put(outpoint, replace(utxo, value_sats=output.value_sats + 5))  # type: ignore[attr-defined]
     after.ledger.totals = after.ledger.totals.plus(supply_sats=5)  # type: ignore[misc]
-    with pytest.raises(Violation, match="reserves .* != supply"):
+    with pytest.raises(Violation, match=r"reserves .* != supply"):
         Books(chain.l1).after_block(chain.blocks[-1], after, after)  # type: ignore[arg-type]

@@ -99,6 +99,8 @@ class Users:
     def settled(self) -> bool:
         """See `seams.Workload`."""
         honest = self._world.honest
+        if len(honest) < self._world.rules.membership.size - len(self._world.byzantine):
+            return False
         stores = [member.store for member in honest]
         for txid in list(self._waiting):
             if not all(store.index.transaction(txid) is not None for store in stores):

@@ -1,0 +1,53 @@
+"""A test of the test: in a quiet federation the users do all that they can, and what they did is settled."""
+
+from random import Random
+
+from bridge.state import WithdrawalStatus
+from tests.sim.determinism import run_deterministic
+from tests.sim.network import FAIR
+from tests.sim.outside import Everybody
+from tests.sim.plan import Clock, Plan
+from tests.sim.seams import World
+from tests.sim.workload import PEG, Users
+from tests.sim.world import SimWorld
+
+QUIET = Plan(
+    seed=1,
+    size=4,
+    byzantine=(),
+    bad_time_s=20.0,
+    delay_s=(0.001, 0.005),
+    weather=FAIR,
+    clocks=(Clock(0, 0.0),) * 4,
+    disturbances=(),
+)
+
+
+class Observed(Everybody):
+    """An outside that lets a test look at the users, before anything happened and in the end."""
+
+    def workload_of(self, world: World, rng: Random) -> Users:
+        """The users and the miner."""
+        self.users = Users(world, rng)
+        self.settled_at_first = self.users.settled()
+        return self.users
+
+
+def test_users_deposit_pay_burn_and_cheat_and_all_is_settled() -> None:
+    outside = Observed()
+    worlds: list[SimWorld] = []
+
+    async def main() -> None:
+        worlds.append(SimWorld(QUIET, outside))
+        await worlds[0].run()
+
+    run_deterministic(QUIET.seed, main)
+    [world], users = worlds, outside.users
+    assert world.violation is None
+    assert all(users.counts.values()), users.counts
+    assert users.unsettled().startswith("0 transactions, 0 deposits, 0 burns")
+    assert not outside.settled_at_first
+    oracle = world.watch.oracle
+    statuses = {withdrawal.status for _, withdrawal in oracle.ledger.closed_withdrawals.items()}  # type: ignore[union-attr]
+    assert WithdrawalStatus.SETTLED in statuses
+    assert world.rules.params.confirmations == PEG["confirmations"]
