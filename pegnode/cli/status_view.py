@@ -234,7 +234,7 @@ def troubles_of(reply: StatusReply) -> list[str]:
         troubles.append(f"not connected to {listed(away)}")
     passive = [member.name for member in reply.members if member.connected and member.missed_turn]
     if passive:
-        troubles.append(f"connected to {listed(passive)}, of whom nothing came in the last view to lead")
+        troubles.append(f"{listed(passive)} let the last turn to lead pass, and said nothing since")
     l1 = reply.l1
     if l1.state != L1State.OK:
         since = f", for {age(_now_ms(reply) - l1.since_ms)}" if l1.since_ms else ""

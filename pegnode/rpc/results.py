@@ -66,7 +66,8 @@ class JournalReply(msgspec.Struct, frozen=True):
     lost; or behind when it signs nothing more because it lacks a vote of this member that was found elsewhere.
 
     floor_view: nothing at or below is ever signed again.  newest_vote_view: null before the first vote above it.
-    heard_from: of the `needed` other members that have to tell how far views have come, while it is renewed.
+    heard_from: of the `needed` other members that have to tell what they know before this one votes.
+    waits_for: the members, by index, of whom one more has to answer; none once it votes.
     """
 
     state: str
@@ -74,6 +75,7 @@ class JournalReply(msgspec.Struct, frozen=True):
     newest_vote_view: int | None
     heard_from: int
     needed: int
+    waits_for: list[int]
 
 
 class StallReply(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ from typing import Annotated, Final, NoReturn, TypeVar
 import msgspec
 
 from bridge.errors import MalformedError
+from federation.membership import MAX_MEMBERS
 from federation.record import MAX_SIGNED_RECORD_BYTES
 from pegnode.chain.block import MAX_BODY_BYTES
 from pegnode.net.messages import MAX_PROOF_HEADERS, Encoded, Hash, Height
@@ -23,8 +24,8 @@ MAX_FRAME_BYTES: Final = MAX_BODY_BYTES + 200_000
 """The largest block, with the most headers of a proof and its certificate."""
 MAX_RECORDS: Final = 16
 """Of one plan that is to be signed."""
-MAX_PROOF: Final = 10_000
-"""Bytes of a certificate: a quorum of MAX_MEMBERS takes 66 each."""
+MAX_PROOF: Final = 100 + 66 * MAX_MEMBERS
+"""Bytes of a certificate: 66 for each signature, and what is signed."""
 MAX_DETAIL: Final = 2_000
 """Characters of an explanation."""
 

@@ -131,7 +131,7 @@ def test_members_that_are_not_connected_are_named(capsys: pytest.CaptureFixture[
 def test_member_that_is_there_and_does_not_lead_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     members = [seen(0), seen(1, missed_turn=True), seen(2), seen(3)]
     print_troubles({"dave": replace(reply_in(L1State.OK), members=members)})
-    assert lines(capsys) == ["dave:", "    connected to bob, of whom nothing came in the last view to lead", ""]
+    assert lines(capsys) == ["dave:", "    bob let the last turn to lead pass, and said nothing since", ""]
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_tables_fit_eighty_columns(
 
 def test_one_node_tells_what_it_sees_of_each_member(capsys: pytest.CaptureFixture[str]) -> None:
     members = [seen(0), seen(1), seen(2, connected=False), seen(3, round_trip_ms=None)]
-    journal = JournalReply("kept", 3, 6, 0, 0)
+    journal = JournalReply("kept", 3, 6, 0, 0, [])
     print_peers(replace(reply_in(L1State.OK), members=members, journal=journal))
     assert lines(capsys) == [
         "member       connection       ms  block  last vote     heard  L1  runs",
@@ -202,7 +202,7 @@ def test_one_node_tells_what_it_sees_of_each_member(capsys: pytest.CaptureFixtur
 
 
 def test_journal_that_is_renewed_says_for_whom_it_waits(capsys: pytest.CaptureFixture[str]) -> None:
-    print_peers(replace(reply_in(L1State.OK), journal=JournalReply("renewing", 0, None, 1, 3)))
+    print_peers(replace(reply_in(L1State.OK), journal=JournalReply("renewing", 0, None, 1, 3, [2])))
     assert (
         "journal  renewing; nothing at or below view 0 is signed; signs nothing before 3 others are heard, 1 were"
         in lines(capsys)

@@ -103,11 +103,11 @@ async def test_getstatus_tells_what_it_sees_of_each_member(node: FakeNode) -> No
 
 
 async def test_getstatus_tells_why_the_chain_stands_and_how_the_journal_is(node: FakeNode) -> None:
-    journal = JournalStatus("renewing", 3, None, 1, 3)
+    journal = JournalStatus("renewing", 3, None, 1, 3, (1,))
     node.current = replace(node.current, stall=Stall(START_MS, "nobody is there"), journal=journal, key_alarm="stolen")
     status = msgspec.convert((await node.ask("getstatus")).result, StatusReply)
     assert status.stall == StallReply(START_MS, "nobody is there")
-    assert status.journal == JournalReply("renewing", 3, None, 1, 3)
+    assert status.journal == JournalReply("renewing", 3, None, 1, 3, [1])
     assert status.key_alarm == "stolen"
 
 

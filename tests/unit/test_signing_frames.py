@@ -7,7 +7,10 @@ import pytest
 import trio
 import trio.testing
 
+from bridge.bitcoin.identifiers import BlockHash
 from bridge.errors import MalformedError
+from federation.certificate import Certificate, VoteKind
+from federation.membership import MAX_MEMBERS
 from pegnode.signing import messages as say
 from pegnode.signing.frames import FRAME_S, FrameStream
 from pegnode.signing.messages import MAX_FRAME_BYTES
@@ -143,3 +146,10 @@ def test_transport_secret_is_neither_shown_nor_pickled() -> None:
     assert repr(opened) == str(opened) == f"{opened}" == "LinkOpened(height=12)"
     with pytest.raises(TypeError, match="secret"):
         pickle.dumps(opened)
+
+
+def test_largest_certificate_fits_a_question_for_a_vote() -> None:
+    signatures = tuple((member, bytes(64)) for member in range(MAX_MEMBERS))
+    proof = Certificate(VoteKind.NOTARIZE, 0, 2**62, BlockHash(bytes(32)), signatures).encode()
+    question = say.AskVote(1, VoteKind.FINALIZE, 0, 2**62, bytes(32), proof)
+    assert say.decode_question(say.encode(question)) == question

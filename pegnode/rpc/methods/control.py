@@ -120,7 +120,14 @@ def _member_reply(node: NodeApi, member: MemberStatus) -> MemberReply:
 def _journal_reply(journal: JournalStatus | None) -> JournalReply | None:
     if journal is None:
         return None
-    return JournalReply(journal.state, journal.floor_view, journal.newest_vote_view, journal.heard_from, journal.needed)
+    return JournalReply(
+        state=journal.state,
+        floor_view=journal.floor_view,
+        newest_vote_view=journal.newest_vote_view,
+        heard_from=journal.heard_from,
+        needed=journal.needed,
+        waits_for=list(journal.waits_for),
+    )
 
 
 def version_number(version: str) -> int:
