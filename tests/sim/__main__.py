@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.sim.determinism import HASH_SEED, is_hash_seeded
 from tests.sim.plan import FIRST_LONG, Plan
+from tests.sim.points import walk
 from tests.sim.run import command_again, failure, prepare, run_plan, run_seeds
 
 
@@ -19,9 +20,12 @@ def main() -> int:
     parser.add_argument("--trace", action="store_true", help="with --seed: print all that happened")
     parser.add_argument("--resume", type=Path, metavar="FILE", help="keep the progress there, and go on from it")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at a time")
+    parser.add_argument("--points", type=int, metavar="MEMBER", help="end this member at each write of a short run")
     options = parser.parse_args()
     if options.seed is not None:
         return replay(options.seed, with_trace=options.trace)
+    if options.points is not None:
+        return walk_points(options.points)
     try:
         progress = run_seeds(options.first, options.seeds, options.jobs, options.resume, say)
     except KeyboardInterrupt:
@@ -36,10 +40,8 @@ def main() -> int:
 
 
 def replay(seed: int, *, with_trace: bool) -> int:
-    """One seed in this process, which starts anew where the hashes of strings are not those of every replay."""
-    if not is_hash_seeded():
-        os.environ["PYTHONHASHSEED"] = HASH_SEED
-        os.execv(sys.executable, [sys.executable, "-m", "tests.sim", *sys.argv[1:]])
+    """One seed in this process."""
+    seed_hashes()
     prepare()
     world, outcome = run_plan(Plan.of(seed))
     if with_trace:
@@ -53,6 +55,27 @@ def replay(seed: int, *, with_trace: bool) -> int:
         f"{outcome.virtual_s:.0f} s of virtual time in {outcome.cpu_s:.2f} s; fingerprint {outcome.fingerprint:08x}"
     )
     return 0
+
+
+def walk_points(member: int) -> int:
+    """Each write of one member in one short run."""
+    seed_hashes()
+    prepare()
+    violations = count = 0
+    for number, outcome in walk(member):
+        count += 1
+        if outcome.violation is not None:
+            violations += 1
+            say(f"sim: member {member} ended at its write {number}: {outcome.violation}")
+    say(f"sim: member {member} ended at each of {count} writes, {violations} violations")
+    return 1 if violations else 0
+
+
+def seed_hashes() -> None:
+    """Start this process anew where the hashes of strings are not those of every replay."""
+    if not is_hash_seeded():
+        os.environ["PYTHONHASHSEED"] = HASH_SEED
+        os.execv(sys.executable, [sys.executable, "-m", "tests.sim", *sys.argv[1:]])
 
 
 def say(line: str) -> None:

@@ -108,7 +108,7 @@ class SimDisk(Disk):
     """Both, with numbered points of persistence.
 
     rng: decides what has luck when power fails.  on_crash: told at the very moment, before anything else can happen.
-    kinds: how many writes of each kind there were, over all lives.
+    kinds: how many writes of each kind there were, over all lives.  was_trapped: whether a trap has ever sprung.
     """
 
     def __init__(self, rng: Random, on_crash: Callable[[str], None]) -> None:
@@ -120,6 +120,7 @@ class SimDisk(Disk):
         self._left = 0
         self.is_off = False
         self.is_full = False
+        self.was_trapped = False
 
     @property
     def journal_entries(self) -> SimEntries:
@@ -169,6 +170,7 @@ class SimDisk(Disk):
         if self._left:
             return None
         self.trap = None
+        self.was_trapped = True
         return trap
 
 

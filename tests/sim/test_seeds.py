@@ -11,6 +11,7 @@ from tests.sim.regressions import REGRESSIONS
 
 SEEDS = 300
 FIRST = 1
+LEAST_WRITES = 15
 ROOT = Path(__file__).parents[2]
 
 
@@ -32,6 +33,13 @@ def test_seed_finds_nothing_anymore(seed: int, found: str) -> None:
     """Each seed that found a fault, after the fault is gone."""
     run = simulate("--seed", seed)
     assert run.returncode == 0, f"{found}: {run.stdout}{run.stderr}"
+
+
+def test_member_bears_an_end_at_every_write() -> None:
+    """One short run, once for each write of a member's journal and database."""
+    run = simulate("--points", 1)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert int(run.stdout.split(" writes,")[0].split()[-1]) > LEAST_WRITES, run.stdout
 
 
 def test_one_seed_decides_everything(monkeypatch: pytest.MonkeyPatch) -> None:
