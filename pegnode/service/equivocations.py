@@ -33,6 +33,8 @@ log = structlog.get_logger()
 
 MAX_OF_MEMBER: Final = 8
 """Proofs kept of one member."""
+BLOCKS_RECALLED: Final = 64
+"""How many of the newest final blocks' certificates are heard of again at a start."""
 KEY_ADVICE: Final = (
     "an older journal was put back, or the key runs twice, or it was stolen; stop this member, and see "
     "'A key that signed twice' in docs/operating.md"
@@ -50,6 +52,9 @@ class Equivocations:
         self._kept: dict[int, set[tuple[int, KindPair]]] = {}
         for item in core.store.equivocations():
             self._count(item)
+        tip_height = core.store.tip.header.height
+        for height in range(max(0, tip_height - BLOCKS_RECALLED), tip_height):
+            self._hear_final(height + 1)
         peers.on_message(EquivocationsMessage, self._receive, from_guests=True)
         peers.on_connected(self._greet)
         core.on_final(self._after_final)
@@ -141,6 +146,9 @@ class Equivocations:
 
     def _after_final(self, unfinal: UnfinalBlock) -> None:
         """Hear of what catching up brought; what the machine made final was heard of before."""
-        certificate = self._core.store.certificate_at(unfinal.block.header.height)
+        self._hear_final(unfinal.block.header.height)
+
+    def _hear_final(self, height: int) -> None:
+        certificate = self._core.store.certificate_at(height)
         if certificate is not None:
             self.hear_certificate(Certificate.decode(certificate))

@@ -7,6 +7,7 @@ import trio
 
 from federation.certificate import Vote, VoteKind
 from federation.equivocation import Equivocation, verify_equivocation
+from federation.vote_memory import VIEWS_REMEMBERED
 from pegnode.net.messages import CertificatesMessage, EquivocationsMessage, Message, VotesMessage
 from pegnode.net.transport import DropReason, PeerId, PeerRole
 from pegnode.service import equivocations as equivocations_module
@@ -196,6 +197,53 @@ async def test_votes_from_before_a_restart_still_convict(autojump_clock: trio.ab
         await federation.until(lambda: {federation.peer_id(index) for index in HONEST} <= evil.transport.connected())
         evil.say_all(votes(signed_vote(federation.rules, FAULTY, FINALIZE, view)))
         await federation.until(lambda: all(accused(each) == {FAULTY} for each in nodes(federation)), 5)
+
+
+async def test_certificate_that_catching_up_brought_is_remembered_also_after_a_restart(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    """Blocks that became final while a member was away hold the word of who signed them."""
+    async with memory_federation(0) as federation:
+        core, unfinal = federation.members[0].core, federation.next_block(federation.members[0].store)
+        core.unfinal.add(unfinal)
+        core.finalize(unfinal.block.hash, federation.finalization(unfinal, (1, 2, 3)))
+        final_view = unfinal.block.header.view
+        evil, colleague = await faulty(federation, 2), await faulty(federation, 1)
+        evil.say_all(votes(signed_vote(federation.rules, 2, NULLIFY, final_view)))
+        await federation.until(lambda: accused(federation.members[0]) == {2}, 5)
+        await federation.stop(0)
+        await federation.until(lambda: colleague.left)
+        await federation.start(0)
+        await federation.until(lambda: federation.peer_id(0) in colleague.transport.connected())
+        colleague.say_all(votes(signed_vote(federation.rules, 1, NULLIFY, final_view)))
+        await federation.until(lambda: accused(federation.members[0]) == {1, 2}, 5)
+
+
+async def test_certificates_say_which_views_are_the_newest_when_votes_are_recalled(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    async with memory_federation(0) as federation:
+        rules, equivocations = federation.rules, federation.members[0].equivocations
+        nullified = certificate(rules, (0, 1, 2), NULLIFY, 999)
+        equivocations.recall([signed_vote(rules, FAULTY, NULLIFY, 1_000)], [nullified])
+        equivocations.hear(signed_vote(rules, FAULTY, FINALIZE, 1_000))
+        assert accused(federation.members[0]) == {FAULTY}
+
+
+async def test_certificates_that_the_machine_reports_convict_though_the_memory_is_shorter(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    async with memory_federation(0) as federation:
+        member, rules = federation.members[0], federation.rules
+        colleague = await faulty(federation, 1)
+        colleague.say_all(CertificatesMessage((certificate(rules, (1, 2, 3), NULLIFY, 1).encode(),)))
+        await federation.until(lambda: member.machine.is_started and member.machine.view == 2)
+        newest = certificate(rules, (0, 1, 2), NULLIFY, 2 + VIEWS_REMEMBERED)
+        colleague.say_all(CertificatesMessage((newest.encode(),)))
+        await federation.until(lambda: member.machine.view == newest.view + 1)
+        colleague.say_all(CertificatesMessage((certificate(rules, (1, 2, 3), FINALIZE, 1).encode(),)))
+        await federation.until(lambda: accused(member) == {1, 2, 3}, 5)
+        assert member.machine.stopped
 
 
 # Who is not accused
