@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import stat
 from collections.abc import Iterator
@@ -61,10 +62,12 @@ def test_up_starts_only_what_does_not_run(peg: Peg) -> None:
 
 
 def test_status_shows_every_member_and_the_equality(peg: Peg) -> None:
-    lines = peg.ok("status").splitlines()
-    assert [line.split()[:2] for line in lines[1:5]] == [
-        [name, "running"] for name in ("alice", "bob", "carol", "dave")
-    ]
+    lines = peg.ok("status", "--peers").splitlines()
+    names = ["alice", "bob", "carol", "dave"]
+    assert re.match(r"block \d+ became final \d:\d\d:\d\d ago; view \d+ is (alice|bob|carol|dave)'s", lines[0])
+    assert [line.split()[:2] for line in lines[2:6]] == [[name, "running"] for name in names]
+    assert lines[8].split() == ["to", "0", "1", "2", "3"]
+    assert [line.split()[:2] for line in lines[9:13]] == [[name, str(index)] for index, name in enumerate(names)]
     assert lines[-1] == "reserves + deficit = supply + unsettled + fund"
     shown = peg.json("status")
     members = msgspec.convert(shown["members"], dict[str, StatusReply])
@@ -78,7 +81,9 @@ def test_status_of_one_node_needs_its_configuration_alone(peg: Peg) -> None:
     assert {name: reply["member"] for name, reply in shown["members"].items()} == {"bob": 1}
     assert msgspec.convert(shown["peg"], PegInfoReply).equality
     lines = peg.ok("status", "--node", path).splitlines()
-    assert lines[1].split()[:2] == ["bob", "running"]
+    assert lines[2].split()[:2] == ["bob", "running"]
+    assert [line.split()[0] for line in lines[5:9]] == ["alice", "bob", "carol", "dave"]
+    assert any(line.startswith("journal  kept; ") for line in lines)
     assert lines[-1] == "reserves + deficit = supply + unsettled + fund"
 
 
