@@ -1,0 +1,57 @@
+"""Explores every state of four machines, one of them Byzantine: `make model`, or `python -m tests.model`.
+
+The exit status is 1 if anything was found; the shortest way to it is printed, step by step.
+"""
+
+import argparse
+import sys
+
+from tests.model.explore import Explorer
+from tests.model.result import Bounds, Result, missing_sights
+from tests.model.universe import SIZE
+
+
+def main() -> int:
+    """The exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tests.model", description=__doc__)
+    parser.add_argument("--views", type=int, default=2, help="in which anything can happen (2)")
+    parser.add_argument("--byzantine", default="each", help="an index from 0 to 3, each, or none (each)")
+    parser.add_argument("--no-crashes", action="store_true", help="nobody crashes")
+    parser.add_argument("--no-liveness", action="store_true", help="safety alone")
+    parser.add_argument(
+        "--plain", action="store_true", help="every step by itself: no reduction, and for one view only"
+    )
+    parser.add_argument("--max-states", type=int, help="stop there, and say so")
+    given = parser.parse_args()
+    positions: list[int | None] = list(range(SIZE))
+    if given.byzantine != "each":
+        positions = [None if given.byzantine == "none" else int(given.byzantine)]
+    results = []
+    for byzantine in positions:
+        bounds = Bounds(
+            views=given.views,
+            byzantine=byzantine,
+            crashes=not given.no_crashes,
+            liveness=not (given.no_liveness or given.plain),
+            plain=given.plain,
+            max_states=given.max_states,
+        )
+        results.append(Explorer(bounds).run())
+        _print(results[-1])
+    total = sum(result.states for result in results)
+    found = sum(result.violation is not None for result in results)
+    seconds = sum(result.seconds for result in results)
+    print(f"model: {total:,} states, {found} violations, {seconds:.0f} s of CPU")
+    return int(found > 0 or any(map(missing_sights, results)))
+
+
+def _print(result: Result) -> None:
+    print(result.line(), flush=True)
+    if missing := missing_sights(result):
+        print(f"  it saw nothing of: {', '.join(sorted(missing))}")
+    if result.violation is not None:
+        print(result.violation)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
