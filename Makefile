@@ -9,7 +9,7 @@ UV := uv==0.13.8
 
 SOURCES := $(wildcard bridge federation pegnode tests bench)
 
-.PHONY: help setup venv bitcoind demo test sim soak check fuzz bench lock clean
+.PHONY: help setup venv bitcoind demo test sim model soak check fuzz bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## Print this list
@@ -38,6 +38,9 @@ sim: venv ## Run SEEDS (1,000) bad times of a whole simulated federation, from s
 	@$(VENV)/bin/python -m tests.sim --seeds $(or $(SEEDS),1000) $(if $(FIRST),--first $(FIRST))
 
 # The first part ends with its kills; the second goes on where it was stopped, by what it keeps in .sim/.
+model: venv ## Explore every state of four members, one of them Byzantine, in VIEWS (2) views: some minutes
+	@$(VENV)/bin/python -m tests.model --views $(or $(VIEWS),2) $(if $(BYZANTINE),--byzantine $(BYZANTINE))
+
 soak: venv bitcoind ## Kill members under load, KILLS times (200) at moments from SEED; then run SEEDS (20,000) of `make sim`
 	@$(VENV)/bin/python -m tests.soak --kills $(or $(KILLS),200) $(if $(SEED),--seed $(SEED))
 	@$(VENV)/bin/python -m tests.sim --seeds $(or $(SEEDS),20000) --resume .sim/soak.json

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.." || exit
 python=$1/bin/python
 said=$(mktemp)
 
-"$python" -m pytest tests/unit tests/vectors tests/fuzz tests/sim tests/machine tests/attacks >"$said" 2>&1 &
+"$python" -m pytest tests/unit tests/vectors tests/fuzz tests/sim tests/machine tests/model tests/mutants tests/attacks >"$said" 2>&1 &
 pure=$!
 trap 'kill "$pure" 2>/dev/null; rm -f "$said"' EXIT
 trap 'exit 130' INT
