@@ -39,7 +39,7 @@ PEG: Mapping[str, int] = MappingProxyType(
 """Parameters of a peg on which much happens in the few seconds of a simulation."""
 USERS = 3
 CHEAT = "sim cheat"
-PAUSE_S = 0.5
+PAUSE_S = 0.2
 """Between two deeds of the users, in the mean."""
 FIRST_DEPOSITS = 4
 """Buried on L1 before the members start, the cheat's among them."""
@@ -145,7 +145,7 @@ class Users:
         while True:
             await trio.sleep(self._rng.expovariate(1 / PAUSE_S))
             if not self._world.is_healed and trio.current_time() < self._world.bad_time_s:
-                deeds = (self._deposit, self._transfer, self._transfer, self._transfer, self._burn, self._pay_twice)
+                deeds = (self._deposit, *[self._transfer] * 6, self._burn, self._burn, self._pay_twice)
                 self._rng.choice(deeds)()
 
     def _deposit(self, wallet: MiniWallet | None = None) -> None:
