@@ -130,7 +130,7 @@ class Plan:
 def _bad_time_s(rng: Random, size: int, *, is_short: bool) -> float:
     """The more members, the more the processor has to do in a second."""
     if is_short:
-        return rng.uniform(3, 6)
+        return rng.uniform(2.5, 4.5)
     if size > 7:
         return rng.uniform(4, 8)
     return rng.uniform(20, 40) if rng.random() < 0.1 else rng.uniform(5, 14)

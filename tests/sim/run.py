@@ -31,12 +31,18 @@ class Endless(BaseException):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one seed. violation: None for a good one.  cpu_s: the processor's time, another each time."""
+    """What came of one seed.
+
+    nullified: of the views.  ends: of members' processes, by crash, failure of power or a full disk.
+    violation: None for a good one.  cpu_s: the processor's time, another each time.
+    """
 
     seed: int
     size: int
     views: int
+    nullified: int
     final_blocks: int
+    ends: int
     violation: str | None
     fingerprint: int
     virtual_s: float
@@ -62,7 +68,9 @@ def run_plan(plan: Plan) -> tuple[SimWorld, Outcome]:
         seed=plan.seed,
         size=plan.size,
         views=world.watch.highest_view,
+        nullified=len(world.watch.nullified),
         final_blocks=len(world.watch.final),
+        ends=world.ends,
         violation=violation,
         fingerprint=world.trace.fingerprint,
         virtual_s=world.trace.entries[-1][0],
@@ -120,6 +128,8 @@ class Progress:
     next_seed: int
     seeds: int = 0
     views: int = 0
+    nullified: int = 0
+    ends: int = 0
     final_blocks: int = 0
     virtual_s: float = 0.0
     elapsed_s: float = 0.0
@@ -137,6 +147,8 @@ class Progress:
         self.next_seed = outcome.seed + 1
         self.seeds += 1
         self.views += outcome.views
+        self.nullified += outcome.nullified
+        self.ends += outcome.ends
         self.final_blocks += outcome.final_blocks
         self.virtual_s += outcome.virtual_s
         self.elapsed_s += elapsed_s
@@ -154,9 +166,10 @@ class Progress:
         """All of it in one line."""
         pace = self.seeds / self.elapsed_s * 60 if self.elapsed_s else 0
         return (
-            f"sim: {self.seeds} seeds, {self.views} views, {self.final_blocks} final blocks, "
-            f"{self.virtual_s / 3600:.1f} hours of virtual time, {len(self.failed)} violations, "
-            f"{pace:.0f} seeds a minute"
+            f"sim: {self.seeds} seeds, {self.views} views, {self.nullified} of them nullified, "
+            f"{self.final_blocks} final blocks, {self.ends} ends of processes, "
+            f"{self.virtual_s / 3600:.1f} hours of virtual time; "
+            f"{len(self.failed)} violations, {pace:.0f} seeds a minute"
         )
 
 

@@ -54,6 +54,7 @@ class Watch:
         self.final: list[BlockHash] = []
         self.final_views: list[int] = []
         self.highest_view = 0
+        self.nullified: set[int] = set()
 
     # votes
 
@@ -139,6 +140,8 @@ class Watch:
             case act.SendProposal(view, block_hash, _, members):
                 self._trace.note(who, f"view {view}: proposes {short(block_hash)} to {len(members)}")
             case act.SaveCertificate(certificate):
+                if certificate.kind is VoteKind.NULLIFY:
+                    self.nullified.add(certificate.view)
                 self._trace.note(who, f"view {certificate.view}: holds a {certificate.kind.name} certificate")
             case act.Build(view, parent_hash):
                 self._trace.note(who, f"view {view}: builds on {short(parent_hash)}")

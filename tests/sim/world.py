@@ -45,6 +45,15 @@ SETTLE_S: Final = 240.0
 """For all that users handed in: deposits need confirmations, payouts their batch, both some rounds of leaders."""
 PATIENCE_S: Final = 3.0
 """A trap that nobody steps into for so long is set at any write, and after that the process is killed as it stands."""
+CONSENSUS: Final = {
+    "block_interval_ms": 100,
+    "view_timeout_ms": 300,
+    "min_view_timeout_ms": 100,
+    "max_view_timeout_ms": 2_400,
+    "heartbeat_ms": 1_000,
+    "resend_ms": 200,
+}
+"""A fast chain, so that a short time has many views; a slow network then has many that are nullified."""
 LARGER_COINS: Final = {"claim_fee_sats": 2_000, "coin_floor_sats": 2_000, "min_deposit_sats": 4_000}
 """Of federations whose inputs have more signatures than the local template counts on."""
 
@@ -63,7 +72,7 @@ class SimWorld:
         self.l1 = L1World()
         self.l1.mine(L1_START + 1)
         peg = {**PEG, **(LARGER_COINS if plan.size > 7 else {})}
-        self.genesis = local_genesis(self.l1.chain.anchor(L1_START), members=plan.size, peg=peg)
+        self.genesis = local_genesis(self.l1.chain.anchor(L1_START), members=plan.size, peg=peg, consensus=CONSENSUS)
         self.rules = self.genesis.rules()
         self.members: dict[int, Member] = {}
         self.network = SimNetwork(self.random("network"), plan.delay_s, self._frame_leaves)
@@ -79,6 +88,7 @@ class SimWorld:
         self._down_s: dict[int, float] = {}
         self._is_powerless: set[int] = set()
         self._to_renew: set[int] = set()
+        self.ends = 0
         self._outside = outside
 
     # what the outside sees
@@ -240,6 +250,7 @@ class SimWorld:
 
     def _process_is_gone(self, index: int, why: str) -> None:
         """At this very moment."""
+        self.ends += 1
         self.network.gone.add(self.peer_id(index))
         self.disks[index].is_off = True
         self.note(f"member {index}", why)

@@ -70,9 +70,14 @@ def recovery_keys_hex() -> list[str]:
 
 
 def local_genesis(
-    anchor: Anchor, *, members: int = 4, peg: Mapping[str, int] = {}, chain: Mapping[str, int] = {}
+    anchor: Anchor,
+    *,
+    members: int = 4,
+    peg: Mapping[str, int] = {},
+    chain: Mapping[str, int] = {},
+    consensus: Mapping[str, int] = {},
 ) -> Genesis:
-    """The genesis of configs/local.toml with so many members. peg, chain: parameters that differ."""
+    """The genesis of configs/local.toml with so many members. peg, chain, consensus: parameters that differ."""
     template = Template.from_table(parse_template((CONFIGS / "local.toml").read_text()).table)
     return Genesis.compose(
         msgspec.structs.replace(
@@ -80,6 +85,7 @@ def local_genesis(
             member_count=members,
             peg=replace(template.peg, **peg),
             chain=replace(template.chain, **chain),
+            consensus=replace(template.consensus, **consensus),
         ),
         members=member_sections(members),
         recovery_keys_hex=recovery_keys_hex(),
