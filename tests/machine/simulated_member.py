@@ -108,6 +108,7 @@ class SimulatedMember:
         """Carry out one action."""
         match action:
             case actions.CastVote(kind, view, block_hash):
+                self.world.watch.note_cast(action)
                 self.cast(fake_vote(self.index, kind, view, block_hash))
             case actions.SendProposal(view, block_hash, certificates, members):
                 self.propose(view, block_hash, certificates, members)

@@ -3,6 +3,7 @@
 from bridge.bitcoin.identifiers import BlockHash
 from federation.certificate import Certificate, Vote, VoteKind
 from federation.membership import Membership
+from pegnode.consensus.actions import CastVote
 from tests.machine.fake_chain import GENESIS, FakeBlock, is_genuine
 
 
@@ -28,6 +29,16 @@ class Watch:
         both = {(vote.member, vote.view, VoteKind.FINALIZE), (vote.member, vote.view, VoteKind.NULLIFY)}
         if both <= self._signed.keys():
             raise Violation(f"member {vote.member} finalized and nullified view {vote.view}")
+
+    def note_cast(self, action: CastVote) -> None:
+        """A machine asks for a vote, of a signer who believes nothing: what the vote rests on has to come with it."""
+        proof, rests = action.proof, action.view == 1 and action.kind is not VoteKind.FINALIZE
+        if proof is not None and action.kind is VoteKind.FINALIZE:
+            rests = (proof.kind, proof.view, proof.block_hash) == (VoteKind.NOTARIZE, action.view, action.block_hash)
+        elif proof is not None:
+            rests = proof.view >= action.view - 1
+        if not rests or (proof is not None and not is_genuine(proof, self._membership)):
+            raise Violation(f"nothing to rest on: {action}, {proof}")
 
     def note_proposal(self, member: int, view: int, block_hash: BlockHash) -> None:
         """A proposal is about to leave an honest leader."""
