@@ -11,7 +11,7 @@ from federation.equivocation import Equivocation
 from federation.journal import JournalReason
 from pegnode.chain.block import Block
 from pegnode.chain.transactions import TransactionRule
-from pegnode.consensus.events import Verdict
+from pegnode.consensus.events import CertificateReceived, Verdict
 from pegnode.net.transport import PeerId
 from pegnode.service.judge import Judge
 from pegnode.service.node_status import MOST_SUSPICIONS_TOLD, OWN_SOFTWARE
@@ -149,6 +149,26 @@ async def test_member_that_is_cut_off_is_told_to_look_at_itself(autojump_clock: 
         await trio.sleep(30)
         assert "this node reaches none of the others" in why(federation, 3)
         assert why(federation, 0) == ""
+
+
+async def test_contradicting_certificates_silence_a_member_for_good(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation(*ALL) as federation:
+        await federation.fund(ALICE)
+        header = federation.members[0].store.tip.header
+        against = federation.certificate(VoteKind.NULLIFY, header.view)
+        driver = federation.members[0].driver
+        assert driver is not None
+        driver._queue.put(CertificateReceived(against))
+        await trio.sleep(1)
+        assert "two certificates contradict each other" in why(federation, 0)
+        await federation.stop(0)
+        await federation.start(0)
+        await trio.sleep(60)
+        assert "two certificates contradict each other" in why(federation, 0), "a restart forgets nothing of it"
+        own = federation.members[1].live.status().members[0].last_vote
+        assert own is not None
+        assert own.view <= header.view + 1, "and it votes no more"
+        assert federation.height > header.height + 2, "the others don't need it"
 
 
 async def test_signer_that_refuses_is_told(autojump_clock: trio.abc.Clock) -> None:
