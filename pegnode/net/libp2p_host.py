@@ -26,7 +26,7 @@ from pegnode.net.address import Endpoint, address_group, multiaddr_of, parse_end
 from pegnode.net.allowance import Allowances
 from pegnode.net.connection import Connection, Departure
 from pegnode.net.handshake import Hello
-from pegnode.net.libp2p_link import LinkUpgrader, SecureLink, SocketConnection
+from pegnode.net.libp2p_link import LinkUpgrader, SecureLink, SocketConnection, bound_unsent
 from pegnode.net.peers import PeerTable, Visit
 from pegnode.net.redial import Redial
 from pegnode.net.session import LinkLimits, Session
@@ -203,7 +203,8 @@ class Libp2pHost:
 
     async def _serve(self, socket: trio.SocketStream, dialled: PeerId | None, address: str = "") -> Visit:
         """From the socket to the departure, which is reported. Nothing but cancellation gets out."""
-        wire = SocketConnection(socket)
+        bound_unsent(socket)
+        wire = SocketConnection(socket, self._limits.silence_limit_s)
         handshake = trio.CancelScope(deadline=trio.current_time() + self._limits.handshake_limit_s)
 
         def settle() -> None:

@@ -10,6 +10,10 @@ Noise is the only security protocol offered: libp2p's default would accept plain
 peer id.
 """
 
+import math
+import sys
+from contextlib import suppress
+from socket import IPPROTO_TCP
 from typing import cast
 
 import structlog
@@ -42,23 +46,36 @@ BACKLOG_SLACK_BYTES = 512 * 1024
 _RECEIVE_BYTES = 64 * 1024
 _WRITE_BYTES = MAX_PLAINTEXT_LENGTH - HEADER_SIZE
 """One Yamux frame of this size fills one Noise message."""
+UNSENT_BYTES = 64 * 1024
+"""What may wait in the kernel beyond what is under way."""
 _MAX_HANDSHAKE_BYTES = 1024 * 1024
 """What a peer may send before its Hello has passed: a few kB, and what it sends on top without waiting."""
+
+TCP_NOTSENT_LOWAT = 25
+"""Source: Linux, include/uapi/linux/tcp.h; Python names it from 3.12 on."""
 
 _log = structlog.get_logger(__name__)
 
 
 class SocketConnection(ReadWriteCloser):
-    """The socket below Noise. It reads in large pieces, and cuts off a peer that talks much before its Hello."""
+    """The socket below Noise. It reads in large pieces, and cuts off a peer that talks much before its Hello.
 
-    def __init__(self, socket: trio.SocketStream) -> None:
+    silence_limit_s: it also cuts off one that says nothing for so long before that. A network that loses one direction
+    may let a connection be opened and then swallow the handshake: the sooner that is given up, the better.
+    """
+
+    def __init__(self, socket: trio.SocketStream, silence_limit_s: float = math.inf) -> None:
         self._socket = socket
+        self._silence_limit_s = silence_limit_s
+        self._receiving = trio.CancelScope()
         self._buffer = bytearray()
         self._budget_bytes: int | None = _MAX_HANDSHAKE_BYTES
 
     def lift_budget(self) -> None:
-        """Let the peer send without limit from now on."""
+        """Let the peer send without limit, and be silent, from now on."""
         self._budget_bytes = None
+        self._silence_limit_s = math.inf
+        self._receiving.deadline = math.inf
 
     @override
     async def read(self, n: int | None = None) -> bytes:
@@ -91,10 +108,14 @@ class SocketConnection(ReadWriteCloser):
         return None
 
     async def _receive(self) -> bytes:
+        data: bytes | bytearray | None = None
         try:
-            data = await self._socket.receive_some(_RECEIVE_BYTES)
+            with trio.move_on_after(self._silence_limit_s) as self._receiving:
+                data = await self._socket.receive_some(_RECEIVE_BYTES)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise ConnectionClosedError(f"connection lost: {error}") from error
+        if data is None:
+            raise ConnectionClosedError("silent before its Hello")
         if not data:
             raise ConnectionClosedError("closed by the peer")
         if self._budget_bytes is not None:
@@ -102,6 +123,13 @@ class SocketConnection(ReadWriteCloser):
             if self._budget_bytes < 0:
                 raise ConnectionClosedError("too much before the Hello")
         return bytes(data)
+
+
+def bound_unsent(socket: trio.SocketStream) -> None:
+    """Let little wait in the kernel, where the system knows how: what waits in our outbox is not queued twice."""
+    if sys.platform == "linux":
+        with suppress(OSError):  # it has gone already
+            socket.setsockopt(IPPROTO_TCP, TCP_NOTSENT_LOWAT, UNSENT_BYTES)
 
 
 class BoundedYamux(Yamux):

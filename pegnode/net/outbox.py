@@ -6,6 +6,8 @@ import trio
 
 COALESCE_BYTES = 60_000
 """Small frames are written together up to this size: each write costs a Noise message and a system call."""
+LARGE_BYTES = 4_096
+"""Of such a frame one copy waits: over a narrow link, what is said again each second would otherwise pile up."""
 FRAME_OVERHEAD_BYTES = 128
 """What a queued frame costs beside its bytes; without it, a peer that reads nothing could make us hold millions."""
 
@@ -21,7 +23,12 @@ class Outbox:
         self._changed = trio.Event()
 
     def put(self, frame: bytes) -> bool:
-        """Queue a frame. False: it doesn't fit, or the outbox is closed; nothing is queued then."""
+        """Queue a frame, unless it is large and its like waits already.
+
+        False: it doesn't fit, or the outbox is closed; nothing is queued then.
+        """
+        if len(frame) >= LARGE_BYTES and frame in self._frames and not self._closed:
+            return True
         cost = len(frame) + FRAME_OVERHEAD_BYTES
         if self._closed or self._queued_bytes + cost > self._max_bytes:
             return False

@@ -186,7 +186,8 @@ class Transport(Protocol):
     def send(self, peer: PeerId, payload: bytes) -> bool:
         """Queue `payload` for `peer` and return at once. False: not connected, so it will not arrive.
 
-        A peer whose queue is full is dropped as a SLOW_CONSUMER, since a message must not get lost in silence.
+        A peer whose queue is full is dropped as a SLOW_CONSUMER, since a message must not get lost in silence. A large
+        payload whose like waits in the queue already may be sent once for both.
         Raises TransportError when the payload exceeds what one frame may hold.
         """
         ...

@@ -85,8 +85,9 @@ async def test_member_that_stops_reading_is_dropped_before_messages_get_lost() -
         low, high = await ships.mesh(2, silence_limit_s=60.0)
         high.signal(signal.SIGSTOP)
         with trio.fail_after(PATIENCE_S):
-            while (await low.send(high, text="unread", size=MAX_PAYLOAD_BYTES))[0]:
-                pass
+            number = 0
+            while (await low.send(high, text=f"unread {number}", size=MAX_PAYLOAD_BYTES))[0]:
+                number += 1  # of equal messages one waits
         await low.expect("disconnected", peer=high.peer, reason="slow-consumer")
         high.signal(signal.SIGCONT)
         await low.expect("connected", peer=high.peer)

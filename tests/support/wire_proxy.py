@@ -26,6 +26,8 @@ from tests.support.net_namespaces import Namespace
 from tests.support.wire_link import PERFECT, Link, Quality
 
 BACKLOG = 64
+BUFFER_BYTES = 64 * 1024
+"""What the kernel takes for the proxy, as a router would: without a bound, megabytes wait where nobody sees them."""
 Pair = tuple[int, int]
 """Two hosts, by number. As a direction: from the first to the second."""
 
@@ -182,9 +184,10 @@ class Sockets:
         return trio.SocketStream(dialling)
 
     def _socket(self, host: int | None) -> socket.socket:
-        if host is None or not self._namespaces:
-            return socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        return self._namespaces[host].socket()
+        outside = host is None or not self._namespaces
+        made = socket.socket(socket.AF_INET, socket.SOCK_STREAM) if outside else self._namespaces[host or 0].socket()
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
+        return made
 
 
 async def serve(layout: Layout, namespaces: Sequence[Namespace]) -> None:

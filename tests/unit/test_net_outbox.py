@@ -3,7 +3,7 @@
 import pytest
 import trio
 
-from pegnode.net.outbox import COALESCE_BYTES, FRAME_OVERHEAD_BYTES, Outbox
+from pegnode.net.outbox import COALESCE_BYTES, FRAME_OVERHEAD_BYTES, LARGE_BYTES, Outbox
 
 
 async def test_frames_come_out_in_order_and_together() -> None:
@@ -27,6 +27,30 @@ async def test_full_outbox_takes_nothing_until_emptied() -> None:
     assert [outbox.put(bytes(10)) for _ in range(3)] == [True, True, False]
     await outbox.take()
     assert outbox.put(bytes(10))
+
+
+async def test_large_frame_that_waits_is_not_queued_again() -> None:
+    outbox = Outbox(10 * LARGE_BYTES)
+    large, other = bytes(LARGE_BYTES), b"x" * LARGE_BYTES
+    for frame in (large, other, large, other, large):
+        assert outbox.put(frame)
+    assert await outbox.take() == large + other
+    assert outbox.put(large)
+    assert await outbox.take() == large
+
+
+async def test_small_frames_are_queued_as_often_as_they_are_put() -> None:
+    outbox = Outbox(10 * LARGE_BYTES)
+    small = bytes(LARGE_BYTES - 1)
+    assert all(outbox.put(small) for _ in range(3))
+    assert await outbox.take() == 3 * small
+
+
+async def test_closed_outbox_takes_no_second_copy_either() -> None:
+    outbox = Outbox(10 * LARGE_BYTES)
+    assert outbox.put(bytes(LARGE_BYTES))
+    outbox.close(bytes(LARGE_BYTES))
+    assert not outbox.put(bytes(LARGE_BYTES))
 
 
 async def test_empty_frames_fill_the_outbox_too() -> None:
