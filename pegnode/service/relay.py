@@ -64,7 +64,9 @@ GUESTS: Final = "guests"
 """Who handed in the claim scripts of all guests together."""
 RELAY_AGAIN_S: Final = 3.0
 RELAY_AGAIN_BYTES: Final = 500_000
-"""What still waits is sent again this often, oldest first and up to so much: a peer may have been away."""
+"""What still waits is sent again after so long, after twice as long, and so on, oldest first and up to so much at once:
+a peer may have had no room. That is soon enough, since a peer that comes back is told of everything; and sent again at
+one pace, what waits would fill a narrow link, and keep from it the very block that it waits for."""
 EVIDENCE_AGAIN_S: Final = 30.0
 EVIDENCE_AGAIN_PIECES: Final = 16
 """Evidence that could have entered a block for so long is sent again, the first of it."""
@@ -203,12 +205,16 @@ class Relay:
             self._transactions.put(peer, (data, tries + 1), len(data))
 
     async def _send_again(self) -> None:
+        looked_ms = self._core.now_ms()
         while True:
             await trio.sleep(RELAY_AGAIN_S)
-            before_ms = self._core.now_ms() - int(RELAY_AGAIN_S * 1000)
-            entries = self._core.mempool.entries()
-            waiting = (entry.transaction.serialize() for entry in entries if entry.arrived_ms <= before_ms)
-            for part in _in_messages(waiting):
+            before_ms, looked_ms = looked_ms, self._core.now_ms()
+            due = (
+                entry.transaction.serialize()
+                for entry in self._core.mempool.entries()
+                if _moments(looked_ms - entry.arrived_ms) > _moments(before_ms - entry.arrived_ms)
+            )
+            for part in _in_messages(due):
                 self._peers.to_members(TransactionsMessage(part))
 
     # Evidence
@@ -328,6 +334,11 @@ class Relay:
             scripts = self._core.registry.claim_scripts()
             for first in range(0, len(scripts), MAX_ITEMS):
                 self._peers.send(peer, RegistrationsMessage(scripts[first : first + MAX_ITEMS]))
+
+
+def _moments(age_ms: int) -> int:
+    """How many of the moments at which it is sent again something of this age has passed."""
+    return (max(0, age_ms) // int(RELAY_AGAIN_S * 1000)).bit_length()
 
 
 def _in_messages(items: Iterable[bytes]) -> Iterator[tuple[bytes, ...]]:

@@ -175,6 +175,17 @@ async def test_peer_that_comes_back_is_told_what_waits(autojump_clock: trio.abc.
         assert guest.told(TransactionsMessage) == []
 
 
+async def test_what_waits_for_long_is_sent_again_ever_more_rarely(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation(0) as federation:
+        payment = ALICE.pay(funded_by_hand(federation), BOB.script())
+        federation.members[0].relay.submit_transaction(payment.serialize())
+        other = await federation.join(federation.peer_id(1), PeerRole.MEMBER)
+        await trio.sleep(0.5)
+        other.heard.clear()
+        await trio.sleep(64 * relay_module.RELAY_AGAIN_S)
+        assert len(other.told(TransactionsMessage)) in (6, 7)  # after 1, 2, 4 … 64 times as long
+
+
 def test_what_waits_is_sent_in_parts_that_fit() -> None:
     small = [b"%d" % number for number in range(2 * MAX_ITEMS + 5)]
     parts = list(relay_module._in_messages(small))
