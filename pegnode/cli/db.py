@@ -7,6 +7,7 @@ import typer
 
 from bridge.bitcoin.identifiers import hash_to_hex
 from federation.journal import JournalIdentity
+from federation.journal_errors import RENEW
 from pegnode.cli.processes import ConfigOption
 from pegnode.cli.progress import shown_progress
 from pegnode.cli.terminal import JsonOption, errors_as_one_line, out, print_fields, print_json
@@ -123,8 +124,8 @@ def _advice(wrong: WrongRecord, config: ProcessConfig) -> str:
     chain, journal = config.data_dir / CHAIN_FOLDER, config.data_dir / JOURNAL_FOLDER
     if wrong.reason is CheckReason.JOURNAL:
         return (
-            f"leave {journal} as it is and this member stopped: with an older copy, or a new journal, it could sign "
-            "against its own earlier word. The others go on without it; see 'The journal' in docs/operating.md"
+            f"put no copy in the place of {journal}: with one, this member could sign against its own earlier word; "
+            f"do: {RENEW}; see 'After a loss' in docs/operating.md"
         )
     own = [journal, config.keys_dir] if isinstance(config, FunctionaryConfig | SignerConfig) else []
     kept = " and ".join(str(path) for path in own if path is not None)
