@@ -11,10 +11,9 @@ protocol, `view_bound` and `time_bound_s`, and settle all that users have handed
 """
 
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import product
+from itertools import permutations, product
 from random import Random
 from typing import Final
 
@@ -27,9 +26,10 @@ from federation.signer import Signer
 from pegnode.net.transport import DropReason, PeerId
 from pegnode.storage.errors import StorageError, StorageReason
 from pegnode.storage.journal_check import require_memory
-from tests.sim.disk import Crashed, SimDisk, Trap
+from tests.sim.disk import Crashed, SimDisk
+from tests.sim.faults import Faults
 from tests.sim.network import FAIR, SimNetwork
-from tests.sim.plan import Disturbance, Kind, Plan
+from tests.sim.plan import Plan
 from tests.sim.seams import L1Views, Outside, Violation, Workload
 from tests.sim.trace import Trace
 from tests.sim.watch import Watch
@@ -43,8 +43,6 @@ LOOK_S: Final = 0.25
 """How often it is asked whether the chain has gone on."""
 SETTLE_S: Final = 240.0
 """For all that users handed in: deposits need confirmations, payouts their batch, both some rounds of leaders."""
-PATIENCE_S: Final = 3.0
-"""A trap that nobody steps into for so long is set at any write, and after that the process is killed as it stands."""
 CONSENSUS: Final = {
     "block_interval_ms": 100,
     "view_timeout_ms": 300,
@@ -85,9 +83,9 @@ class SimWorld:
         self._indexes = {self.peer_id(index): index for index in self.disks}
         self._scope = trio.CancelScope()
         self._back_at_s = dict.fromkeys(self.disks, 0.0)
-        self._down_s: dict[int, float] = {}
-        self._is_powerless: set[int] = set()
-        self._to_renew: set[int] = set()
+        self.down_s: dict[int, float] = {}
+        self.is_powerless: set[int] = set()
+        self.to_renew: set[int] = set()
         self.ends = 0
         self._outside = outside
 
@@ -155,10 +153,8 @@ class SimWorld:
             nursery.start_soon(workload.run)
             for adversary in self.network.adversaries.values():
                 nursery.start_soon(adversary.run)
-            with trio.CancelScope() as bad_time:
-                self._bad_time = bad_time
-                bad_time.deadline = trio.current_time() + self.plan.bad_time_s
-                await self._disturb_all()
+            with trio.move_on_after(self.plan.bad_time_s):
+                await Faults(self).run()
             self._heal(views)
             await self._recover(workload)
             nursery.cancel_scope.cancel()
@@ -203,14 +199,14 @@ class SimWorld:
         disk.turn_on()
         disk.is_full = False
         self.network.gone.discard(peer)
-        if index in self._is_powerless:
-            self._is_powerless.discard(index)
-            self.network.unblock(self._lanes_from({index}))
+        if index in self.is_powerless:
+            self.is_powerless.discard(index)
+            self.network.unblock(self.lanes_from({index}))
         try:
-            if index in self._to_renew:
+            if index in self.to_renew:
                 identity = JournalIdentity(self.rules.chain_id, self.rules.membership.epoch, index)
                 Journal.create(disk.entries, identity, forgotten=True).close()
-                self._to_renew.discard(index)
+                self.to_renew.discard(index)
             member = Member(self, index, disk, views.client(index), partial(self._wall_clock_ms, index))
             self._begin(index, member)
             await member.run()
@@ -244,7 +240,7 @@ class SimWorld:
                 isinstance(leaf, JournalRefused) and leaf.reason is JournalReason.BEHIND and index in self.watch.excused
             ):
                 self._process_is_gone(index, "ends: its journal is behind; it is renewed")
-                self._lose_journal(index, {})
+                self.lose_journal(index, {})
             elif not isinstance(leaf, Crashed):
                 self._blame(f"member {index}", leaf)
 
@@ -254,9 +250,9 @@ class SimWorld:
         self.network.gone.add(self.peer_id(index))
         self.disks[index].is_off = True
         self.note(f"member {index}", why)
-        self._back_at_s[index] = trio.current_time() + self._down_s.pop(index, 0.1)
+        self._back_at_s[index] = trio.current_time() + self.down_s.pop(index, 0.1)
 
-    def _kill(self, index: int, why: str, *, power: bool) -> None:
+    def kill(self, index: int, why: str, *, power: bool) -> None:
         """End a process that stands anywhere but in a write."""
         member = self.members.get(index)
         if member is not None and not self.disks[index].is_off:
@@ -288,100 +284,20 @@ class SimWorld:
 
         member.transport.drop = watched  # type: ignore[method-assign]
 
-    # faults
-
-    async def _disturb_all(self) -> None:
-        self.network.weather = self.plan.weather
-        async with trio.open_nursery() as nursery:
-            for disturbance in self.plan.disturbances:
-                nursery.start_soon(self._disturb, disturbance)
-            await trio.sleep_forever()
-
-    async def _disturb(self, disturbance: Disturbance) -> None:
-        await trio.sleep_until(disturbance.at_s)
-        self.note("the world", f"{disturbance}{f' at {disturbance.trap}' if disturbance.trap else ''}")
-        struck = set(disturbance.members)
-        match disturbance.kind:
-            case Kind.CRASH:
-                assert disturbance.trap is not None
-                await self._crash(disturbance.members[0], disturbance.trap, disturbance.for_s)
-            case Kind.POWER:
-                for index in sorted(struck):
-                    self._fail_power(index, disturbance.for_s)
-            case Kind.CUT:
-                await self._block(self._lanes_from(struck) | self._lanes_to(struck), disturbance.for_s)
-            case Kind.ONE_WAY:
-                await self._block(self._lanes_from(struck), disturbance.for_s)
-            case Kind.LOSE_JOURNAL:
-                self._kill(disturbance.members[0], "killed, and its journal is gone", power=True)
-                self._lose_journal(disturbance.members[0], {})
-            case Kind.OLD_JOURNAL:
-                await self._roll_back(disturbance.members[0], disturbance.for_s)
-            case Kind.FREEZE:
-                await self._block(self._lanes_from(struck) | self._lanes_to(struck), disturbance.for_s)
-            case Kind.SLOW:
-                await self._slow_down(self._lanes_from(struck), disturbance.for_s)
-
-    async def _crash(self, index: int, trap: Trap, for_s: float) -> None:
-        disk = self.disks[index]
-        disk.set_trap(trap)
-        self._down_s[index] = for_s
-        await trio.sleep(PATIENCE_S)
-        if disk.trap is trap:
-            disk.set_trap(any_write := replace(trap, kind=None, nth=1))
-            await trio.sleep(PATIENCE_S)
-            if disk.trap is any_write:
-                disk.trap = None
-                self._kill(index, "killed where it stands", power=trap.power)
-
-    def _lose_journal(self, index: int, copy: Mapping[bytes, bytes]) -> None:
+    def lose_journal(self, index: int, copy: Mapping[bytes, bytes]) -> None:
         """A journal is gone; its operator renews it unless there is an older copy to be put in its place."""
         self.disks[index].journal_entries.put_back(copy)
         if not copy:
-            self._to_renew.add(index)
+            self.to_renew.add(index)
 
-    async def _roll_back(self, index: int, for_s: float) -> None:
-        copy = self.disks[index].journal_entries.copied()
-        await trio.sleep(for_s)
-        if copy and index not in self._to_renew:
-            self._kill(index, f"killed, and its journal of {for_s:.1f} s ago put back", power=False)
-            self.watch.excused.add(index)
-            self._lose_journal(index, copy)
-
-    def _fail_power(self, index: int, for_s: float) -> None:
-        """Nobody tells the others, either: they find out by the silence."""
-        rng = self.random(f"power {index} {trio.current_time()}")
-        if index in self.members and index not in self._is_powerless:
-            self._is_powerless.add(index)
-            self.network.block(self._lanes_from({index}))
-        self._down_s[index] = for_s * rng.uniform(0.2, 1.0)
-        self._kill(index, "power fails", power=True)
-
-    async def _block(self, lanes: Iterable[tuple[PeerId, PeerId]], for_s: float) -> None:
-        lanes = sorted(lanes)
-        self.network.block(lanes)
-        try:
-            await trio.sleep(for_s)
-        finally:
-            self.network.unblock(lanes)
-
-    async def _slow_down(self, lanes: Iterable[tuple[PeerId, PeerId]], for_s: float) -> None:
-        lanes = sorted(lanes)
-        for lane in lanes:
-            self.network.set_delay(*lane, (0.3, 2.5))
-        try:
-            await trio.sleep(for_s)
-        finally:
-            for lane in lanes:
-                self.network.set_delay(*lane, self.plan.delay_s)
-
-    def _lanes_from(self, struck: set[int]) -> set[tuple[PeerId, PeerId]]:
+    def lanes_from(self, struck: set[int]) -> set[tuple[PeerId, PeerId]]:
         """From these to all others."""
         others = self.disks.keys() - struck
         return {(self.peer_id(one), self.peer_id(other)) for one, other in product(struck, others)}
 
-    def _lanes_to(self, struck: set[int]) -> set[tuple[PeerId, PeerId]]:
-        return {(other, one) for one, other in self._lanes_from(struck)}
+    def lanes_to(self, struck: set[int]) -> set[tuple[PeerId, PeerId]]:
+        """From all others to these."""
+        return {(other, one) for one, other in self.lanes_from(struck)}
 
     # recovery
 
@@ -390,18 +306,14 @@ class SimWorld:
         self.note("the world", f"heals; the highest view is {self.watch.highest_view}")
         self.is_healed = True
         self.network.weather = FAIR
-        for lane in sorted(self._lanes_from(set()) or self._all_lanes()):
-            self.network.set_delay(*lane, HEALED_DELAY_S)
+        for one, other in permutations(sorted(self._indexes), 2):
+            self.network.set_delay(one, other, HEALED_DELAY_S)
         for index, disk in self.disks.items():
             disk.trap = None
             disk.is_full = False
             self._back_at_s[index] = min(self._back_at_s[index], trio.current_time() + 0.1)
-        self._down_s.clear()
+        self.down_s.clear()
         views.heal()
-
-    def _all_lanes(self) -> set[tuple[PeerId, PeerId]]:
-        peers = [self.peer_id(index) for index in self.disks]
-        return {(one, other) for one, other in product(peers, peers) if one != other}
 
     @property
     def view_bound(self) -> int:
