@@ -29,6 +29,8 @@ A block is due (and the view's timer runs) from the earliest of: includable work
 one is honest; a certified block that is not final; a proposal of this view; the heartbeat. An idle chain stays in one
 view, silent, until the heartbeat.
 
+How long a view may take is measured, and leaders who were not there are hardly waited for: see `patience`.
+
 What the machine keeps is bounded: votes of known members, one for each kind and view within a window of views; one
 proposal of each leader; certificates and certified blocks above the last final view, which only quorums can make.
 
