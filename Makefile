@@ -41,8 +41,9 @@ sim: venv ## Run SEEDS (1,000) bad times of a whole simulated federation, from s
 model: venv ## Explore every state of four members, one of them Byzantine, in VIEWS (2) views: some minutes
 	@$(VENV)/bin/python -m tests.model --views $(or $(VIEWS),2) $(if $(BYZANTINE),--byzantine $(BYZANTINE))
 
-soak: venv bitcoind ## Kill members under load, KILLS times (200) at moments from SEED; then run SEEDS (20,000) of `make sim`
+soak: venv bitcoind ## Kill members under load, KILLS times (200) at moments from SEED; fail links; then SEEDS (20,000) of `make sim`
 	@$(VENV)/bin/python -m tests.soak --kills $(or $(KILLS),200) $(if $(SEED),--seed $(SEED))
+	@$(VENV)/bin/python -m pytest tests/soak
 	@$(VENV)/bin/python -m tests.sim --seeds $(or $(SEEDS),20000) --resume .sim/soak.json
 
 check: venv ## Lint, formatting, types
