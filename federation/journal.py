@@ -216,9 +216,10 @@ class Journal:
     def raise_floor(self, floor_view: int) -> None:
         """Sign nothing at or below this view, nor at or below the floor before; what had forgotten signs again above.
 
-        On disk when this returns, with every certificate recorded before.
+        On disk when this returns, with every certificate recorded before. A floor is below the last view that a vote
+        can name; nothing follows for that view, which no certificate will ever lead to.
         """
-        floor_view = max(floor_view, self.floor_view)
+        floor_view = max(min(floor_view, _LAST_VIEW - 1), self.floor_view)
         self._write_header(self._header.with_floor(floor_view, JournalState.KEPT))
 
     def give_up(self) -> None:

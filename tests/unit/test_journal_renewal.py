@@ -57,6 +57,16 @@ def test_raised_floor_is_never_lowered() -> None:
     assert journal.floor_view == 20
 
 
+@pytest.mark.parametrize("floor_view", [2**64 - 1, 2**64 + 1])
+def test_floor_above_all_views_leaves_a_journal_that_opens(floor_view: int) -> None:
+    """Whoever has the key can sign for the last view; the member is then silent, and no process that ends at starts."""
+    entries, journal = forgotten()
+    journal.raise_floor(floor_view)
+    reopened = Journal.open(entries, IDENTITY)
+    assert (reopened.state, reopened.floor_view) == (JournalState.KEPT, 2**64 - 2)
+    assert refusal(lambda: reopened.record_vote(vote(VoteKind.NULLIFY, 2**64 - 2))) is JournalReason.PASSED
+
+
 def test_newest_certificate_is_dropped_with_its_view() -> None:
     journal = Journal.create(MemoryEntries(), IDENTITY)
     journal.record_certificate(certificate(VoteKind.NULLIFY, 7))
