@@ -58,7 +58,7 @@ class OwnMemory:
         self._member = member
         self._nonce = random_bytes(NONCE_SIZE)
         self._others = tuple(other.index for other in membership.members if other.index != member)
-        self._needed = min(2 * membership.fault_tolerance + 1, len(self._others))
+        self._needed = 2 * membership.fault_tolerance + 1
         self._least = membership.quorum - 1
         self._known_view = self._certified_view()
         self._asked: Counter[PeerId] = Counter()
@@ -140,9 +140,9 @@ class OwnMemory:
         return self._vouched if self._journal.state is JournalState.FORGOTTEN else self._answered
 
     def _is_enough(self, is_late: bool) -> bool:
-        if len(self._heard) >= self._needed:
-            return True
-        return self._journal.state is JournalState.KEPT and is_late and len(self._answered) >= self._least
+        if self._journal.state is JournalState.FORGOTTEN:
+            return len(self._vouched) >= self._needed  # who is alone has nobody to tell, and stays silent
+        return len(self._answered) >= (self._least if is_late else min(self._needed, len(self._others)))
 
     def _raise_floor(self) -> None:
         """Bar the views in which this member may have voted."""
