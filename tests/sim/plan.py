@@ -13,7 +13,7 @@ from tests.sim.network import FAIR, Weather
 SIZES = (4, 5, 7, 10, 15)
 SIZE_WEIGHTS = (60, 12, 16, 7, 5)
 FIRST_LONG = 1_000
-SHORT_SIZE_WEIGHTS = (90, 6, 4, 0, 0)
+SHORT_SIZE_WEIGHTS = (94, 4, 2, 0, 0)
 WRITES = (
     "journal vote", "journal vote", "journal certificate", "journal header", "journal", "database block",
     "database block", "database deposit_scripts", "database equivocations", "database signed_payouts", None,
