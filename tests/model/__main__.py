@@ -15,14 +15,17 @@ def main() -> int:
     """The exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.model", description=__doc__)
     parser.add_argument("--views", type=int, default=2, help="in which anything can happen (2)")
-    parser.add_argument("--byzantine", default="each", help="an index from 0 to 3, each, or none (each)")
+    who = [*map(str, range(SIZE)), "each", "none"]
+    parser.add_argument("--byzantine", default="each", choices=who, help="the Byzantine member (each, one by one)")
     parser.add_argument("--no-crashes", action="store_true", help="nobody crashes")
     parser.add_argument("--no-liveness", action="store_true", help="safety alone")
     parser.add_argument(
-        "--plain", action="store_true", help="every step by itself: no reduction, and for one view only"
+        "--plain", action="store_true", help="each message, body and verdict a step of its own; safety alone"
     )
     parser.add_argument("--max-states", type=int, help="stop there, and say so")
     given = parser.parse_args()
+    if given.views < 1:
+        parser.error("--views: at least one")
     positions: list[int | None] = list(range(SIZE))
     if given.byzantine != "each":
         positions = [None if given.byzantine == "none" else int(given.byzantine)]

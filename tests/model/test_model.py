@@ -4,7 +4,7 @@ import pytest
 
 from tests.model import local, member
 from tests.model.explore import Explorer
-from tests.model.result import Bounds, missing_sights
+from tests.model.result import SIGHTS, Bounds, missing_sights
 from tests.model.universe import SIZE
 from tests.mutants.broken import digest_without_kind
 
@@ -31,6 +31,7 @@ def test_two_views_keep_every_rule() -> None:
 def test_two_views_and_twins_keep_every_rule_as_far_as_time_allows(byzantine: int) -> None:
     result = Explorer(Bounds(2, byzantine, max_states=2500)).run()
     assert result.violation is None, str(result.violation)
+    assert result.sights == SIGHTS
 
 
 def soups(bounds: Bounds) -> Soup:
