@@ -157,8 +157,7 @@ class ConsensusDriver:
             for vote in certificate.votes():
                 self._own_memory.witness(vote)
             self._equivocations.hear_certificate(certificate)
-        suspects = () if news is None else self._equivocations.suspects(certificates)
-        for vote in suspects:
+        for vote in () if news is None else self._equivocations.suspects(certificates):
             if not self._checks.is_genuine(peer, vote):
                 return False
             self._equivocations.hear(vote)
