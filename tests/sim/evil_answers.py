@@ -50,7 +50,7 @@ class FalseTips(Evil):
 
 
 class FalseFinalBlocks(Evil):
-    """Answers requests for final blocks with few, none, others, or others with a certificate of the evil's."""
+    """Answers requests for final blocks with few, none, others, or others with a certificate of the evil's; unasked."""
 
     name = "false final blocks"
 
@@ -69,6 +69,14 @@ class FalseFinalBlocks(Evil):
         ]
         self.villain.done(self.name, f"from height {first}")
         return encoded([self.rng.choice(choices)])
+
+    def strike(self) -> None:
+        """Unasked."""
+        block = self.villain.knowledge.any_block(self.rng)
+        if block is not None and self.rng.random() < 0.2 * self.eagerness:
+            item = self._swapped(FinalBlock(block.encode(), b""))
+            self.villain.say_some(self.rng, FinalBlocksAnswer(block.header.height, (item,), (), b""))
+            self.villain.done(self.name, "unasked")
 
     def _swapped(self, item: FinalBlock) -> FinalBlock:
         """Another block at its height, with the same certificate or with the evil's signatures alone."""

@@ -1,5 +1,9 @@
 """A test of the test: each kind of evil is really carried out, answered as it deserves, and brings nothing about."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -7,7 +11,7 @@ import pytest
 from pegnode.net.transport import DropReason
 from tests.sim import evil_answers, evil_leader, evil_memory, evil_votes, evil_wire
 from tests.sim.adversary import EVILS, ByzantineMember
-from tests.sim.determinism import run_deterministic
+from tests.sim.determinism import HASH_SEED, is_hash_seeded, run_deterministic
 from tests.sim.evil import Evil
 from tests.sim.network import FAIR
 from tests.sim.outside import Everybody
@@ -18,6 +22,7 @@ from tests.sim.world import SimWorld
 
 EVIL_MEMBER, CUT_OFF, PARTED = 1, 3, 2
 BAD_TIME_S = 6.0
+ROOT = Path(__file__).parents[2]
 TRIES = 6
 
 Answers = frozenset[DropReason]
@@ -88,6 +93,17 @@ def answers(world: SimWorld) -> Answers:
     return frozenset(reason for reason in DropReason for line in lines if line.endswith(f" {reason.value}"))
 
 
+@pytest.mark.skipif(is_hash_seeded(), reason="this is the process that it starts")
+def test_all_evils_in_a_process_whose_hashes_are_those_of_every_run() -> None:
+    """One for all: they order sets of strings, and so what happens."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+    environment = {**os.environ, "PYTHONHASHSEED": HASH_SEED}
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert f"{len(EVILS)} passed" in run.stdout
+
+
+@pytest.mark.skipif(not is_hash_seeded(), reason="run by the test before")
 @pytest.mark.parametrize("kind", EVILS, ids=lambda kind: kind.name)
 def test_evil_is_carried_out_and_brings_nothing_about(kind: type[Evil]) -> None:
     """It is answered as it deserves in one of the first runs; nothing that must never happen does in any."""
