@@ -128,13 +128,15 @@ async def test_vote_of_a_view_that_is_over_still_convicts(autojump_clock: trio.a
         await federation.until(lambda: all(accused(each) == {FAULTY} for each in nodes(federation)), 5)
 
 
-async def test_vote_inside_a_certificate_convicts(autojump_clock: trio.abc.Clock) -> None:
-    """A vote that was told to others comes inside what they made of it, against one that was told here."""
+@pytest.mark.parametrize("vote_first", [True, False])
+async def test_vote_inside_a_certificate_convicts(vote_first: bool, autojump_clock: trio.abc.Clock) -> None:
+    """A vote that was told to others comes inside what they made of it, before or after one that was told here."""
     async with memory_federation(0) as federation:
-        evil = await faulty(federation)
-        evil.say_all(votes(signed_vote(federation.rules, FAULTY, FINALIZE, 1)))
         colleague = await faulty(federation, 1)
-        colleague.say_all(CertificatesMessage((certificate(federation.rules, (1, 2, 3), NULLIFY, 1).encode(),)))
+        vote = votes(signed_vote(federation.rules, FAULTY, FINALIZE, 1))
+        others = CertificatesMessage((certificate(federation.rules, (1, 2, 3), NULLIFY, 1).encode(),))
+        for message in (vote, others) if vote_first else (others, vote):
+            colleague.say_all(message)
         await federation.until(lambda: accused(federation.members[0]) == {FAULTY}, 5)
         assert federation.members[0].dropped == []
 
