@@ -25,7 +25,8 @@ from pegnode.errors import Refusal
 MAX_CLOCK_AHEAD_MS = 2_000
 """How far a block may run ahead of a member's clock."""
 MAX_VIEWS_WITH_CONTENT = 64
-"""So many views after that of the last final block, blocks are empty: each is kept until one is final."""
+"""So many views after that of the last final block, blocks are empty but for refunds that are due: each is kept until one
+is final."""
 MAX_FEERATE_FACTOR = 2
 """How far a batch's feerate may lie from a member's estimate, as a factor either way."""
 
@@ -44,7 +45,7 @@ class WithheldReason(Reason):
     COIN_NOT_LOST = "vote-coin-not-lost"
     """Its own Bitcoin node holds unspent what a record calls lost, or was not asked about it."""
     FINALITY_FAR = "vote-finality-far"
-    """The last final block is many views below, and this one is not empty."""
+    """The last final block is many views below, and this one holds more than the refunds that are due."""
     VERSION_CONFIRMED = "vote-version-confirmed"
     """A replacement of a batch that its own Bitcoin node sees confirmed in some version."""
 
@@ -93,13 +94,16 @@ def opened_outputs(evidence: Iterable[Evidence]) -> tuple[OutPoint, ...]:
 
 
 def must_be_empty(view: int, final: Header) -> bool:
-    """Whether a block of `view` should hold nothing. final: the newest final block that is stored here."""
+    """Whether a block of `view` should hold no more than it must. final: the newest final block that is stored here."""
     return view - final.view > MAX_VIEWS_WITH_CONTENT
 
 
 def check_finality_near(block: Block, final: Header) -> None:
-    """Raise VoteWithheld unless this member can keep `block` until something is final. final: as `must_be_empty`."""
-    if must_be_empty(block.header.view, final) and block.body != Body():
+    """Raise VoteWithheld unless this member can keep `block` until something is final. final: as `must_be_empty`.
+
+    Refunds that are due no block may leave out. Each is due once, and all that may ever be are in the ledger already.
+    """
+    if must_be_empty(block.header.view, final) and block.body != Body(refunds=block.body.refunds):
         raise VoteWithheld(WithheldReason.FINALITY_FAR, f"{block.header.view - final.view} views below")
 
 

@@ -12,7 +12,13 @@ from bridge.refunds import refund_transaction
 from bridge.state import WithdrawalStatus
 from pegnode.chain.block import Block
 from pegnode.chain.builder import BuiltBlock, Candidates, build_block
-from pegnode.chain.conditions import VoteFacts, check_vote_conditions
+from pegnode.chain.conditions import (
+    MAX_VIEWS_WITH_CONTENT,
+    VoteFacts,
+    VoteWithheld,
+    check_finality_near,
+    check_vote_conditions,
+)
 from pegnode.chain.facts import AnchorStatus, L1Facts
 from pegnode.chain.rules import apply_block
 from pegnode.chain.state import TransactionKind, recount_supply
@@ -101,6 +107,24 @@ def test_burn_is_not_refunded_an_anchor_too_early(chain: MemoryChain) -> None:
     assert refunded(chain.extend()) == [burn]
     chain.l1.mine_empty(1)
     assert refunded(chain.extend()) == []
+
+
+def test_refunds_left_over_are_votable_long_after_the_last_final_block(chain: MemoryChain) -> None:
+    """A block without them is invalid. If one with them got no vote either, no block ever would again."""
+    coins = chain.fund(ALICE.script(), value_sats=1_000_000)
+    burned(chain, 2 * CAP)
+    expire(chain)
+    chain.extend()
+    final = replace(chain.header, view=chain.header.view - MAX_VIEWS_WITH_CONTENT)
+    due = without_l1(chain)
+    assert len(refunded(due)) == CAP
+    check_finality_near(due.block, final)
+
+    slot, paying = chain.slot(include_l1=False), Candidates(transactions=[ALICE.pay(coins[0], BOB.script())])
+    more = build_block(chain.state, slot, paying, L1Facts(AnchorStatus.UNKNOWN), chain.rules)
+    assert (len(refunded(more)), len(more.block.body.transactions)) == (CAP, 1)
+    with pytest.raises(VoteWithheld):
+        check_finality_near(more.block, final)
 
 
 def test_refunds_over_the_cap_follow_in_the_next_blocks_oldest_first(chain: MemoryChain) -> None:
