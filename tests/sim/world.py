@@ -217,8 +217,8 @@ class SimWorld:
             self.network.gone.add(peer)
 
     def _begin(self, index: int, member: Member) -> None:
-        require_memory(member.journal, member.store)
         if index not in self.byzantine:
+            require_memory(member.journal, member.store)
             self.watch.check_tip(index, member)
         self.watch.attach(member, self.violated)
         self._watch_drops(index, member)
