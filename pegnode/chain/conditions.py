@@ -25,7 +25,7 @@ from pegnode.errors import Refusal
 MAX_CLOCK_AHEAD_MS = 2_000
 """How far a block may run ahead of a member's clock."""
 MAX_VIEWS_WITH_CONTENT = 64
-"""So many views after that of the last final block, blocks are empty but for refunds: each is kept until one is final."""
+"""So many views after that of the last final block, blocks hold refunds alone: each is kept until one is final."""
 MAX_FEERATE_FACTOR = 2
 """How far a batch's feerate may lie from a member's estimate, as a factor either way."""
 
