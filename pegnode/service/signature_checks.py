@@ -2,7 +2,8 @@
 
 A signature costs 60 µs to check, and a member can make as many as it likes. So each member has an allowance of checks,
 and a certificate is checked only if it says what none before it said: a quorum's votes combine to many certificates of
-one statement, of which the first tells all.
+one statement, of which the first tells all. One that comes again costs its sender as much as one signature, for it is
+read, and compared with what is remembered.
 """
 
 from collections.abc import Sequence
@@ -53,10 +54,11 @@ class SignatureChecks:
         new: dict[Statement, Certificate] = {}
         for certificate in certificates:
             statement = (certificate.kind, certificate.view, bytes(certificate.block_hash))
-            if statement in self._certified or statement in new:
-                continue
-            if not self._charge(peer, self._rules.membership.quorum):
+            is_known = statement in self._certified or statement in new
+            if not self._charge(peer, 1 if is_known else self._rules.membership.quorum):
                 return None
+            if is_known:
+                continue
             try:
                 verify_certificate(certificate, self._rules.membership, self._rules.chain_id)
             except VoteRejected as rejected:

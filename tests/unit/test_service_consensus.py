@@ -260,6 +260,23 @@ async def test_flood_of_genuine_votes_is_cut_off(
         await federation.all_at(1, seconds=30)
 
 
+async def test_flood_of_certificates_that_are_known_is_cut_off(
+    autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No signature in them is checked, but each is read: enough of them would keep a member from all else."""
+    monkeypatch.setattr(signature_checks, "CHECKS_BURST", 400)
+    async with three_and_a_faulty_one() as (federation, faulty):
+        known = federation.certificate(VoteKind.NULLIFY, 1, NO_BLOCK, (0, 1, 2)).encode()
+        unsigned = Certificate(VoteKind.NULLIFY, 0, 1, NO_BLOCK, ()).encode()
+        faulty.say(CertificatesMessage((known, *[unsigned] * 300)), 0)
+        await trio.sleep(0.05)
+        assert faulty.left() == []
+        faulty.say(CertificatesMessage((unsigned,) * 300), 0)
+        await trio.sleep(0.05)
+        assert faulty.left() == [DropReason.FLOOD]
+        await federation.all_at(1, seconds=30)
+
+
 async def test_certificates_of_one_statement_are_checked_once(
     autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
