@@ -182,8 +182,7 @@ class ConsensusDriver:
         if not self._requests[key]:
             self._peers.drop(peer, DropReason.MISPLACED_MESSAGE, "a block that was not asked for")
             return
-        self._requests[key] -= 1
-        self._requests = +self._requests
+        self._requests -= Counter([key])
         if not message.block or key[1] in self._bodies:
             return
         block = Block.decode_whole(message.block)
@@ -233,6 +232,7 @@ class ConsensusDriver:
         """Let what peers say pile up no further than may be, until this member takes part: that may take days."""
         while not self._machine.is_started:
             if len(self._queue) >= MAX_WAITING:
+                self._journal.prune(self._core.store.tip.header.view)  # else certificates of days pile up in it
                 for certificate in self._queue.shed():
                     self._journal.record_certificate(certificate)
             await trio.sleep(MAKE_ROOM_S)

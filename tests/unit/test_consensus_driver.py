@@ -21,8 +21,9 @@ from pegnode.consensus.machine import Simplex
 from pegnode.consensus.parameters import ConsensusParams
 from pegnode.net.messages import CertificatesMessage, ProposalMessage, VotesMessage
 from pegnode.net.transport import DropReason, PeerId
+from pegnode.service import consensus_driver
 from pegnode.service.auditor import Auditor
-from pegnode.service.consensus_driver import ConsensusDriver
+from pegnode.service.consensus_driver import MAKE_ROOM_S, ConsensusDriver
 from pegnode.service.equivocations import Equivocations
 from pegnode.service.event_queue import MAX_QUEUED
 from pegnode.service.judge import Judge
@@ -32,7 +33,7 @@ from pegnode.service.proposer import Proposer
 from pegnode.service.resumption import Resumption
 from pegnode.signing.local import LocalSigner
 from pegnode.signing.port import SignerAway, VoteRefused
-from pegnode.storage.store import ChainStore
+from pegnode.storage.store import ChainStore, FinalBlock
 from tests.support.chain import MemoryChain, custody_secrets, secret, vote_secrets
 from tests.support.lone_node import Wire, lone_core
 from tests.support.records import built_record_block, resume
@@ -225,6 +226,26 @@ async def test_flood_while_the_signer_is_awaited_loses_no_certificate(
         member.wire.deliver(honest, CertificatesMessage((member.nullification(1).encode(),)))
         await trio.sleep(30)
         assert member.driver.watch.view == 2
+        nursery.cancel_scope.cancel()
+
+
+async def test_certificates_of_final_views_do_not_pile_up_while_this_member_waits_for_others(
+    member: DriverRig, autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A renewed journal may wait for days, while the chain goes on."""
+    monkeypatch.setattr(consensus_driver, "MAX_WAITING", 4)
+    memory = OwnMemory(member.core, member.peers, member.journal, OWN, bytes)
+    member.driver._own_memory = memory  # which nobody answers
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(member.peers.run)
+        nursery.start_soon(member.driver.run)
+        for view in range(1, 17):
+            member.wire.deliver(member.peers.peer_of(1), CertificatesMessage((member.nullification(view).encode(),)))
+            if view % 4 == 0:
+                built = member.chain.extend(slot=member.chain.slot(include_l1=False, view=view))
+                member.core.store.commit([FinalBlock(built.state, built.block.encode(), b"by catching up")])
+                await trio.sleep(2 * MAKE_ROOM_S)
+                assert [certificate.view for certificate in member.journal.contents().certificates] == []
         nursery.cancel_scope.cancel()
 
 
