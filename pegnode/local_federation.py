@@ -293,6 +293,8 @@ class LocalFederation:
             lines = self.log_path(name).read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:
             return "it left no log"
+        if lines and lines[-1].startswith("error: "):
+            return lines[-1].removeprefix("error: ")  # it says why by itself; what is above may be of an earlier life
         return " / ".join(lines[-LAST_WORDS_LINES:])
 
 

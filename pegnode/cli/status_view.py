@@ -20,6 +20,9 @@ HALT_MEANS: Final = (
 )
 HALT_HELP: Final = "A halt does not clear itself, nor by a restart: see 'After a halt' in docs/operating.md"
 STALL_HELP: Final = "see 'When the chain stands' in docs/operating.md"
+GUILT_MEANS: Final = (
+    "A proof changes nothing by itself, its member goes on voting: see 'A key that signed twice' in docs/operating.md"
+)
 EVIDENCE_HELP: Final = "see them with: peg evidence list"
 _MOMENT: Final = re.compile(r"[\d-]*\s?\d\d:\d\d:\d\d UTC \([^)]*\)")
 
@@ -108,7 +111,7 @@ def print_peers(reply: StatusReply) -> None:
     )
     out.print()
     if reply.journal is not None:
-        print_fields({"journal": _journal_text(reply.journal)})
+        print_fields({"journal": _journal_text(reply.journal, reply.view)})
         out.print()
 
 
@@ -128,7 +131,9 @@ def _peer_row(reply: StatusReply, member: MemberReply, now_ms: int) -> tuple[str
     )
 
 
-def _journal_text(journal: JournalReply) -> str:
+def _journal_text(journal: JournalReply, view: int) -> str:
+    if journal.state == "kept" and view <= journal.floor_view:
+        return f"kept; this member is silent until view {journal.floor_view + 1}, now in {view}"
     newest = "" if journal.newest_vote_view is None else f"; newest vote in view {journal.newest_vote_view}"
     if journal.state == "renewing":
         newest = f"; signs nothing before {journal.needed} others are heard, {journal.heard_from} were"
@@ -170,16 +175,18 @@ def _print_stalls(stalled: Mapping[str, StatusReply], total: int) -> None:
 
 
 def _guilty(replies: Mapping[str, StatusReply]) -> list[str]:
+    """Who signed against the rules, by the most proofs that any node keeps, and what follows from it: once for all."""
     most: dict[str, int] = {}
     for reply in replies.values():
         for member in reply.members:
             most[member.name] = max(member.equivocations, most.get(member.name, 0))
-    return [
+    guilty = [
         f"{name} signed two votes of which no honest member signs both: "
         f"{count} {'proof is' if count == 1 else 'proofs are'} kept; {EVIDENCE_HELP}"
         for name, count in most.items()
         if count
     ]
+    return [*guilty, GUILT_MEANS] if guilty else []
 
 
 def _other_software(replies: Mapping[str, StatusReply]) -> list[str]:

@@ -26,7 +26,7 @@ from federation.certificate import VoteKind
 STALL_TIMEOUTS: Final = 3
 """After so many timeouts a chain stands; or after f + 2, so that f absent leaders in a row are no stall."""
 TOGETHER_MS: Final = 10_000
-"""Members that went within so short a time are told together."""
+"""Members that went within so short a time are told together, with the moment from which all of them were away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,20 +187,21 @@ def _behind(facts: ChainFacts) -> str | None:
 
 def _missing(facts: ChainFacts) -> str:
     """Who is not connected, and since when; those who went together are told together."""
-    away = [member for member in facts.members if not member.connected]
-    groups: list[tuple[int, list[str]]] = []
-    for member in sorted(away, key=lambda item: item.missing_since_ms or 0):
-        since_ms = member.missing_since_ms or 0
-        if groups and since_ms - groups[-1][0] <= TOGETHER_MS:
-            groups[-1][1].append(member.name)
+    away = [(member.missing_since_ms or 0, member.name) for member in facts.members if not member.connected]
+    groups: list[list[tuple[int, str]]] = []
+    for since_ms, name in sorted(away, key=lambda item: item[0]):
+        if groups and since_ms - groups[-1][0][0] <= TOGETHER_MS:
+            groups[-1].append((since_ms, name))
         else:
-            groups.append((since_ms, [member.name]))
-    return ", ".join(
-        f"{listed(names)} not seen since this node started at {moment(since_ms, facts.now_ms)}"
-        if since_ms <= facts.started_ms
-        else f"{listed(names)} missing since {moment(since_ms, facts.now_ms)}"
-        for since_ms, names in groups
-    )
+            groups.append([(since_ms, name)])
+    return ", ".join(_gone(facts, [name for _, name in group], group[-1][0]) for group in groups)
+
+
+def _gone(facts: ChainFacts, names: Sequence[str], since_ms: int) -> str:
+    when = moment(since_ms, facts.now_ms)
+    if since_ms <= facts.started_ms:
+        return f"{listed(names)} not seen since this node started at {when}"
+    return f"{listed(names)} missing since {when}"
 
 
 def _silent(facts: ChainFacts) -> list[str]:

@@ -201,6 +201,11 @@ def test_one_node_tells_what_it_sees_of_each_member(capsys: pytest.CaptureFixtur
     ]
 
 
+def test_member_below_the_floor_of_its_journal_says_from_when_on_it_votes(capsys: pytest.CaptureFixture[str]) -> None:
+    print_peers(replace(reply_in(L1State.OK), journal=JournalReply("kept", 6, None, 0, 0, [])))
+    assert "journal  kept; this member is silent until view 7, now in 6" in lines(capsys)
+
+
 def test_journal_that_is_renewed_says_for_whom_it_waits(capsys: pytest.CaptureFixture[str]) -> None:
     print_peers(replace(reply_in(L1State.OK), journal=JournalReply("renewing", 0, None, 1, 3, [2])))
     assert (
@@ -239,6 +244,7 @@ def test_key_alarm_guilt_and_other_versions_are_told(capsys: pytest.CaptureFixtu
         "dave: KEY ALARM: a vote that it never gave",
         "",
         f"bob signed two votes of which no honest member signs both: 2 proofs are kept; {EVIDENCE_HELP}",
+        GUILT_MEANS,
         "carol runs pegnode/2, most run pegnode/1.2.3",
         "",
     ]

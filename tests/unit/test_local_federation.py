@@ -145,7 +145,11 @@ def test_member_that_ended_is_reported_with_its_last_words(federation: LocalFede
     with pytest.raises(LocalFederationError) as caught:
         federation.wait_until_answering("carol")
     assert caught.value.reason is LocalReason.START_FAILED
-    assert "error: the disk is full" in caught.value.detail
+    assert caught.value.detail == "carol does not start: the disk is full"
+    federation.log_path("carol").write_text("one\ntwo\nkilled\n")
+    with pytest.raises(LocalFederationError) as caught:
+        federation.wait_until_answering("carol")
+    assert caught.value.detail == "carol does not start: one / two / killed"
     with pytest.raises(LocalFederationError) as caught:
         federation.wait_until_answering("dave")
     assert "it left no log" in caught.value.detail

@@ -89,9 +89,9 @@ def test_one_absent_member_of_four_is_no_stall() -> None:
 # who is missing
 
 
-def test_missing_members_are_named_with_the_moment_they_went() -> None:
+def test_members_that_went_together_are_named_with_the_moment_since_which_both_are_away() -> None:
     both = ((CAROL, away("carol")), (DAVE, away("dave", NOON_MS + TOGETHER_MS)))
-    assert why(*both) == "3 of 4 needed, 2 reachable; carol and dave missing since 12:00:00 UTC (0:10:00)"
+    assert why(*both) == "3 of 4 needed, 2 reachable; carol and dave missing since 12:00:10 UTC (0:09:50)"
 
 
 def test_members_that_went_at_different_times_are_told_apart() -> None:
