@@ -34,13 +34,13 @@ demo: venv bitcoind ## A local federation: deposit, transfer, withdrawal, from o
 test: venv bitcoind ## Run the unit, vector, simulation, attack and functional tests
 	@sh scripts/run-tests.sh $(VENV)
 
-sim: venv ## Run SEEDS (1,000) bad times of a whole simulated federation, from seed FIRST on
+sim: venv ## Run SEEDS (1,000) bad times of a whole simulated federation, from seed FIRST on: 2 s of one core each
 	@$(VENV)/bin/python -m tests.sim --seeds $(or $(SEEDS),1000) $(if $(FIRST),--first $(FIRST))
 
-# The first part ends with its kills; the second goes on where it was stopped, by what it keeps in .sim/.
-model: venv ## Explore every state of four members, one of them Byzantine, in VIEWS (2) views: some minutes
+model: venv ## Explore every state of four members, one of them Byzantine, in VIEWS (2) views: three minutes of one core
 	@$(VENV)/bin/python -m tests.model --views $(or $(VIEWS),2) $(if $(BYZANTINE),--byzantine $(BYZANTINE))
 
+# The first part ends with its kills; the second goes on where it was stopped, by what it keeps in .sim/.
 soak: venv bitcoind ## Kill members under load, KILLS times (200) at moments from SEED; fail links; then SEEDS (20,000) of `make sim`
 	@$(VENV)/bin/python -m tests.soak --kills $(or $(KILLS),200) $(if $(SEED),--seed $(SEED))
 	@$(VENV)/bin/python -m pytest tests/soak

@@ -10,6 +10,8 @@ from tests.model.explore import Explorer
 from tests.model.result import Bounds, Result, missing_sights
 from tests.model.universe import SIZE
 
+HOW_LONG = "of one view it takes a second or two of the processor, of two views 20 to 80 s"
+
 
 def main() -> int:
     """The exit status."""
@@ -30,6 +32,8 @@ def main() -> int:
     if given.byzantine != "each":
         positions = [None if given.byzantine == "none" else int(given.byzantine)]
     results = []
+    explorations = "one exploration" if len(positions) == 1 else f"{len(positions)} explorations"
+    print(f"model: {explorations}, each with a line when it is done; {HOW_LONG}", flush=True)
     for byzantine in positions:
         bounds = Bounds(
             views=given.views,

@@ -32,7 +32,7 @@ class Bounds:
 
 @dataclass
 class Violation:
-    """What must never happen, and the shortest way to it."""
+    """What must never happen, and the shortest way to it. detail: begins with the rule."""
 
     rule: str
     detail: str
@@ -40,7 +40,7 @@ class Violation:
 
     def __str__(self) -> str:
         steps = "\n".join(f"  {number:>2}. {line}" for number, line in enumerate(self.path, 1))
-        return f"{self.rule}: {self.detail}\n{steps}"
+        return f"{self.detail}\n  (B1a is the first block proposed in view 1, B1b another one there)\n{steps}"
 
 
 @dataclass

@@ -32,7 +32,7 @@ def main() -> int:
         say("sim: stopped" + ("; the same command goes on from here" if options.resume else ""))
         return 130
     for seed, violation in progress.failed.items():
-        say(f"sim: {violation.splitlines()[0]}; again: {command_again(int(seed))}")
+        say(f"sim: seed {seed}: {violation.splitlines()[0]}; again: {command_again(int(seed))}")
     say(progress.line())
     if options.resume is not None:
         options.resume.unlink(missing_ok=True)  # the next run begins anew

@@ -22,7 +22,8 @@ CPU_LIMIT_S: Final = 120.0
 RUNS_OF_A_PROCESS: Final = 500
 SLICE: Final = 64
 """Seeds that are handed out at a time."""
-REPORT_EVERY: Final = 500
+REPORT_EVERY_S: Final = 60.0
+"""How often a run tells how far it is."""
 
 
 class Endless(BaseException):
@@ -176,7 +177,7 @@ class Progress:
 def run_seeds(first: int, count: int, jobs: int, file: Path | None, say: Callable[[str], None]) -> Progress:
     """Run the seeds from `first` on, or go on where `file` left off. say: is told of violations at once."""
     progress = Progress.load(file, first)
-    last_s = time.monotonic()
+    last_s = told_s = time.monotonic()
     for outcome in outcomes(range(progress.next_seed, first + count), jobs):
         now_s = time.monotonic()
         progress.add(outcome, now_s - last_s)
@@ -185,8 +186,9 @@ def run_seeds(first: int, count: int, jobs: int, file: Path | None, say: Callabl
             say(failure(outcome))
         if file is not None:
             progress.save(file)
-        if progress.seeds % REPORT_EVERY == 0:
-            say(f"  {progress.line()}")
+        if now_s - told_s >= REPORT_EVERY_S:
+            told_s = now_s
+            say(f"  {first + count - progress.next_seed} to go; {progress.line()}")
     return progress
 
 
