@@ -19,8 +19,6 @@ from bridge.withdrawals import encode_burn, parse_burn
 from federation.certificate import Certificate, Vote, VoteKind
 from federation.cosign import CosignShare
 from federation.equivocation import Equivocation
-from federation.journal import Journal, JournalIdentity, JournalRefused, JournalState, MemoryEntries
-from federation.journal_header import JournalHeader
 from federation.record import SignedRecord
 from federation.statement import BlockTerms, SignedStatement, SolvencyStatement
 from pegnode.chain.block import Block, Body
@@ -39,8 +37,8 @@ from pegnode.storage.keys import (
     place_from_history_key,
     txid_from_key,
 )
-from tests.fuzz.chooser import Chooser
 from tests.fuzz.decoders import Decoder
+from tests.fuzz.journal import journal_decoders
 from tests.fuzz.recovery import recovery_decoders
 from tests.fuzz.scene import certificate, scene, settled_lineage, signed_statement, vote
 from tests.fuzz.signing import signing_decoders
@@ -49,7 +47,6 @@ from tests.support.equivocations import equivocation
 from tests.support.fake_l1 import FakeBlock
 
 MALFORMED = (MalformedError,)
-IDENTITY = JournalIdentity(bytes(range(32)), 0, 1)
 PLACE = Place(7, 1)
 
 
@@ -64,6 +61,7 @@ def binary_decoders() -> tuple[Decoder, ...]:
         *_votes(),
         *_chain(),
         *_stored(),
+        *journal_decoders(),
         *wire_decoders(),
         *recovery_decoders(),
         *signing_decoders(),
@@ -238,14 +236,6 @@ def _votes() -> tuple[Decoder, ...]:
         Decoder(
             "federation.cosign:CosignShare.decode", CosignShare.decode, MALFORMED, (share.encode(),), CosignShare.encode
         ),
-        Decoder(
-            "federation.journal_header:JournalHeader.decode",
-            JournalHeader.decode,
-            MALFORMED,
-            tuple(JournalHeader(state, IDENTITY, 9, 4).encode() for state in JournalState),
-            JournalHeader.encode,
-        ),
-        Decoder("federation.journal:Journal.open", open_journal, (JournalRefused,), _journal_samples()),
         *_statements(),
         *_records(),
     )
@@ -297,45 +287,6 @@ def _statements() -> tuple[Decoder, ...]:
             (SignedStatement, signed),
         )
     )
-
-
-def open_journal(data: bytes) -> object:
-    """The contents of a journal on a disk that says anything: header, then entries, each field with its length."""
-    fields = Chooser(data)
-    entries = MemoryEntries()
-    written = {b"\x00": fields.take(fields.below(256))} if data else {}
-    while fields:
-        key = fields.take(fields.below(64))
-        written[key] = fields.take(fields.below(65_536))
-    entries.write({_HEADER_KEY if key == b"\x00" else key: value for key, value in written.items()}, sync=True)
-    return Journal.open(entries, IDENTITY).contents()
-
-
-def _journal_samples() -> tuple[bytes, ...]:
-    entries = MemoryEntries()
-    journal = Journal.create(entries, IDENTITY, 4)
-    empty = _entries_text(entries)
-    block = scene().block
-    journal.witness(vote(VoteKind.NULLIFY, 5, b"", IDENTITY.member + 1))
-    journal.record_vote(vote(VoteKind.NOTARIZE, 5, block.hash, IDENTITY.member), b"a body")
-    journal.record_certificate(certificate(VoteKind.NULLIFY, 6, b""))
-    return empty, _entries_text(entries)
-
-
-def _entries_text(entries: MemoryEntries) -> bytes:
-    header = entries.get(_HEADER_KEY) or b""
-    others = [(key, value) for key, value in entries.scan(b"", b"\xff" * 50) if key != _HEADER_KEY]
-    text = [bytes([len(key)]) + key + len(value).to_bytes(2, "little") + value for key, value in others]
-    return bytes([len(header)]) + header + b"".join(text)
-
-
-def _header_key() -> bytes:
-    entries = MemoryEntries()
-    Journal.create(entries, IDENTITY)
-    return entries.scan(b"", b"\xff" * 50)[0][0]
-
-
-_HEADER_KEY = _header_key()
 
 
 def _chain() -> tuple[Decoder, ...]:

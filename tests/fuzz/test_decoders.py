@@ -69,6 +69,7 @@ THROUGH = {
     "bridge.l1.credentials:Credentials.read": "a protocol",
     "bridge.l1.credentials:PasswordAuth.read": "reads nothing",
     "federation.endorsement:read_signatures": "with SignedRecord.decode and SignedStatement.decode",
+    "federation.journal_entries:read_journal": "the entries of a folder, with Journal.open",
     "federation.keystore:read_secret": "as read_member_secrets, of one key",
     "federation.keystore:read_box": "with read_member_secrets",
     "federation.private_files:read_private_file": _THROUGH_FILES,
