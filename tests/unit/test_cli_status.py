@@ -12,6 +12,7 @@ from pegnode.cli.halt_note import HALT_NOTE, print_halt_note
 from pegnode.cli.status import _ask, _Seen
 from pegnode.cli.status_view import (
     EVIDENCE_HELP,
+    GUILT_MEANS,
     HALT_HELP,
     HALT_MEANS,
     MOST_FINDINGS_TOLD,
