@@ -12,7 +12,6 @@ none is told of twice, and quorums alone make them. A signer with a memory of it
 between its journal and this one: then this member is silent in that place.
 """
 
-from collections import Counter
 from typing import Final
 
 import structlog
@@ -27,14 +26,9 @@ from pegnode.chain.header import HEADER_SIZE, Header
 from pegnode.consensus import actions as act
 from pegnode.consensus import events as ev
 from pegnode.consensus.machine import Simplex
-from pegnode.net.messages import (
-    BlockAnswer,
-    BlockRequest,
-    CertificatesMessage,
-    ProposalMessage,
-    VotesMessage,
-)
-from pegnode.net.transport import DropReason, PeerId
+from pegnode.net.messages import CertificatesMessage, ProposalMessage, VotesMessage
+from pegnode.net.transport import PeerId
+from pegnode.service.block_requests import BlockRequests
 from pegnode.service.certificate_messages import certificates_message, in_messages
 from pegnode.service.consensus_reports import Report, report
 from pegnode.service.consensus_watch import ConsensusWatch
@@ -94,15 +88,12 @@ class ConsensusDriver:
         self.watch = ConsensusWatch(core, machine, judge, journal)
         self._own_notarize: dict[int, Vote] = {}
         self._judging: set[BlockHash] = set()
-        self._requests: Counter[tuple[PeerId, BlockHash]] = Counter()
         self._wake_at_ms: int | None = None
         self._queue = EventQueue()
+        self._block_requests = BlockRequests(core.store, peers, self._bodies, self._take_asked_for)
         peers.on_message(ProposalMessage, self._receive_proposal, from_guests=False)
         peers.on_message(VotesMessage, self._receive_votes, from_guests=False)
         peers.on_message(CertificatesMessage, self._receive_certificates, from_guests=False)
-        peers.on_message(BlockRequest, self._answer_block_request, from_guests=False)
-        peers.on_message(BlockAnswer, self._receive_block, from_guests=False)
-        peers.on_disconnected(self._forget_requests)
         core.on_final(self._after_final)
 
     def work_known(self, known: bool) -> None:
@@ -163,32 +154,8 @@ class ConsensusDriver:
             self._equivocations.hear(vote)
         return news is not None
 
-    def _answer_block_request(self, peer: PeerId, message: BlockRequest) -> None:
-        block_hash = BlockHash(message.block_hash)
-        _, known = self._bodies.get(block_hash, (None, None))
-        data = known or self._core.store.block_by_hash(block_hash) or b""
-        if self._peers.charge(peer, len(data)):
-            self._peers.send(peer, BlockAnswer(block_hash, data))
-
-    def _request_block(self, block_hash: BlockHash) -> None:
-        for peer in self._peers.to_members(BlockRequest(block_hash)):
-            self._requests[peer, block_hash] += 1
-
-    def _forget_requests(self, peer: PeerId) -> None:
-        self._requests = Counter({key: count for key, count in self._requests.items() if key[0] != peer})
-
-    def _receive_block(self, peer: PeerId, message: BlockAnswer) -> None:
-        key = (peer, BlockHash(message.block_hash))
-        if not self._requests[key]:
-            self._peers.drop(peer, DropReason.MISPLACED_MESSAGE, "a block that was not asked for")
-            return
-        self._requests -= Counter([key])
-        if not message.block or key[1] in self._bodies:
-            return
-        block = Block.decode_whole(message.block)
-        if block.header.hash != message.block_hash:
-            raise MalformedError("the answer is another block than the one asked for")
-        self._queue.put_from_peer(ev.BlockReceived(self._info(block)), (block, message.block))
+    def _take_asked_for(self, body: Body) -> None:
+        self._queue.put_from_peer(ev.BlockReceived(self._info(body[0])), body)
 
     def _info(self, block: Block) -> ev.BlockInfo:
         header = block.header
@@ -289,7 +256,7 @@ class ConsensusDriver:
             case act.SendProposal():
                 self._send_proposal(action)
             case act.RequestBlock(block_hash):
-                self._request_block(block_hash)
+                self._block_requests.ask(block_hash)
             case act.Build():
                 nursery.start_soon(self._build, action)
             case act.Validate(block_hash):
