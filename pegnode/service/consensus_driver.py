@@ -95,6 +95,7 @@ class ConsensusDriver:
         peers.on_message(VotesMessage, self._receive_votes, from_guests=False)
         peers.on_message(CertificatesMessage, self._receive_certificates, from_guests=False)
         core.on_final(self._after_final)
+        equivocations.on_own_guilt(own_memory.found)
 
     def work_known(self, known: bool) -> None:
         """Tell the machine whether there is anything that a block could include."""

@@ -10,10 +10,11 @@ different proofs of a member with many; one convicts it.
 Members find proofs in what they hear: the machine reports a vote that contradicts one in its book, and a longer memory
 of votes meets those that come late or inside certificates. Nothing follows from a conviction by itself: the rules hold
 with f members who do this, and the next one is removed by the membership, by people. A proof against this node's own
-member says that its key runs twice or was stolen, and is told in its log and status.
+member says that its key runs twice or was stolen: it is told in its log and status, and to whoever guards the journal,
+which lacks one of the two votes at least.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import structlog
@@ -50,6 +51,7 @@ class Equivocations:
         self._own_member = own_member
         self._memory = VoteMemory(core.store.tip.header.view)
         self._kept: dict[int, set[tuple[int, KindPair]]] = {}
+        self._guards: list[Callable[[Vote], None]] = []
         for item in core.store.equivocations():
             self._count(item)
         tip_height = core.store.tip.header.height
@@ -58,6 +60,14 @@ class Equivocations:
         peers.on_message(EquivocationsMessage, self._receive, from_guests=True)
         peers.on_connected(self._greet)
         core.on_final(self._after_final)
+
+    def on_own_guilt(self, guard: Callable[[Vote], None]) -> None:
+        """Have `guard` hear each vote of each proof against this node's own member, of those kept already at once."""
+        self._guards.append(guard)
+        for item in self._core.store.equivocations():
+            if item.member == self._own_member:
+                guard(item.first)
+                guard(item.second)
 
     def note(self, first: Vote, second: Vote) -> None:
         """Keep and pass on what two genuine votes of one member prove; nothing, if that is known or they agree."""
@@ -128,6 +138,9 @@ class Equivocations:
             what = "our key signed two votes that exclude each other"
             self._core.key_alarm = f"{what}, in view {item.view}: {KEY_ADVICE}"
             log.error(what, view=item.view, advice=KEY_ADVICE)
+            for guard in self._guards:
+                guard(item.first)
+                guard(item.second)
 
     def _tell(self, item: Equivocation) -> None:
         log.error(

@@ -9,7 +9,8 @@ certificate of the highest view that it knows. A number drawn at this start come
                  GRACE_S, when a quorum less one has            member knew of none so high
     forgotten    when 2f + 1 others have vouched                the highest view heard + 2
 
-A vote by this member's key that the journal lacks ends it: the journal is given up for good, and nothing is signed.
+A vote by this member's key that the journal lacks ends it, whoever shows it, alone or in a proof of its guilt: the
+journal is given up for good, and nothing is signed. One that has forgotten learns from such a vote how far it signed.
 A member vouches once it signs itself, and knows a certificate of its floor's view or of a higher one. Among 2f + 1
 others who vouch one is honest and voted for what this member's highest vote rested on. Source: docs/consensus.md.
 
@@ -129,6 +130,8 @@ class OwnMemory:
 
     def found(self, vote: Vote) -> None:
         """Hear of a checked vote; if this member's key signed it and the journal lacks it, sign nothing any more."""
+        if vote.member == self._member:
+            self._own_view = max(self._own_view, vote.view)
         if self._lacking is None and self._journal.state is JournalState.KEPT and self._journal.lacks(vote):
             self._lacking = vote
             self._journal.give_up()
@@ -204,7 +207,6 @@ class OwnMemory:
             self._peers.drop(peer, DropReason.FALSE_SIGNATURE, str(rejected))
             return
         for vote in votes:
-            self._own_view = max(self._own_view, vote.view)
             self.found(vote)
         if certificate is not None and (self._highest is None or certificate.view > self._highest.view):
             self._highest = certificate

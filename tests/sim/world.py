@@ -223,8 +223,6 @@ class SimWorld:
         self.watch.attach(member, self.violated)
         self._watch_drops(index, member)
         _answer_users(member)
-        if index in self.byzantine:  # its other votes are its adversary's, and must not keep it from going on
-            member.own_memory.found = lambda vote: None  # type: ignore[method-assign]
         self.members[index] = member
         self.note(f"member {index}", f"starts at height {member.height}, floor {member.journal.floor_view}")
 

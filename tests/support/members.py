@@ -51,6 +51,7 @@ class MemoryFederation:
         self.network = MemoryNetwork(random.Random(seed))
         self.members: dict[int, Member] = {}
         self.has_quorum = False
+        self.byzantine: frozenset[int] = frozenset()
         self.disks = {index: Disk() for index in range(self.rules.membership.size)}
         self.nodes = {index: self._bitcoin_node() for index in self.disks}
 

@@ -10,6 +10,7 @@ import trio
 from bridge.l1.client import L1Client
 from bridge.l1.mempool_watcher import MempoolWatcher
 from bridge.l1.watcher import L1Watcher
+from federation.certificate import Vote
 from federation.journal import Journal, JournalIdentity
 from federation.signer import Signer
 from pegnode.chain.parameters import ChainRules
@@ -71,11 +72,15 @@ def now_ms() -> int:
 
 
 class Federation(Protocol):
-    """What a member needs of those around it. has_quorum: whether a quorum has ever run together."""
+    """What a member needs of those around it. has_quorum: whether a quorum has ever run together.
+
+    byzantine: whose keys sign more than their members know.
+    """
 
     genesis: Genesis
     rules: ChainRules
     has_quorum: bool
+    byzantine: frozenset[int]
 
     @property
     def network(self) -> MemoryNetwork:
@@ -234,7 +239,10 @@ class Member:
 
 
 class MemberMemory(OwnMemory):
-    """Asks the others, unless a quorum never runs: then nobody answers, and a test wants this member's part alone."""
+    """Asks the others, unless a quorum never runs: then nobody answers, and a test wants this member's part alone.
+
+    A Byzantine member's other votes are its adversary's, and must not keep it from going on.
+    """
 
     def __init__(self, member: Member, index: int) -> None:
         fresh = random.Random(f"{index} {trio.current_time()}")  # another at each start, the same when run again
@@ -245,6 +253,10 @@ class MemberMemory(OwnMemory):
         if self._federation.has_quorum:
             await super().restored()
         self._is_restored = True
+
+    def found(self, vote: Vote) -> None:
+        if self._member not in self._federation.byzantine:
+            super().found(vote)
 
 
 class Stranger:

@@ -7,6 +7,7 @@ import trio
 
 from federation.certificate import Vote, VoteKind
 from federation.equivocation import Equivocation, verify_equivocation
+from federation.journal import Journal, JournalIdentity, JournalReason, JournalRefused, MemoryEntries
 from federation.vote_memory import VIEWS_REMEMBERED
 from pegnode.net.messages import CertificatesMessage, EquivocationsMessage, Message, VotesMessage
 from pegnode.net.transport import DropReason, PeerId, PeerRole
@@ -374,7 +375,44 @@ async def test_own_key_that_signed_twice_is_told_loudly_also_after_a_restart(aut
             assert said.startswith("our key signed two votes that exclude each other, in view 9: ")
             assert alarm(federation.members[1]) == "", "a colleague's key is not ours"
             await federation.stop(0)
+            federation.disks[0].entries = MemoryEntries()
             await federation.start(0)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_member_whose_journal_lacks_a_vote_of_its_own_guilt_signs_no_more(
+    kept: bool, autojump_clock: trio.abc.Clock
+) -> None:
+    """kept: the proof is on its disk when it starts with another journal."""
+    async with memory_federation(0, 1) as federation:
+        teller = await guest(federation)
+        member = federation.members[0]
+        assert member.own_memory.may_sign
+        teller.say_all(proof(equivocation(federation.rules, 0)))
+        await federation.until(lambda: accused(member) == {0}, 5)
+        if kept:
+            await federation.stop(0)
+            federation.disks[0].entries = MemoryEntries()
+            await federation.start(0)
+            member = federation.members[0]
+        assert not member.own_memory.may_sign
+        assert member.own_memory.status().state == "behind"
+        assert federation.members[1].own_memory.may_sign, "a colleague's key is not ours"
+        await federation.stop(0)
+        with pytest.raises(JournalRefused) as caught:
+            await federation.start(0)
+        assert caught.value.reason is JournalReason.BEHIND
+
+
+async def test_journal_whose_floor_is_above_the_own_guilt_goes_on(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation(1) as federation:
+        teller = await guest(federation)
+        identity = JournalIdentity(federation.rules.chain_id, 0, 0)
+        Journal.create(federation.disks[0].entries, identity, equivocation(federation.rules, 0).view)
+        await federation.start(0)
+        teller.say_all(proof(equivocation(federation.rules, 0)))
+        await federation.until(lambda: alarm(federation.members[0]), 5)
+        assert federation.members[0].own_memory.may_sign, "it signs nothing there again"
 
 
 async def test_vote_under_our_key_that_we_never_cast_is_told_loudly(autojump_clock: trio.abc.Clock) -> None:

@@ -255,6 +255,23 @@ async def test_forgotten_journal_signs_above_its_own_votes_that_are_shown(
     rig.store.close()
 
 
+async def test_forgotten_journal_signs_above_a_vote_of_its_own_that_a_proof_shows(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    rig = Rig(tmp_path, forgotten=True)
+    rig.memory.found(rig.vote(VoteKind.NULLIFY, 60))
+    rig.memory.found(rig.vote(VoteKind.NULLIFY, 70, member=1))
+    async with trio.open_nursery() as nursery:
+        start = Start(rig, nursery)
+        await trio.sleep(0.1)
+        for member in OTHERS:
+            rig.answer(member, view=40)
+        await trio.sleep(0.1)
+        assert (start.refused, rig.journal.floor_view) == (None, 62)
+        nursery.cancel_scope.cancel()
+    rig.store.close()
+
+
 # False answers
 
 
