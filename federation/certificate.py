@@ -128,15 +128,20 @@ def verify_vote(vote: Vote, membership: Membership, chain_id: bytes) -> None:
 def verify_certificate(certificate: Certificate, membership: Membership, chain_id: bytes) -> None:
     """Raise VoteRejected unless exactly a quorum of distinct members signed, in rising order."""
     _check_statement(certificate, membership)
-    if len(certificate.signatures) != membership.quorum:
-        detail = f"{len(certificate.signatures)} signatures, {membership.quorum} belong"
-        raise VoteRejected(VoteReason.QUORUM_SIZE, detail)
+    check_size(certificate, membership)
     members = [member for member, _ in certificate.signatures]
     if any(first >= second for first, second in itertools.pairwise(members)):
         raise VoteRejected(VoteReason.SIGNERS_UNSORTED)
     digest = vote_digest(chain_id, certificate.epoch, certificate.kind, certificate.view, certificate.block_hash)
     for member, signature64 in certificate.signatures:
         _check_signature(member, signature64, digest, membership)
+
+
+def check_size(certificate: Certificate, membership: Membership) -> None:
+    """Raise VoteRejected (QUORUM_SIZE) unless it has as many signatures as a quorum; they are not checked."""
+    if len(certificate.signatures) != membership.quorum:
+        detail = f"{len(certificate.signatures)} signatures, {membership.quorum} belong"
+        raise VoteRejected(VoteReason.QUORUM_SIZE, detail)
 
 
 def check_form(statement: Vote | Certificate) -> None:

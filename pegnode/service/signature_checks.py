@@ -11,7 +11,15 @@ from typing import Final
 
 import trio
 
-from federation.certificate import Certificate, Vote, VoteKind, VoteRejected, verify_certificate, verify_vote
+from federation.certificate import (
+    Certificate,
+    Vote,
+    VoteKind,
+    VoteRejected,
+    check_size,
+    verify_certificate,
+    verify_vote,
+)
 from pegnode.chain.parameters import ChainRules
 from pegnode.net.allowance import Allowance
 from pegnode.net.transport import DropReason, PeerId
@@ -57,9 +65,10 @@ class SignatureChecks:
             is_known = statement in self._certified or statement in new
             if not self._charge(peer, 1 if is_known else self._rules.membership.quorum):
                 return None
-            if is_known:
-                continue
             try:
+                if is_known:
+                    check_size(certificate, self._rules.membership)  # so that reading it costs no more than was paid
+                    continue
                 verify_certificate(certificate, self._rules.membership, self._rules.chain_id)
             except VoteRejected as rejected:
                 self._condemn(peer, rejected)

@@ -267,13 +267,26 @@ async def test_flood_of_certificates_that_are_known_is_cut_off(
     monkeypatch.setattr(signature_checks, "CHECKS_BURST", 400)
     async with three_and_a_faulty_one() as (federation, faulty):
         known = federation.certificate(VoteKind.NULLIFY, 1, NO_BLOCK, (0, 1, 2)).encode()
-        unsigned = Certificate(VoteKind.NULLIFY, 0, 1, NO_BLOCK, ()).encode()
-        faulty.say(CertificatesMessage((known, *[unsigned] * 300)), 0)
+        faulty.say(CertificatesMessage((known,) * 300), 0)
         await trio.sleep(0.05)
         assert faulty.left() == []
-        faulty.say(CertificatesMessage((unsigned,) * 300), 0)
+        faulty.say(CertificatesMessage((known,) * 300), 0)
         await trio.sleep(0.05)
         assert faulty.left() == [DropReason.FLOOD]
+        await federation.all_at(1, seconds=30)
+
+
+@pytest.mark.parametrize("count", [0, 2, 255])
+async def test_certificate_that_is_known_is_refused_with_too_few_or_too_many_signatures(
+    autojump_clock: trio.abc.Clock, count: int
+) -> None:
+    """None is checked in what is known, but each is compared with what is remembered."""
+    async with three_and_a_faulty_one() as (federation, faulty):
+        known = federation.certificate(VoteKind.NULLIFY, 1, NO_BLOCK, (0, 1, 2))
+        other = replace(known, signatures=(known.signatures * 85)[:count])
+        faulty.say(CertificatesMessage((known.encode(), other.encode())), 0)
+        await trio.sleep(0.05)
+        assert faulty.left() == [DropReason.FALSE_SIGNATURE]
         await federation.all_at(1, seconds=30)
 
 
