@@ -1,5 +1,7 @@
 """What a member asks about its own votes, what it believes, and what it answers."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,11 +92,20 @@ class Start:
         self.over.set()
 
 
-async def test_kept_journal_is_used_once_enough_have_answered(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
-    rig = Rig(tmp_path)
+@asynccontextmanager
+async def starting(rig: Rig) -> AsyncIterator[Start]:
+    """A start that has asked everybody; it is cut short in the end, and the store closed."""
     async with trio.open_nursery() as nursery:
         start = Start(rig, nursery)
         await trio.sleep(0.1)
+        yield start
+        nursery.cancel_scope.cancel()
+    rig.store.close()
+
+
+async def test_kept_journal_is_used_once_enough_have_answered(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
+    rig = Rig(tmp_path)
+    async with starting(rig) as start:
         assert [type(message) for message in rig.wire.sent] == [OwnVotesRequest] * 3
         assert (rig.memory.status().heard_from, rig.memory.waits_for) == (0, OTHERS)
         for member in (1, 2):
@@ -106,49 +117,38 @@ async def test_kept_journal_is_used_once_enough_have_answered(tmp_path: Path, au
         await trio.sleep(0.1)
         assert (start.over.is_set(), start.refused, rig.memory.may_sign, rig.memory.waits_for) == (True, None, True, ())
         assert rig.memory.status().state == "kept"
-        nursery.cancel_scope.cancel()
-    rig.store.close()
 
 
 async def test_kept_journal_waits_no_longer_than_the_chain_would(
     tmp_path: Path, autojump_clock: trio.abc.Clock
 ) -> None:
     rig = Rig(tmp_path)
-    async with trio.open_nursery() as nursery:
-        start = Start(rig, nursery)
+    async with starting(rig) as start:
         rig.answer(1)
         await trio.sleep(100)
         assert not start.over.is_set(), "with one other there is no quorum, and a vote leads to nothing"
         rig.answer(3)
         await trio.sleep(1)
         assert start.over.is_set()
-        nursery.cancel_scope.cancel()
-    rig.store.close()
 
 
 async def test_kept_journal_hears_the_last_member_out_for_a_while(
     tmp_path: Path, autojump_clock: trio.abc.Clock
 ) -> None:
     rig = Rig(tmp_path)
-    async with trio.open_nursery() as nursery:
-        start = Start(rig, nursery)
-        await trio.sleep(0.1)
+    async with starting(rig) as start:
         rig.answer(1)
         rig.answer(2)
         await trio.sleep(GRACE_S - 1)
         assert not start.over.is_set()
         await trio.sleep(2)
         assert start.over.is_set()
-        nursery.cancel_scope.cancel()
-    rig.store.close()
 
 
 async def test_vote_that_the_journal_lacks_ends_the_start(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
     rig = Rig(tmp_path, floor_view=3)
     rig.journal.record_vote(rig.vote(VoteKind.NULLIFY, 4))
-    async with trio.open_nursery() as nursery:
-        start = Start(rig, nursery)
-        await trio.sleep(0.1)
+    async with starting(rig) as start:
         rig.answer(1, rig.vote(VoteKind.NULLIFY, 4), rig.vote(VoteKind.FINALIZE, 3))
         await trio.sleep(0.1)
         assert not start.over.is_set(), "one is in the journal, the other is not above its floor"
@@ -160,10 +160,8 @@ async def test_vote_that_the_journal_lacks_ends_the_start(tmp_path: Path, autoju
         assert "peg journal renew" in start.refused.detail
         assert "\n" not in start.refused.detail
         assert (rig.memory.may_sign, rig.memory.status().state) == (False, "behind")
-        nursery.cancel_scope.cancel()
     with pytest.raises(JournalRefused):
         Journal.open(rig.entries, rig.identity)
-    rig.store.close()
 
 
 async def test_floor_rises_to_what_was_certified_while_this_member_was_away(
@@ -171,9 +169,7 @@ async def test_floor_rises_to_what_was_certified_while_this_member_was_away(
 ) -> None:
     rig = Rig(tmp_path)
     rig.begin_knowing(rig.certificate(5))
-    async with trio.open_nursery() as nursery:
-        Start(rig, nursery)
-        await trio.sleep(0.1)
+    async with starting(rig):
         for member, view in ((1, 5), (2, 9), (3, 7)):
             rig.answer(member, view=view)
         await trio.sleep(0.1)
@@ -181,36 +177,27 @@ async def test_floor_rises_to_what_was_certified_while_this_member_was_away(
         newest = rig.journal.newest_certificate
         assert newest is not None
         assert newest.view == 9
-        nursery.cancel_scope.cancel()
-    rig.store.close()
 
 
 async def test_floor_stays_for_a_member_that_was_not_away(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
     rig = Rig(tmp_path)
     rig.begin_knowing(rig.certificate(5))
-    async with trio.open_nursery() as nursery:
-        start = Start(rig, nursery)
-        await trio.sleep(0.1)
+    async with starting(rig) as start:
         for member in OTHERS:
             rig.answer(member, view=5)
         await trio.sleep(0.1)
         assert (start.over.is_set(), rig.journal.floor_view) == (True, 0)
-        nursery.cancel_scope.cancel()
-    rig.store.close()
 
 
 async def test_answers_that_are_not_enough_lead_to_no_more_questions(
     tmp_path: Path, autojump_clock: trio.abc.Clock
 ) -> None:
     rig = Rig(tmp_path, forgotten=True)
-    async with trio.open_nursery() as nursery:
-        Start(rig, nursery)
+    async with starting(rig):
         for _ in range(100):
             rig.answer(1, vouches=False)
             await trio.sleep(0.05)
         assert len(rig.wire.sent) <= 3 * 6, "in five seconds"
-        nursery.cancel_scope.cancel()
-    rig.store.close()
 
 
 # A journal that has forgotten
@@ -220,9 +207,7 @@ async def test_forgotten_journal_signs_two_views_above_what_enough_others_vouch_
     tmp_path: Path, autojump_clock: trio.abc.Clock
 ) -> None:
     rig = Rig(tmp_path, forgotten=True)
-    async with trio.open_nursery() as nursery:
-        start = Start(rig, nursery)
-        await trio.sleep(0.1)
+    async with starting(rig) as start:
         rig.answer(1, view=40, vouches=False)
         rig.answer(2, view=41)
         rig.answer(3)  # a lie: nothing was certified
@@ -233,26 +218,20 @@ async def test_forgotten_journal_signs_two_views_above_what_enough_others_vouch_
         rig.answer(1, view=40)
         await trio.sleep(0.1)
         assert (start.over.is_set(), rig.journal.state, rig.journal.floor_view) == (True, JournalState.KEPT, 43)
-        nursery.cancel_scope.cancel()
     rig.entries.lose_unsynced()
     assert Journal.open(rig.entries, rig.identity).floor_view == 43
-    rig.store.close()
 
 
 async def test_forgotten_journal_signs_above_its_own_votes_that_are_shown(
     tmp_path: Path, autojump_clock: trio.abc.Clock
 ) -> None:
     rig = Rig(tmp_path, forgotten=True)
-    async with trio.open_nursery() as nursery:
-        start = Start(rig, nursery)
-        await trio.sleep(0.1)
+    async with starting(rig) as start:
         rig.answer(1, rig.vote(VoteKind.NULLIFY, 60), view=40)
         rig.answer(2)
         rig.answer(3)
         await trio.sleep(0.1)
         assert (start.refused, rig.journal.floor_view) == (None, 62)
-        nursery.cancel_scope.cancel()
-    rig.store.close()
 
 
 async def test_forgotten_journal_signs_above_a_vote_of_its_own_that_a_proof_shows(
@@ -261,15 +240,11 @@ async def test_forgotten_journal_signs_above_a_vote_of_its_own_that_a_proof_show
     rig = Rig(tmp_path, forgotten=True)
     rig.memory.found(rig.vote(VoteKind.NULLIFY, 60))
     rig.memory.found(rig.vote(VoteKind.NULLIFY, 70, member=1))
-    async with trio.open_nursery() as nursery:
-        start = Start(rig, nursery)
-        await trio.sleep(0.1)
+    async with starting(rig) as start:
         for member in OTHERS:
             rig.answer(member, view=40)
         await trio.sleep(0.1)
         assert (start.refused, rig.journal.floor_view) == (None, 62)
-        nursery.cancel_scope.cancel()
-    rig.store.close()
 
 
 # False answers
@@ -302,9 +277,7 @@ async def test_false_answer_drops_its_sender_and_counts_nothing(
         "no certificate": replace_fields(good, certificate=b"no certificate"),
         "not asked": good,
     }[fault]
-    async with trio.open_nursery() as nursery:
-        start = Start(rig, nursery)
-        await trio.sleep(0.1)
+    async with starting(rig) as start:
         if fault == "not asked":
             rig.answer(1)
             await trio.sleep(0.01)
@@ -313,8 +286,6 @@ async def test_false_answer_drops_its_sender_and_counts_nothing(
         assert rig.wire.dropped == [(rig.peer(1), reason)]
         assert rig.memory.status().heard_from == (1 if fault == "not asked" else 0)
         assert (start.over.is_set(), rig.journal.state) == (False, JournalState.KEPT)
-        nursery.cancel_scope.cancel()
-    rig.store.close()
 
 
 def replace_fields(answer: OwnVotesAnswer, **changes: object) -> OwnVotesAnswer:
@@ -333,8 +304,7 @@ async def test_answer_holds_the_newest_votes_of_the_asker_and_the_highest_certif
     for vote in (*newest, rig.vote(VoteKind.NULLIFY, 7, member=2), rig.vote(VoteKind.NULLIFY, 9, member=3)):
         rig.memory.witness(vote)
     rig.journal.record_certificate(rig.certificate(8))
-    async with trio.open_nursery() as nursery:
-        Start(rig, nursery)
+    async with starting(rig):
         rig.say(2, OwnVotesRequest(bytes(32)))
         await trio.sleep(0.1)
         [answer] = rig.answers()
@@ -348,16 +318,12 @@ async def test_answer_holds_the_newest_votes_of_the_asker_and_the_highest_certif
         rig.say(2, OwnVotesRequest(bytes(32)))
         await trio.sleep(0.1)
         assert rig.answers()[-1].vouches
-        nursery.cancel_scope.cancel()
-    rig.store.close()
 
 
 async def test_member_does_not_vouch_below_its_floor(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
     """It was renewed, or lost its database: what it voted for may lie above all that it knows."""
     rig = Rig(tmp_path, forgotten=True)
-    async with trio.open_nursery() as nursery:
-        Start(rig, nursery)
-        await trio.sleep(0.1)
+    async with starting(rig):
         for member in OTHERS:
             rig.answer(member, view=5)
         await trio.sleep(0.1)
@@ -367,8 +333,6 @@ async def test_member_does_not_vouch_below_its_floor(tmp_path: Path, autojump_cl
             rig.say(2, OwnVotesRequest(bytes(32)))
             await trio.sleep(0.1)
             assert rig.answers()[-1].vouches is vouches
-        nursery.cancel_scope.cancel()
-    rig.store.close()
 
 
 # While it runs
@@ -376,9 +340,7 @@ async def test_member_does_not_vouch_below_its_floor(tmp_path: Path, autojump_cl
 
 async def test_unknown_own_vote_ends_signing_for_good(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
     rig = Rig(tmp_path)
-    async with trio.open_nursery() as nursery:
-        start = Start(rig, nursery)
-        await trio.sleep(0.1)
+    async with starting(rig) as start:
         for member in OTHERS:
             rig.answer(member)
         await trio.sleep(0.1)
@@ -389,11 +351,9 @@ async def test_unknown_own_vote_ends_signing_for_good(tmp_path: Path, autojump_c
         assert rig.memory.may_sign
         rig.memory.found(rig.vote(VoteKind.FINALIZE, 4))
         assert (rig.memory.may_sign, rig.memory.status().state) == (False, "behind")
-        nursery.cancel_scope.cancel()
     with pytest.raises(JournalRefused) as caught:
         Journal.open(rig.entries, rig.identity)
     assert caught.value.reason is JournalReason.BEHIND
-    rig.store.close()
 
 
 @pytest.mark.parametrize("signers", [(0, 1, 2), (1, 2, 3)])
