@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
 from random import Random
 from typing import Any
 from unittest import mock
@@ -20,15 +21,14 @@ from pegnode.service import validation
 from tests.sim import evil_leader
 from tests.sim.adversary import ByzantineMember
 from tests.sim.bad_blocks import KINDS
-from tests.sim.determinism import run_deterministic
-from tests.sim.network import FAIR
 from tests.sim.outside import Everybody
-from tests.sim.plan import Clock, Plan
+from tests.sim.plan import Plan
+from tests.sim.play import play
 from tests.sim.seams import World
-from tests.sim.world import SimWorld
 
 EVIL_MEMBER = 1
 BAD_TIME_S = 8.0
+DELAY_S = (0.001, 0.02)
 
 
 class OnlyBadBlocks(evil_leader.BadBlocks):
@@ -57,26 +57,11 @@ class BadLeader(Everybody):
 
 def violation_of(seed: int, kind: str) -> str:
     """What goes wrong among four members, one of whom leads with blocks that are bad in this way; empty if nothing."""
-    plan = Plan(
-        seed=seed,
-        size=4,
-        byzantine=(EVIL_MEMBER,),
-        bad_time_s=BAD_TIME_S,
-        delay_s=(0.001, 0.02),
-        weather=FAIR,
-        clocks=(Clock(0, 0.0),) * 4,
-        disturbances=(),
-    )
-    worlds: list[SimWorld] = []
-
-    async def main() -> None:
-        worlds.append(SimWorld(plan, BadLeader()))
-        await worlds[0].run()
-
+    plan = replace(Plan.calm(seed, bad_time_s=BAD_TIME_S), byzantine=(EVIL_MEMBER,), delay_s=DELAY_S)
     chosen = tuple(bad for bad in KINDS if bad.name == kind) * len(KINDS)
     with mock.patch.object(evil_leader, "KINDS", chosen):
-        run_deterministic(seed, main)
-    return "" if worlds[0].violation is None else str(worlds[0].violation)
+        world = play(plan, BadLeader())
+    return "" if world.violation is None else str(world.violation)
 
 
 def ledger_root_unchecked() -> AbstractContextManager[Any]:

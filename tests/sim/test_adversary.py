@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -11,11 +12,11 @@ import pytest
 from pegnode.net.transport import DropReason
 from tests.sim import evil_answers, evil_leader, evil_memory, evil_votes, evil_wire
 from tests.sim.adversary import EVILS, ByzantineMember
-from tests.sim.determinism import HASH_SEED, is_hash_seeded, run_deterministic
+from tests.sim.determinism import HASH_SEED, is_hash_seeded
 from tests.sim.evil import Evil
-from tests.sim.network import FAIR
 from tests.sim.outside import Everybody
-from tests.sim.plan import Clock, Disturbance, Kind, Plan
+from tests.sim.plan import Disturbance, Kind, Plan
+from tests.sim.play import play
 from tests.sim.seams import World
 from tests.sim.watch import BLAMELESS
 from tests.sim.world import SimWorld
@@ -63,28 +64,17 @@ class OneEvil(Everybody):
 
 def played(kind: type[Evil], seed: int) -> tuple[SimWorld, ByzantineMember]:
     """Four members, one of them evil; another is cut off for a while, and a third is killed."""
-    plan = Plan(
-        seed=seed,
-        size=4,
+    plan = replace(
+        Plan.calm(seed, bad_time_s=BAD_TIME_S),
         byzantine=(EVIL_MEMBER,),
-        bad_time_s=BAD_TIME_S,
         delay_s=(0.001, 0.02),
-        weather=FAIR,
-        clocks=(Clock(0, 0.0),) * 4,
         disturbances=(
             Disturbance(1.0, 2.0, Kind.CUT, (CUT_OFF,)),
             Disturbance(4.0, 1.0, Kind.POWER, (PARTED,)),
         ),
     )
     outside = OneEvil(kind)
-    worlds: list[SimWorld] = []
-
-    async def main() -> None:
-        worlds.append(SimWorld(plan, outside))
-        await worlds[0].run()
-
-    run_deterministic(seed, main)
-    return worlds[0], outside.adversary
+    return play(plan, outside), outside.adversary
 
 
 def answers(world: SimWorld) -> Answers:

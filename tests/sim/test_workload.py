@@ -3,24 +3,13 @@
 from random import Random
 
 from bridge.state import WithdrawalStatus
-from tests.sim.determinism import run_deterministic
-from tests.sim.network import FAIR
 from tests.sim.outside import Everybody
-from tests.sim.plan import Clock, Plan
+from tests.sim.plan import Plan
+from tests.sim.play import play
 from tests.sim.seams import World
 from tests.sim.workload import PEG, Users
-from tests.sim.world import SimWorld
 
-QUIET = Plan(
-    seed=1,
-    size=4,
-    byzantine=(),
-    bad_time_s=20.0,
-    delay_s=(0.001, 0.005),
-    weather=FAIR,
-    clocks=(Clock(0, 0.0),) * 4,
-    disturbances=(),
-)
+QUIET = Plan.calm(1, bad_time_s=20.0)
 
 
 class Observed(Everybody):
@@ -35,14 +24,7 @@ class Observed(Everybody):
 
 def test_users_deposit_pay_burn_and_cheat_and_all_is_settled() -> None:
     outside = Observed()
-    worlds: list[SimWorld] = []
-
-    async def main() -> None:
-        worlds.append(SimWorld(QUIET, outside))
-        await worlds[0].run()
-
-    run_deterministic(QUIET.seed, main)
-    [world], users = worlds, outside.users
+    world, users = play(QUIET, outside), outside.users
     assert world.violation is None
     assert all(users.counts.values()), users.counts
     assert users.unsettled().startswith("0 transactions, 0 deposits, 0 burns")
