@@ -12,6 +12,7 @@ from bridge.state import Anchor
 from federation.membership import MAX_MEMBERS
 from federation.statement import BlockTerms, SignedStatement, SolvencyStatement
 from pegnode.errors import ReasonedError
+from pegnode.json_document import parse_json, render_json, require_form
 
 MAX_DOCUMENT_BYTES = 2_000 + 300 * MAX_MEMBERS
 
@@ -87,13 +88,13 @@ class StatementDocument(msgspec.Struct, frozen=True):
         )
 
     def signed(self) -> SignedStatement:
-        """The statement and its signatures, none of which is checked. Raises DocumentRefused."""
+        """The statement and its signatures, none of which is checked. Raises MalformedError."""
         try:
             statement = SolvencyStatement(self._terms(), _anchor(self.l1_tip), self.time_ms)
             signatures = tuple((entry.member, bytes.fromhex(entry.signature)) for entry in self.signatures)
             return SignedStatement.decode(SignedStatement(statement, signatures).encode())
-        except (MalformedError, ValueError) as error:
-            raise DocumentRefused(DocumentReason.MALFORMED, str(error)) from error
+        except ValueError as error:
+            raise MalformedError(str(error)) from error
 
     def _terms(self) -> BlockTerms:
         return BlockTerms(
@@ -113,17 +114,16 @@ class StatementDocument(msgspec.Struct, frozen=True):
 
 def render_document(signed: SignedStatement) -> bytes:
     """The file of a statement."""
-    return msgspec.json.format(msgspec.json.encode(StatementDocument.of(signed)), indent=2) + b"\n"
+    return render_json(StatementDocument.of(signed))
 
 
 def parse_document(data: bytes) -> SignedStatement:
     """The statement in a file; its signatures are not checked. Raises DocumentRefused."""
     try:
-        signed = msgspec.json.decode(data, type=StatementDocument).signed()
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        signed = parse_json(data, StatementDocument).signed()
+        require_form(data, StatementDocument.of(signed))
+    except MalformedError as error:
         raise DocumentRefused(DocumentReason.MALFORMED, f"no statement of solvency: {error}") from error
-    if b"".join(data.split()) != msgspec.json.encode(StatementDocument.of(signed)):
-        raise DocumentRefused(DocumentReason.MALFORMED, "a field too much, twice, out of order or written otherwise")
     return signed
 
 

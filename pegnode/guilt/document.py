@@ -17,6 +17,7 @@ from federation.equivocation import Equivocation, verify_with_key
 from pegnode.chain.parameters import ChainRules
 from pegnode.errors import ReasonedError
 from pegnode.genesis import MemberName
+from pegnode.json_document import parse_json, render_json, require_form
 
 MAX_DOCUMENT_BYTES = 10_000
 """Several times the longest, with room for white space."""
@@ -112,31 +113,29 @@ class AccusationDocument(msgspec.Struct, frozen=True):
         )
 
     def accusation(self) -> Accusation:
-        """What it says, none of which is checked. Raises GuiltRefused (MALFORMED)."""
+        """What it says, none of which is checked. Raises MalformedError."""
         try:
             first, second = (Vote.decode(bytes.fromhex(entry.vote)) for entry in self.votes)
             keys = bytes.fromhex(self.chain_id), bytes.fromhex(self.vote_key)
-        except (MalformedError, ValueError) as error:
-            raise GuiltRefused(GuiltReason.MALFORMED, str(error)) from error
+        except ValueError as error:
+            raise MalformedError(str(error)) from error
         if any(len(key) != 32 for key in keys):
-            raise GuiltRefused(GuiltReason.MALFORMED, "a chain id and a vote key have 32 bytes")
+            raise MalformedError("a chain id and a vote key have 32 bytes")
         return Accusation(Equivocation(first, second), keys[0], self.name, keys[1])
 
 
 def render_accusation(accusation: Accusation) -> bytes:
     """The file of an accusation."""
-    return msgspec.json.format(msgspec.json.encode(AccusationDocument.of(accusation)), indent=2) + b"\n"
+    return render_json(AccusationDocument.of(accusation))
 
 
 def parse_accusation(data: bytes) -> Accusation:
     """The accusation in a file; its signatures are not checked. Raises GuiltRefused (MALFORMED)."""
     try:
-        accusation = msgspec.json.decode(data, type=AccusationDocument).accusation()
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        accusation = parse_json(data, AccusationDocument).accusation()
+        require_form(data, AccusationDocument.of(accusation))
+    except MalformedError as error:
         raise GuiltRefused(GuiltReason.MALFORMED, f"no proof of a fault: {error}") from error
-    if b"".join(data.split()) != b"".join(render_accusation(accusation).split()):
-        detail = "a field too much, twice, out of order or written otherwise, or words that are not the votes'"
-        raise GuiltRefused(GuiltReason.MALFORMED, detail)
     return accusation
 
 

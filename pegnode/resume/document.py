@@ -16,6 +16,7 @@ from federation.membership import MAX_MEMBERS
 from federation.record import SignedRecord
 from pegnode.audit.document import SignatureEntry
 from pegnode.errors import ReasonedError
+from pegnode.json_document import parse_json, render_json, require_form
 from pegnode.resume.words import describe
 
 MAX_RECORDS = 8
@@ -64,24 +65,24 @@ class PlanDocument(msgspec.Struct, frozen=True):
 
 def render_plan(records: tuple[SignedRecord, ...]) -> bytes:
     """The file of a plan."""
-    document = PlanDocument([RecordEntry.of(signed) for signed in records])
-    return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
+    return render_json(_document(records))
 
 
 def parse_plan(data: bytes) -> tuple[SignedRecord, ...]:
     """The records in a file, at least one; their signatures are not checked. Raises PlanRefused."""
     try:
-        document = msgspec.json.decode(data, type=PlanDocument)
-        records = tuple(entry.signed() for entry in document.records)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, MalformedError, ValueError) as error:
+        records = tuple(entry.signed() for entry in parse_json(data, PlanDocument).records)
+        require_form(data, _document(records))
+    except (MalformedError, ValueError) as error:
         raise PlanRefused(PlanReason.MALFORMED, f"no plan: {error}") from error
     if not 1 <= len(records) <= MAX_RECORDS:
         raise PlanRefused(PlanReason.MALFORMED, f"{len(records)} records, of 1 to {MAX_RECORDS}")
-    if b"".join(data.split()) != b"".join(render_plan(records).split()):
-        detail = "a field too much, twice, out of order or written otherwise, or words that are not the record's"
-        raise PlanRefused(PlanReason.MALFORMED, detail)
     require_consecutive([signed.record for signed in records])
     return records
+
+
+def _document(records: tuple[SignedRecord, ...]) -> PlanDocument:
+    return PlanDocument([RecordEntry.of(signed) for signed in records])
 
 
 def require_consecutive(records: list[Record]) -> None:

@@ -22,6 +22,7 @@ from bridge.errors import Reason
 from federation.keystore import MemberSecrets, RandomBytes
 from pegnode.errors import ReasonedError
 from pegnode.genesis import Hex32, MemberName, MemberSection, PeerId
+from pegnode.json_document import render_json
 from pegnode.net.address import Endpoint, parse_endpoint, peer_id_from_secret, transport_key_of
 from pegnode.net.transport import TransportError
 
@@ -131,7 +132,7 @@ class MemberCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     @property
     def document(self) -> bytes:
         """The card as a file holds it."""
-        return _document(self)
+        return render_json(self)
 
     @property
     def endpoint(self) -> Endpoint:
@@ -230,7 +231,7 @@ class RecoveryCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     @property
     def document(self) -> bytes:
         """The card as a file holds it."""
-        return _document(self)
+        return render_json(self)
 
 
 Card = MemberCard | RecoveryCard
@@ -292,10 +293,6 @@ def _check_signature(name: str, purpose: str, key: bytes, digest: bytes, signatu
     if not schnorr_verify(key, digest, bytes.fromhex(signature_hex)):
         detail = f"{name}: the {purpose} key did not sign this card; ask {name} for the file again, by another way"
         raise CardRefused(CardReason.BAD_SIGNATURE, detail)
-
-
-def _document(card: Card) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n"
 
 
 def _fingerprint(digest: bytes) -> str:

@@ -82,6 +82,7 @@ THROUGH = {
     "pegnode.genesis:parse_template": "with Genesis.from_template",
     "pegnode.input_file:read_input": _THROUGH_FILES,
     "pegnode.input_file:read_input_text": _THROUGH_FILES,
+    "pegnode.json_document:parse_json": "with parse_accusation, parse_document and parse_plan",
     "pegnode.local_federation:LocalFederation.process": "a file of its own process ids",
     "pegnode.halts:LatchedFinding.read": "with LatchedFinding.decode",
     "pegnode.net.connection:ByteStream.read": _NO_FORMAT,
