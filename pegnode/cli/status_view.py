@@ -20,10 +20,8 @@ HALT_MEANS: Final = (
 )
 HALT_HELP: Final = "A halt does not clear itself, nor by a restart: see 'After a halt' in docs/operating.md"
 STALL_HELP: Final = "see 'When the chain stands' in docs/operating.md"
-GUILT_MEANS: Final = (
-    "A proof changes nothing by itself, its member goes on voting: see 'A key that signed twice' in docs/operating.md"
-)
-EVIDENCE_HELP: Final = "see them with: peg evidence list"
+GUILT_MEANS: Final = "A proof ends nobody's right to vote by itself: see 'A key that signed twice' in docs/operating.md"
+EVIDENCE_HELP: Final = "peg evidence list shows what was signed"
 _MOMENT: Final = re.compile(r"[\d-]*\s?\d\d:\d\d:\d\d UTC \([^)]*\)")
 
 
