@@ -26,6 +26,7 @@ class Faults:
         self._world = world
 
     async def run(self) -> None:
+        """Let them happen, each at its time, until cancelled."""
         self._world.network.weather = self._world.plan.weather
         async with trio.open_nursery() as nursery:
             for disturbance in self._world.plan.disturbances:
@@ -43,7 +44,7 @@ class Faults:
             case Kind.POWER:
                 for index in sorted(struck):
                     self._fail_power(index, disturbance.for_s)
-            case Kind.CUT:
+            case Kind.CUT | Kind.FREEZE:
                 await self._block(self._world.lanes_from(struck) | self._world.lanes_to(struck), disturbance.for_s)
             case Kind.ONE_WAY:
                 await self._block(self._world.lanes_from(struck), disturbance.for_s)
@@ -52,8 +53,6 @@ class Faults:
                 self._world.lose_journal(disturbance.members[0], {})
             case Kind.OLD_JOURNAL:
                 await self._roll_back(disturbance.members[0], disturbance.for_s)
-            case Kind.FREEZE:
-                await self._block(self._world.lanes_from(struck) | self._world.lanes_to(struck), disturbance.for_s)
             case Kind.SLOW:
                 await self._slow_down(self._world.lanes_from(struck), disturbance.for_s)
 

@@ -123,7 +123,7 @@ class Watch:
         keep = member.store.keep_equivocation
 
         def kept(equivocation: Equivocation) -> None:
-            if equivocation.member not in self._byzantine and equivocation.member not in self.excused:
+            if self._is_bound(equivocation.member):
                 violated(Violation(f"member {index} keeps a proof against honest member {equivocation.member}"))
             keep(equivocation)
 
@@ -131,6 +131,10 @@ class Watch:
         member.store.keep_equivocation = kept  # type: ignore[method-assign]
         if index not in self._byzantine:
             member.core.on_final(on_final)
+
+    def _is_bound(self, member: int) -> bool:
+        """Whether nothing excuses a member that contradicts itself."""
+        return member not in self._byzantine and member not in self.excused
 
     def _look_at(self, index: int, action: act.Action) -> None:
         who = f"member {index}"
@@ -149,12 +153,12 @@ class Watch:
                 self._trace.note(who, f"view {info.view}: block {info.height} {short(info.hash)} is final")
             case act.ReportEquivocation(first):
                 self._trace.note(who, f"view {first.view}: sees member {first.member} contradict itself")
-                if first.member not in self._byzantine and first.member not in self.excused:
+                if self._is_bound(first.member):
                     raise Violation(f"member {index} accuses honest member {first.member}")
             case act.ReportConflictingCertificates() | act.ReportInvalidCertified():
                 raise Violation(f"member {index} reports {type(action).__name__}: {action}")
             case act.ReportUnknownOwnVote(vote):
-                if index not in self._byzantine and index not in self.excused:
+                if self._is_bound(index):
                     raise Violation(f"member {index} does not know its own vote: view {vote.view}, {vote.kind.name}")
 
     def _note_final(self, index: int, member: Member, unfinal: UnfinalBlock) -> None:

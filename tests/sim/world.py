@@ -6,12 +6,11 @@ error that the product itself raises for a full disk, is a process that was kill
 writes nothing; after a while it starts anew on what its disk holds. A member that ends by anything else is a violation,
 as is all that `Watch` and the oracle look for.
 
-When the bad time is over, everything heals at once, and the chain must go on within a bound that follows from the
-protocol, `view_bound` and `time_bound_s`, and settle all that users have handed in.
+When the bad time is over, everything heals at once, and what is due then is `Recovery`'s to see.
 """
 
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import permutations, product
 from random import Random
@@ -30,7 +29,8 @@ from tests.sim.disk import Crashed, SimDisk
 from tests.sim.faults import Faults
 from tests.sim.network import FAIR, SimNetwork
 from tests.sim.plan import Plan
-from tests.sim.seams import L1Views, Outside, Violation, Workload
+from tests.sim.recovery import Recovery
+from tests.sim.seams import L1Views, Outside, Violation
 from tests.sim.trace import Trace
 from tests.sim.watch import Watch
 from tests.sim.workload import PEG
@@ -39,10 +39,6 @@ from tests.support.fake_l1_client import L1World
 from tests.support.memory_member import Member
 
 HEALED_DELAY_S: Final = (0.001, 0.02)
-LOOK_S: Final = 0.25
-"""How often it is asked whether the chain has gone on."""
-SETTLE_S: Final = 240.0
-"""For all that users handed in: deposits need confirmations, payouts their batch, both some rounds of leaders."""
 CONSENSUS: Final = {
     "block_interval_ms": 100,
     "view_timeout_ms": 300,
@@ -156,7 +152,7 @@ class SimWorld:
             with trio.move_on_after(self.plan.bad_time_s):
                 await Faults(self).run()
             self._heal(views)
-            await self._recover(workload)
+            await Recovery(self, workload).run()
             nursery.cancel_scope.cancel()
 
     def violated(self, violation: Violation) -> None:
@@ -297,7 +293,7 @@ class SimWorld:
         """From all others to these."""
         return {(other, one) for one, other in self.lanes_from(struck)}
 
-    # recovery
+    # the end of the bad time
 
     def _heal(self, views: L1Views) -> None:
         """Everything works from now on: links, clocks, disks, Bitcoin nodes; who is down comes back."""
@@ -312,66 +308,6 @@ class SimWorld:
             self._back_at_s[index] = min(self._back_at_s[index], trio.current_time() + 0.1)
         self.down_s.clear()
         views.heal()
-
-    @property
-    def view_bound(self) -> int:
-        """Views after the healing by the end of which a block has become final.
-
-        Of any f+1 leaders in a row one is honest, and its block becomes final if all honest members are in its view
-        before a timer fires. Votes and certificates said again bring them together within a round of leaders; in the
-        next round the timer of the honest one's view is long enough, for the least timeout is longer than a healed
-        network needs; and where it has adapted to less, it doubles after a round, so there is a third one.
-        """
-        return 3 * (self.rules.membership.fault_tolerance + 1) + 2
-
-    @property
-    def time_bound_s(self) -> float:
-        """The same in seconds: each view at the cap of the timeout, and before them everything is said again, twice."""
-        params = self.genesis.consensus
-        return (params.heartbeat_ms + 2 * params.resend_ms + self.view_bound * params.max_view_timeout_ms) / 1000
-
-    async def _recover(self, workload: Workload) -> None:
-        """Wait until the chain has gone on everywhere, and everything is settled."""
-        view, height = self.watch.highest_view, len(self.watch.final)
-        await self._until(
-            lambda: len(self.honest_indexes) == len(self.honest) and all(m.height > height for m in self.honest),
-            self.time_bound_s,
-            lambda: f"no block within {self.time_bound_s:.0f} s of the healing",
-        )
-        late = self.watch.final_views[height] - view
-        if late > self.view_bound:
-            raise Violation(f"the first block after the healing came {late} views later, and {self.view_bound} are due")
-        await self._until(
-            workload.settled,
-            SETTLE_S,
-            lambda: f"not settled {SETTLE_S:.0f} s after the healing: {workload.unsettled()}",
-        )
-        await self._until(
-            lambda: len({guilty_of(member) for member in self.honest}) == 1,
-            SETTLE_S,
-            lambda: f"honest members know of other guilty ones: {sorted(map(sorted, map(guilty_of, self.honest)))}",
-        )
-
-    @property
-    def honest_indexes(self) -> list[int]:
-        """The honest members, running or not."""
-        return [index for index in self.disks if index not in self.byzantine]
-
-    async def _until(self, condition: Callable[[], bool], seconds: float, failed: Callable[[], str]) -> None:
-        deadline_s = trio.current_time() + seconds
-        while not condition():
-            if trio.current_time() > deadline_s:
-                states = ", ".join(
-                    f"{index}: height {member.height}, view {member.machine.view if member.machine.is_started else 0}"
-                    for index, member in self.members.items()
-                )
-                raise Violation(f"{failed()} ({states})")
-            await trio.sleep(LOOK_S)
-
-
-def guilty_of(member: Member) -> frozenset[int]:
-    """The members that one knows to have signed two votes which exclude each other."""
-    return frozenset(item.member for item in member.store.equivocations())
 
 
 def _answer_users(member: Member) -> None:
