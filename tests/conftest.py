@@ -14,7 +14,7 @@ settings.register_profile(
 )
 settings.load_profile("pegnode")
 
-pytest_plugins = ["tests.support.bitcoind"]
+pytest_plugins = ["tests.support.bitcoind", "tests.support.far_world"]
 
 FUNCTIONAL = Path(__file__).parent / "functional"
 

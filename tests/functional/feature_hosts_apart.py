@@ -2,14 +2,13 @@
 
 import statistics
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from bridge.bitcoin.addresses import encode_address, l1_network
 from bridge.bitcoin.identifiers import Script
-from tests.support.far_world import FAR, STALLED, FarWorld, at_a_distance, far_world
+from tests.support.far_world import FAR, STALLED, FarWorld, far_world
 from tests.support.federation import CONFIRMATIONS, eventually
 from tests.support.users import user_of
 from tests.support.wire_link import Quality
@@ -23,18 +22,6 @@ ONE_WAY_TRIPS = 4
 """Of a transfer: to the leader, its proposal, the votes to notarize, the votes to finalize."""
 FAT_OUTPUTS = 2_000
 """86 kB in one transaction."""
-
-
-@pytest.fixture(scope="module")
-def module_world(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[FarWorld]:
-    with far_world(tmp_path_factory.mktemp("hosts"), request) as world:
-        yield world
-
-
-@pytest.fixture
-def world(module_world: FarWorld) -> Iterator[FarWorld]:
-    with at_a_distance(module_world) as world:
-        yield world
 
 
 def test_value_goes_round_between_members_far_apart(world: FarWorld) -> None:

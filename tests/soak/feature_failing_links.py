@@ -1,23 +1,8 @@
 """Links that fail for long, or again and again: what takes too long for each run of the tests. Part of `make soak`."""
 
 import time
-from collections.abc import Iterator
 
-import pytest
-
-from tests.support.far_world import FAR, STALLED, FarWorld, at_a_distance, far_world
-
-
-@pytest.fixture(scope="module")
-def module_world(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[FarWorld]:
-    with far_world(tmp_path_factory.mktemp("hosts"), request) as world:
-        yield world
-
-
-@pytest.fixture
-def world(module_world: FarWorld) -> Iterator[FarWorld]:
-    with at_a_distance(module_world) as world:
-        yield world
+from tests.support.far_world import FAR, STALLED, FarWorld
 
 
 def test_flapping_links_let_transfers_through(world: FarWorld) -> None:

@@ -78,3 +78,17 @@ def at_a_distance(world: FarWorld) -> Iterator[FarWorld]:
     world.apart.await_mesh(deadline_s=MENDED_DEADLINE_S)
     yield world
     world.assert_one_chain()
+
+
+@pytest.fixture(scope="module")
+def lasting_far_world(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[FarWorld]:
+    """One for all tests of a module."""
+    with far_world(tmp_path_factory.mktemp("hosts"), request) as made:
+        yield made
+
+
+@pytest.fixture
+def world(lasting_far_world: FarWorld) -> Iterator[FarWorld]:
+    """The same for one test."""
+    with at_a_distance(lasting_far_world) as far_apart:
+        yield far_apart
