@@ -22,7 +22,7 @@ from bridge.codec import Reader, decode_whole
 from bridge.errors import MalformedError
 from federation.certificate import Certificate, Vote, VoteKind
 from federation.journal_errors import JournalReason, JournalRefused, behind, lacking
-from federation.journal_header import FORMAT_VERSION, JournalHeader, JournalIdentity, JournalState
+from federation.journal_header import FORMAT_VERSION, LAST_VIEW, JournalHeader, JournalIdentity, JournalState
 
 __all__ = [
     "Journal",
@@ -37,7 +37,6 @@ __all__ = [
 
 T = TypeVar("T")
 
-_LAST_VIEW = 2**64 - 1
 _HEADER = b"h"
 _VOTE = b"v"
 _CERTIFICATE = b"c"
@@ -219,7 +218,7 @@ class Journal:
         On disk when this returns, with every certificate recorded before. A floor is below the last view that a vote
         can name; nothing follows for that view, which no certificate will ever lead to.
         """
-        floor_view = max(min(floor_view, _LAST_VIEW - 1), self.floor_view)
+        floor_view = max(min(floor_view, LAST_VIEW - 1), self.floor_view)
         self._write_header(self._header.with_floor(floor_view, JournalState.KEPT))
 
     def give_up(self) -> None:
@@ -370,7 +369,7 @@ def _key(table: bytes, view: int, rest: bytes) -> bytes:
     return table + view.to_bytes(8, "big") + rest
 
 
-def _range(table: bytes, first_view: int, last_view: int = _LAST_VIEW) -> tuple[bytes, bytes]:
+def _range(table: bytes, first_view: int, last_view: int = LAST_VIEW) -> tuple[bytes, bytes]:
     return _key(table, first_view, b""), _key(table, last_view, b"\xff" * (HASH_SIZE + 1))
 
 

@@ -9,7 +9,8 @@ from bridge.codec import Encoded, Reader, Writer
 from bridge.errors import MalformedError
 
 FORMAT_VERSION = 1
-_LAST_VIEW = 2**64 - 1
+LAST_VIEW = 2**64 - 1
+"""The highest that a vote can name: a u64. No floor is so high, so that one view always lies above."""
 
 
 class JournalState(enum.IntEnum):
@@ -57,7 +58,7 @@ class JournalHeader(Encoded):
         state = reader.enumeration(JournalState)
         identity = JournalIdentity(reader.take(HASH_SIZE), reader.u32(), reader.u16())
         floor_view, pruned_view = reader.u64(), reader.u64()
-        if not pruned_view <= floor_view < _LAST_VIEW:
+        if not pruned_view <= floor_view < LAST_VIEW:
             raise MalformedError(f"pruned up to view {pruned_view}, and signed above {floor_view}")
         return cls(state, identity, floor_view, pruned_view)
 

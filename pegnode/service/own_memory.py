@@ -19,8 +19,8 @@ anything. So members that start together wait for one another no longer than the
 """
 
 from collections import Counter
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Final, Literal
 
 import structlog
 import trio
@@ -44,6 +44,12 @@ GRACE_S: Final = 3.0
 """How long a kept journal waits for more than a quorum less one: connections and answers take far less."""
 VIEWS_UNSEEN: Final = 2
 """How far above what 2f + 1 others know of this member may have voted."""
+_STATES: Final[Mapping[JournalState, Literal["kept", "renewing", "behind"]]] = {
+    JournalState.KEPT: "kept",
+    JournalState.FORGOTTEN: "renewing",
+    JournalState.BEHIND: "behind",
+}
+"""In the words of `JournalStatus`."""
 
 
 class OwnMemory:
@@ -90,13 +96,9 @@ class OwnMemory:
 
     def status(self) -> JournalStatus:
         """For people."""
-        journal, state = self._journal, self._journal.state
+        journal = self._journal
         return JournalStatus(
-            state="behind"
-            if state is JournalState.BEHIND
-            else "renewing"
-            if state is JournalState.FORGOTTEN
-            else "kept",
+            state=_STATES[journal.state],
             floor_view=journal.floor_view,
             newest_vote_view=journal.newest_vote_view,
             heard_from=len(self._heard),

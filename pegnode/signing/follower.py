@@ -48,6 +48,7 @@ from pegnode.storage.journal_check import require_certificate
 log = structlog.get_logger()
 
 REACHED_S: Final = 2.0
+"""How long a question about a batch waits for the block that holds it, which may be on its way."""
 RENEWAL_MS: Final = 60_000
 """How much later than this start, by this machine's clock, a block's time must be for it to be newer."""
 STALE_MS: Final = 600_000
