@@ -25,6 +25,4 @@ def parse_json(data: bytes, kind: type[T]) -> T:
 def require_form(data: bytes, document: object) -> None:
     """Raise MalformedError unless a file says this document and nothing else, in the one form."""
     if b"".join(data.split()) != b"".join(render_json(document).split()):
-        raise MalformedError(
-            "a field too much, twice, out of order or written otherwise, or words not its own"
-        )
+        raise MalformedError("a field too much, twice, out of order or written otherwise, or words not its own")

@@ -1,16 +1,15 @@
 """Guilt, found and told: between whole members and full nodes in memory, with forgers and floods among them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import pytest
 import trio
 
 from federation.certificate import Vote, VoteKind
 from federation.equivocation import Equivocation, verify_equivocation
-from federation.journal import Journal, JournalIdentity, JournalReason, JournalRefused, MemoryEntries
 from federation.vote_memory import VIEWS_REMEMBERED
 from pegnode.net.messages import CertificatesMessage, EquivocationsMessage, Message, VotesMessage
-from pegnode.net.transport import DropReason, PeerId, PeerRole
+from pegnode.net.transport import DropReason, PeerRole
 from pegnode.service import equivocations as equivocations_module
 from pegnode.service.equivocations import MAX_OF_MEMBER
 from tests.support.equivocations import (
@@ -23,58 +22,11 @@ from tests.support.equivocations import (
     signed_again,
     signed_vote,
 )
-from tests.support.members import Member, MemoryFederation, Stranger, memory_federation
+from tests.support.guilt import FAULTY, HONEST, accused, alarm, faulty, guest, known, nodes, proof, votes
+from tests.support.members import MemoryFederation, memory_federation
 from tests.support.mini_wallet import MiniWallet
 
 ALICE = MiniWallet("alice")
-FAULTY = 3
-HONEST = (0, 1, 2)
-
-
-def proof(*items: Equivocation) -> EquivocationsMessage:
-    return EquivocationsMessage(tuple(item.encode() for item in items))
-
-
-def votes(*items: Vote) -> VotesMessage:
-    return VotesMessage(tuple(vote.encode() for vote in items))
-
-
-def known(member: Member) -> tuple[Equivocation, ...]:
-    """The proofs that a node keeps; checked: that each holds, and that no running node is accused."""
-    found = member.store.equivocations()
-    rules = member.federation.rules
-    for item in found:
-        verify_equivocation(item, rules.membership, rules.chain_id)
-    return found
-
-
-def alarm(member: Member) -> str:
-    """What a member says of its own key."""
-    return member.core.key_alarm or ""
-
-
-def accused(member: Member) -> set[int]:
-    return {item.member for item in known(member)}
-
-
-async def faulty(federation: MemoryFederation, index: int = FAULTY) -> Stranger:
-    """A Byzantine member that the test plays, connected to everybody."""
-    stranger = await federation.join(federation.peer_id(index), PeerRole.MEMBER)
-    running = {federation.peer_id(other) for other in federation.members}
-    await federation.until(lambda: running <= stranger.transport.connected())
-    return stranger
-
-
-async def guest(federation: MemoryFederation, name: str = "a guest") -> Stranger:
-    """A peer without keys, connected to every running member."""
-    stranger = await federation.join(PeerId(name))
-    running = {federation.peer_id(index) for index in federation.members}
-    await federation.until(lambda: running <= stranger.transport.connected())
-    return stranger
-
-
-def nodes(federation: MemoryFederation, *others: Member) -> Iterable[Member]:
-    return (*federation.members.values(), *others)
 
 
 # From end to end
@@ -359,67 +311,3 @@ async def test_new_peer_is_told_of_all_that_is_known(autojump_clock: trio.abc.Cl
         assert first.told(EquivocationsMessage) == [], "who told needs not be told"
         second = await guest(federation, "a second guest")
         await federation.until(lambda: second.told(EquivocationsMessage) == [proof(*items)], 5)
-
-
-# One's own key
-
-
-async def test_own_key_that_signed_twice_is_told_loudly_also_after_a_restart(autojump_clock: trio.abc.Clock) -> None:
-    async with memory_federation(0, 1) as federation:
-        teller = await guest(federation)
-        assert alarm(federation.members[0]) == ""
-        teller.say_all(proof(equivocation(federation.rules, 0)))
-        await federation.until(lambda: all(accused(each) == {0} for each in nodes(federation)), 5)
-        for _ in range(2):
-            said = alarm(federation.members[0])
-            assert said.startswith("our key signed two votes that exclude each other, in view 9: ")
-            assert alarm(federation.members[1]) == "", "a colleague's key is not ours"
-            await federation.stop(0)
-            federation.disks[0].entries = MemoryEntries()
-            await federation.start(0)
-
-
-@pytest.mark.parametrize("kept", [True, False])
-async def test_member_whose_journal_lacks_a_vote_of_its_own_guilt_signs_no_more(
-    kept: bool, autojump_clock: trio.abc.Clock
-) -> None:
-    """kept: the proof is on its disk when it starts with another journal."""
-    async with memory_federation(0, 1) as federation:
-        teller = await guest(federation)
-        member = federation.members[0]
-        assert member.own_memory.may_sign
-        teller.say_all(proof(equivocation(federation.rules, 0)))
-        await federation.until(lambda: accused(member) == {0}, 5)
-        if kept:
-            await federation.stop(0)
-            federation.disks[0].entries = MemoryEntries()
-            await federation.start(0)
-            member = federation.members[0]
-        assert not member.own_memory.may_sign
-        assert member.own_memory.status().state == "behind"
-        assert federation.members[1].own_memory.may_sign, "a colleague's key is not ours"
-        await federation.stop(0)
-        with pytest.raises(JournalRefused) as caught:
-            await federation.start(0)
-        assert caught.value.reason is JournalReason.BEHIND
-
-
-async def test_journal_whose_floor_is_above_the_own_guilt_goes_on(autojump_clock: trio.abc.Clock) -> None:
-    async with memory_federation(1) as federation:
-        teller = await guest(federation)
-        identity = JournalIdentity(federation.rules.chain_id, 0, 0)
-        Journal.create(federation.disks[0].entries, identity, equivocation(federation.rules, 0).view)
-        await federation.start(0)
-        teller.say_all(proof(equivocation(federation.rules, 0)))
-        await federation.until(lambda: alarm(federation.members[0]), 5)
-        assert federation.members[0].own_memory.may_sign, "it signs nothing there again"
-
-
-async def test_vote_under_our_key_that_we_never_cast_is_told_loudly(autojump_clock: trio.abc.Clock) -> None:
-    async with memory_federation(*HONEST) as federation:
-        thief = await faulty(federation)
-        member = federation.members[0]
-        thief.say(federation.peer_id(0), votes(signed_vote(federation.rules, 0, NULLIFY, member.machine.view + 1)))
-        await federation.until(lambda: alarm(member), 5)
-        assert alarm(member).startswith("a vote under our key that our journal lacks, in view ")
-        assert known(member) == (), "one vote is no proof of two"
