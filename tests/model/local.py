@@ -64,7 +64,7 @@ class LocalGraph:
         self._crashes = crashes
         self._numbers: dict[Key, int] = {}
         self._ways: dict[tuple[int, Step], tuple[Way, ...]] = {}
-        disk = Member.new_disk(universe, index)
+        disk = Member.new_disk(index)
         self.initial = self.ways(self._enter_disk(disk), "restart")[0].target
 
     def possible(self, number: int, offered: int) -> Iterator[Step]:

@@ -57,7 +57,10 @@ class RuleBroken(AssertionError):  # noqa: N818 -- what the model looks for
 
 @dataclass(frozen=True)
 class Disk:
-    """What outlives a crash. values, synced: the journal, as written and as on disk.  tip: the newest stored block."""
+    """What outlives a crash. values, synced: the journal, as written and as on disk.  tip: the newest stored block.
+
+    word: all that its member ever said, which others remember.
+    """
 
     values: Mapping[bytes, bytes]
     synced: Mapping[bytes, bytes]
@@ -117,8 +120,8 @@ class Member:
     disks: list[Disk] = field(default_factory=list)
     broken: RuleBroken | None = None
 
-    @classmethod
-    def new_disk(cls, universe: Universe, index: int) -> Disk:
+    @staticmethod
+    def new_disk(index: int) -> Disk:
         """As `init` leaves it."""
         entries = Entries()
         Journal.create(entries, JournalIdentity(CHAIN_ID, EPOCH, index))

@@ -26,7 +26,6 @@ from pegnode.net.messages import (
 )
 from pegnode.net.session import LinkLimits
 from pegnode.net.transport import DropReason, PeerId, PeerRole
-from pegnode.service import peers as peers_module
 from pegnode.service import signature_checks
 from pegnode.service.unfinal import UnfinalBlock
 from tests.support.members import MemoryFederation, Stranger, memory_federation, now_ms
@@ -181,31 +180,6 @@ async def test_proposal_that_comes_again_is_not_decoded_again(
             await trio.sleep(0.01)
         assert decoded == [block.data]
         assert faulty.left() == []
-
-
-async def test_member_that_asks_for_blocks_without_end_is_dropped(
-    autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(peers_module, "MEMBER_BURST_BYTES", 100_000)
-    async with three_and_a_faulty_one(0) as (federation, faulty):
-        block = federation.next_block(federation.members[0].store)
-        federation.commit(federation.members[0].store, [block])
-        for _ in range(100_000 // (len(block.data) + 2 * peers_module.MESSAGE_BYTES) + 10):
-            faulty.say(BlockRequest(block.block.hash), 0)
-        await trio.sleep(0.1)
-        assert faulty.left() == [DropReason.FLOOD]
-
-
-async def test_block_that_nobody_asked_for_is_not_kept(autojump_clock: trio.abc.Clock) -> None:
-    async with three_and_a_faulty_one() as (federation, faulty):
-        member = federation.members[0]
-        for block in federation.run_of_blocks(member.store, 5):
-            faulty.say(BlockAnswer(block.block.hash, block.data), 0)
-        await trio.sleep(0.2)
-        assert member.driver is not None
-        assert member.driver._bodies == {}
-        assert len(member.core.unfinal) == 0
-        assert faulty.left() == [DropReason.MISPLACED_MESSAGE]
 
 
 async def test_queue_of_events_stays_short_whatever_comes(
