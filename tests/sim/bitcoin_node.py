@@ -12,6 +12,8 @@ from tests.support.fake_l1_client import FakeL1Client, L1World
 
 FEERATE_SAT_KVB = 2_000
 ANSWER_S = 0.001
+WAITED_FOR = 4
+"""Of a node that is well, every fourth answer takes time: a third of what a run did was to wait for answers."""
 
 
 class SeenMempool(MutableMapping[Txid, Transaction]):
@@ -133,6 +135,10 @@ class BitcoinNode(FakeL1Client):
         self._index.follow()
         height, _ = self._index.mined.get(txid, (None, None))
         return self._blocks[height] if height is not None and height < self.length else None
+
+    async def _take_time(self) -> None:
+        if self.answer_s > ANSWER_S or len(self.asked) % WAITED_FOR == 0:
+            await super()._take_time()
 
     async def raw_transaction(self, txid: Txid, block_hash: BlockHash | None = None) -> bytes | None:
         """See `FakeL1Client`."""

@@ -5,7 +5,8 @@
 - Pieces of work that pause by the processor's clock pause by how often they asked.
 - Hashes of strings are seeded by PYTHONHASHSEED, which the runner sets before the interpreter starts.
 
-And what is the same for every member of every seed is computed once: checks of signatures, the signer's self-test.
+And what is the same for every member of every seed is computed once: signatures and their checks, the signer's
+self-test, what bytes mean.
 """
 
 import os
@@ -24,7 +25,10 @@ from trio._core import _run as scheduler
 from trio.testing import MockClock
 
 from bridge.bitcoin import curve
+from bridge.bitcoin.transaction import Transaction
 from federation import self_test
+from federation.certificate import Certificate, Vote
+from pegnode.chain.header import Header
 from pegnode.service import block_server, deposit_report, relay, slices
 
 HASH_SEED = "0"
@@ -68,6 +72,8 @@ def remember_pure_functions() -> None:
     """From now on compute once what every member computes alike. For a process that only simulates."""
     for function in (curve.schnorr_verify, curve.schnorr_sign, curve.x_only, self_test.run_self_test):
         _replace_everywhere(function, lru_cache(maxsize=REMEMBERED)(function))
+    for kind, name in ((Vote, "decode"), (Certificate, "decode"), (Header, "decode"), (Transaction, "parse")):
+        setattr(kind, name, lru_cache(maxsize=REMEMBERED)(getattr(kind, name)))
 
 
 def _replace_everywhere(function: Callable[..., Any], replacement: Callable[..., Any]) -> None:

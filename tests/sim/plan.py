@@ -11,7 +11,7 @@ from tests.sim.disk import Phase, Trap
 from tests.sim.network import FAIR, Weather
 
 SIZES = (4, 5, 7, 10, 15)
-SIZE_WEIGHTS = (60, 12, 16, 7, 5)
+SIZE_WEIGHTS = (68, 12, 14, 4, 2)
 FIRST_LONG = 1_000
 SHORT_SIZE_WEIGHTS = (94, 4, 2, 0, 0)
 WRITES = (

@@ -232,13 +232,16 @@ class FakeL1Client:
 
     async def _ask(self, method: str) -> None:
         self.asked.append(method)
-        await trio.sleep(self.answer_s)
+        await self._take_time()
         if self.on_ask is not None:
             self.on_ask(method)
         if self.outage:
             raise L1Unavailable(L1Reason.UNREACHABLE, "the test says so")
         if method in self.refusals:
             raise self.refusals[method]
+
+    async def _take_time(self) -> None:
+        await trio.sleep(self.answer_s)
 
     def _block(self, block_hash: BlockHash) -> FakeBlock | None:
         return next((block for block in self._blocks if block.hash == block_hash), None)
