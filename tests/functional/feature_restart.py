@@ -1,5 +1,8 @@
 """Restarts in the midst of things: nothing final is lost, nobody contradicts itself, a payout is paid exactly once."""
 
+import re
+import resource
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +13,16 @@ from bridge.l1.answers import TxOutSetScan
 from bridge.l1.client import L1Client
 from bridge.l1.regtest import RegtestMiner
 from pegnode.bitcoind import find_bitcoind, start_regtest
+from pegnode.local_federation import LocalFederation
 from tests.soak.run import BROKEN_PROMISES, Soak
-from tests.support.federation import CONFIRMATIONS, FederationUnderTest, running_federation
+from tests.support.federation import (
+    CONFIRMATIONS,
+    DEADLINE_S,
+    FederationUnderTest,
+    eventually,
+    fresh_address,
+    running_federation,
+)
 from tests.support.users import User, user_of
 
 KILLS = 10
@@ -80,3 +91,33 @@ def test_payout_is_paid_once_when_every_process_is_restarted_before_it_confirms(
     federation.agreement()
     for name, log in setting.logs().items():
         assert [words for words in BROKEN_PROMISES if words in log] == [], name
+
+
+def test_member_on_a_full_disk_stops_in_order_and_goes_on_once_there_is_room(setting: Setting) -> None:
+    # A limit on the size of files is met in the same way as a full disk. Its words go to a pipe, which has no size.
+    federation, local = setting.federation, setting.federation.local
+    local.stop_member("dave")
+    with subprocess.Popen(local.member_command("dave"), stderr=subprocess.PIPE, text=True) as process:
+        try:
+            eventually(lambda: is_connected(local, "dave"), "dave is back")
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+            setting.user.wallet.sync(setting.user.url)
+            txid = setting.user.send(fresh_address(), 10_000)
+            _, said = process.communicate(timeout=DEADLINE_S)
+        finally:
+            process.kill()
+    assert process.returncode == 1
+    *_, line = said.splitlines()
+    # Whichever write comes first: that of its vote, or that of a block which became final without it.
+    assert re.match(r"error: (journal|storage)-no-space: no room for ", line)
+    assert "Make room and start again: nothing that was " in line
+    assert "Traceback" not in said
+    local.start_member("dave")
+    local.wait_until_answering("dave")
+    federation.await_final(txid, ("alice", "dave"))
+
+
+def is_connected(local: LocalFederation, name: str) -> bool:
+    """Whether a member answers, and is connected to all others."""
+    reply = local.status(name)
+    return reply is not None and all(member.connected for member in reply.members)

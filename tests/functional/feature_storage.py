@@ -5,8 +5,6 @@ The member of these tests has a small chain on disk and no Bitcoin node, which i
 
 import json
 import os
-import resource
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -169,23 +167,6 @@ def test_second_process_and_check_are_refused_while_one_runs(member: Member) -> 
         assert done.stderr.startswith(
             f"error: storage-locked: the process that uses {member.chain} runs; stop it first"
         )
-
-
-def test_member_on_a_full_disk_stops_in_order_and_goes_on_once_there_is_room(member: Member) -> None:
-    # A limit on the size of files is met in the same way as a full disk. A lone member soon votes against its leaders,
-    # and each vote goes to the journal.
-    with member.running() as process:
-        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
-        _, said = process.communicate(timeout=DEADLINE_S)
-    assert process.returncode == 1
-    *_, line = said.splitlines()
-    assert line.startswith(f"error: journal-no-space: no room for {member.journal}: ")
-    assert "Make room and start again: nothing that was signed is forgotten" in line
-    assert "Traceback" not in said
-    with member.running() as process:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(DEADLINE_S) == 0
-    assert json.loads(member.check("--json").stdout)["ok"] is True
 
 
 def test_check_names_what_is_wrong_and_what_to_do(member: Member) -> None:

@@ -47,6 +47,7 @@ async def test_member_a_thousand_blocks_behind_catches_up_while_the_others_go_on
         nursery.start_soon(federation.network.run)
         wallet, coin = write_history(federation)
         await federation.start(0, 1, 2)
+        await federation.until(lambda: all(member.own_memory.may_sign for member in federation.members.values()))
         nursery.start_soon(transfer_for_ever, federation, wallet, coin)
         front = federation.members[0]
         await federation.until(lambda: front.height >= BLOCKS + 20)

@@ -30,6 +30,7 @@ def take_signer_away(member: Member) -> None:
     """From now on this node's signer does not answer."""
     away = AwaySigner(member.federation.signer(0), member.core, member.auditor, member.resumption)
     member.live._signer = away
+    member.live._report._signer = away
     member.payouts._signer = away
 
 
