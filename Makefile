@@ -34,7 +34,7 @@ demo: venv bitcoind ## A local federation: deposit, transfer, withdrawal, from o
 test: venv bitcoind ## Run the unit, vector, simulation, attack and functional tests
 	@sh scripts/run-tests.sh $(VENV)
 
-sim: venv ## Run SEEDS (1,000) bad times of a whole simulated federation, from seed FIRST on: 2 s of one core each
+sim: venv ## Run SEEDS (1,000) bad times of a whole simulated federation, from seed FIRST on: 1 s of one core each
 	@$(VENV)/bin/python -m tests.sim --seeds $(or $(SEEDS),1000) $(if $(FIRST),--first $(FIRST))
 
 model: venv ## Explore every state of four members, one of them Byzantine, in VIEWS (2) views: three minutes of one core

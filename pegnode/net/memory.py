@@ -108,7 +108,7 @@ class MemoryNetwork:
         self._pairs: dict[frozenset[PeerId], _Pair] = {}
         self._lanes: defaultdict[PeerId, dict[PeerId, _Lane]] = defaultdict(dict)
         self._actions: list[_Action] = []
-        self._changed = trio.Event()
+        self._rest = trio.CancelScope()
 
     def transport(self, peer: PeerId, role: PeerRole = PeerRole.MEMBER) -> "MemoryTransport":
         """A node of this network, there while its `run` runs. A restarted node is a new one with the same id."""
@@ -117,9 +117,8 @@ class MemoryNetwork:
     async def run(self) -> None:
         """Carry out what is due, until cancelled."""
         while True:
-            self._changed = trio.Event()
-            with trio.move_on_at(self._actions[0].due_s if self._actions else math.inf):
-                await self._changed.wait()
+            with trio.move_on_at(self._actions[0].due_s if self._actions else math.inf) as self._rest:
+                await trio.Event().wait()
             while self._actions and self._actions[0].due_s <= trio.current_time():
                 heapq.heappop(self._actions).carry_out()
 
@@ -278,7 +277,7 @@ class MemoryNetwork:
     def _schedule(self, lane: _Lane, due_s: float, carry_out: Callable[[], None]) -> None:
         lane.serial += 1
         heapq.heappush(self._actions, _Action(due_s, lane.source, lane.destination, lane.serial, carry_out))
-        self._changed.set()
+        self._rest.deadline = self._actions[0].due_s
 
     def _tell(self, peer: PeerId, event: TransportEvent) -> None:
         if (node := self._nodes.get(peer)) is not None:

@@ -11,7 +11,7 @@ from tests.sim.disk import Phase, Trap
 from tests.sim.network import FAIR, Weather
 
 SIZES = (4, 5, 7, 10, 15)
-SIZE_WEIGHTS = (68, 12, 14, 4, 2)
+SIZE_WEIGHTS = (78, 10, 9, 2, 1)
 FIRST_LONG = 1_000
 SHORT_SIZE_WEIGHTS = (94, 4, 2, 0, 0)
 WRITES = (
@@ -133,7 +133,7 @@ def _bad_time_s(rng: Random, size: int, *, is_short: bool) -> float:
         return rng.uniform(2.5, 4.5)
     if size > 7:
         return rng.uniform(4, 8)
-    return rng.uniform(20, 40) if rng.random() < 0.1 else rng.uniform(5, 14)
+    return rng.uniform(20, 40) if rng.random() < 0.05 else rng.uniform(3, 10)
 
 
 def _weather(rng: Random) -> Weather:
