@@ -24,17 +24,6 @@ from federation.certificate import Certificate, Vote, VoteKind
 from federation.journal_errors import JournalReason, JournalRefused, behind, lacking
 from federation.journal_header import FORMAT_VERSION, LAST_VIEW, JournalHeader, JournalIdentity, JournalState
 
-__all__ = [
-    "Journal",
-    "JournalContents",
-    "JournalEntries",
-    "JournalIdentity",
-    "JournalReason",
-    "JournalRefused",
-    "JournalState",
-    "MemoryEntries",
-]
-
 T = TypeVar("T")
 
 _HEADER = b"h"
@@ -330,39 +319,6 @@ class Journal:
     def _vote(self, view: int, kind: VoteKind) -> Vote | None:
         value = self._entries.get(_key(_VOTE, view, bytes([kind])))
         return None if value is None else _decoded(value, Vote.read)
-
-
-class MemoryEntries:
-    """Entries in memory, for tests: `lose_unsynced` is a power failure, after which they may be opened again."""
-
-    def __init__(self) -> None:
-        self._values: dict[bytes, bytes] = {}
-        self._synced: dict[bytes, bytes] = {}
-
-    def get(self, key: bytes) -> bytes | None:
-        """The value of `key`."""
-        return self._values.get(key)
-
-    def scan(self, first: bytes, last: bytes) -> list[tuple[bytes, bytes]]:
-        """The entries with first <= key <= last, in order of keys."""
-        return sorted((key, value) for key, value in self._values.items() if first <= key <= last)
-
-    def write(self, changes: Mapping[bytes, bytes | None], *, sync: bool) -> None:
-        """Put and delete."""
-        for key, value in changes.items():
-            if value is None:
-                self._values.pop(key, None)
-            else:
-                self._values[key] = value
-        if sync:
-            self._synced = dict(self._values)
-
-    def close(self) -> None:
-        """Nothing to let go of."""
-
-    def lose_unsynced(self) -> None:
-        """Go back to what the last synced write left."""
-        self._values = dict(self._synced)
 
 
 def _key(table: bytes, view: int, rest: bytes) -> bytes:

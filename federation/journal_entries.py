@@ -9,15 +9,9 @@ from typing import Self
 
 from rocksdict import AccessType, Rdict, WriteBatch, WriteOptions
 
-from federation.journal import (
-    Journal,
-    JournalContents,
-    JournalIdentity,
-    JournalReason,
-    JournalRefused,
-    JournalState,
-)
-from federation.journal_errors import RENEW
+from federation.journal import Journal, JournalContents
+from federation.journal_errors import RENEW, JournalReason, JournalRefused
+from federation.journal_header import JournalIdentity, JournalState
 from federation.rocks import (
     CATALOGUE_FILE,
     DiskError,

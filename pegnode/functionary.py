@@ -8,8 +8,8 @@ from functools import partial
 
 import trio
 
-from federation.journal import JournalIdentity
 from federation.journal_entries import open_journal
+from federation.journal_header import JournalIdentity
 from federation.membership import Member
 from federation.signer import Signer
 from pegnode.config import FunctionaryConfig

@@ -6,8 +6,8 @@ import msgspec
 import typer
 
 from bridge.bitcoin.identifiers import hash_to_hex
-from federation.journal import JournalIdentity
 from federation.journal_errors import RENEW
+from federation.journal_header import JournalIdentity
 from pegnode.cli.processes import ConfigOption
 from pegnode.cli.progress import shown_progress
 from pegnode.cli.terminal import JsonOption, errors_as_one_line, out, print_fields, print_json

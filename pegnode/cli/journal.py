@@ -6,8 +6,8 @@ from typing import Annotated
 import msgspec
 import typer
 
-from federation.journal import JournalIdentity
 from federation.journal_entries import read_journal, renew_journal
+from federation.journal_header import JournalIdentity
 from pegnode.cli.processes import ConfigOption
 from pegnode.cli.terminal import JsonOption, errors_as_one_line, fail, out, print_fields, print_json
 from pegnode.config import FunctionaryConfig, SignerConfig, load_process_config

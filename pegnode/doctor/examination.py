@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from federation.journal import JournalIdentity
+from federation.journal_header import JournalIdentity
 from pegnode.chain.parameters import ChainRules
 from pegnode.clock import now_ms
 from pegnode.config import FunctionaryConfig, NodeConfig, ProcessConfig, SignerConfig

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from federation.journal import JournalIdentity, JournalReason, JournalRefused
 from federation.journal_entries import look_into_journal
-from federation.journal_errors import RENEW
+from federation.journal_errors import RENEW, JournalReason, JournalRefused
+from federation.journal_header import JournalIdentity
 from federation.rocks import DiskError, Hold
 from pegnode.chain.parameters import ChainRules
 from pegnode.doctor.findings import Check, Finding, ok, problem, refused, warning

@@ -27,8 +27,9 @@ import trio
 
 from bridge.errors import MalformedError
 from federation.certificate import Certificate, Vote, VoteRejected, verify_certificate, verify_vote
-from federation.journal import Journal, JournalState
+from federation.journal import Journal
 from federation.journal_errors import lacking
+from federation.journal_header import JournalState
 from pegnode.net.messages import OwnVotesAnswer, OwnVotesRequest
 from pegnode.net.transport import DropReason, PeerId
 from pegnode.rpc.node_api import JournalStatus

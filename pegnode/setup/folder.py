@@ -19,8 +19,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from federation.journal import JournalIdentity
 from federation.journal_entries import create_journal, open_journal
+from federation.journal_header import JournalIdentity
 from federation.keystore import RandomBytes, generate_member_secrets, read_member_secrets, write_member_secrets
 from federation.passphrase import Passphrase
 from federation.sealed_box import STRONG_LOG_N

@@ -34,7 +34,8 @@ from bridge.l1.errors import L1Error
 from bridge.records import Finding
 from federation.certificate import Certificate, VoteKind, VoteRejected, verify_certificate
 from federation.errors import Refused
-from federation.journal import Journal, JournalState
+from federation.journal import Journal
+from federation.journal_header import JournalState
 from federation.record import SignedRecord
 from pegnode.chain.block import Block
 from pegnode.chain.header import Header

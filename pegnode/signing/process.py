@@ -7,8 +7,8 @@ import structlog
 import trio
 
 from bridge.l1.client import L1Client
-from federation.journal import JournalIdentity
 from federation.journal_entries import open_journal
+from federation.journal_header import JournalIdentity
 from federation.keystore import read_member_secrets
 from federation.membership import Member
 from federation.signer import Signer

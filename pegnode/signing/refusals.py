@@ -11,7 +11,7 @@ from bridge.errors import Reason
 from bridge.l1.errors import L1Error, L1Reason, L1Unavailable
 from bridge.records import RecordReason
 from federation.errors import Refused
-from federation.journal import JournalReason
+from federation.journal_errors import JournalReason
 from federation.record import RecordRefused
 from federation.record_law import RecordLaw
 from federation.refusal import RefusalReason, SigningRefused

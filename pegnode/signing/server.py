@@ -20,7 +20,8 @@ from bridge.l1.errors import L1Error
 from bridge.records import Record
 from federation.certificate import VoteKind
 from federation.errors import Refused
-from federation.journal import Journal, JournalReason, JournalRefused
+from federation.journal import Journal
+from federation.journal_errors import JournalReason, JournalRefused
 from federation.record import SignedRecord
 from federation.refusal import SigningRefused
 from federation.statement import SolvencyStatement

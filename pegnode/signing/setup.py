@@ -11,8 +11,8 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from federation.journal import JournalIdentity
 from federation.journal_entries import open_journal
+from federation.journal_header import JournalIdentity
 from federation.rocks import DiskError, Hold
 from pegnode.config import FunctionaryConfig, SignerConfig
 from pegnode.folders import DATA_FOLDER, JOURNAL_FOLDER

@@ -6,7 +6,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from federation.journal import JournalIdentity
+from federation.journal_header import JournalIdentity
 from federation.rocks import DiskError, DiskFault, held_still
 from pegnode.chain.parameters import ChainRules
 from pegnode.folders import CHAIN_FOLDER, JOURNAL_FOLDER

@@ -8,8 +8,10 @@ from pathlib import Path
 from bridge.bitcoin.identifiers import BlockHash
 from bridge.errors import MalformedError
 from federation.certificate import Certificate, Vote, VoteKind, VoteRejected, verify_certificate, verify_vote
-from federation.journal import Journal, JournalContents, JournalIdentity, JournalRefused
+from federation.journal import Journal, JournalContents
 from federation.journal_entries import look_into_journal
+from federation.journal_errors import JournalRefused
+from federation.journal_header import JournalIdentity
 from pegnode.chain.block import Block
 from pegnode.chain.parameters import ChainRules
 from pegnode.storage.check import CheckReason, WrongRecord

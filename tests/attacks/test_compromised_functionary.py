@@ -15,7 +15,7 @@ from bridge.bitcoin.identifiers import BlockHash, Txid
 from bridge.bitcoin.transaction import Transaction, TxIn, TxOut
 from federation.certificate import NO_BLOCK, Vote, VoteKind
 from federation.cosign import CosignShare
-from federation.journal import JournalReason
+from federation.journal_errors import JournalReason
 from federation.refusal import RefusalReason
 from pegnode.chain.block import Block
 from pegnode.rpc.node_api import UnavailableReason

@@ -9,12 +9,15 @@ import pytest
 import trio
 
 from federation.certificate import NO_BLOCK, VoteKind
-from federation.journal import Journal, JournalIdentity, JournalReason, JournalRefused, MemoryEntries
+from federation.journal import Journal
+from federation.journal_errors import JournalReason, JournalRefused
+from federation.journal_header import JournalIdentity
 from pegnode.net.messages import Message, ProposalMessage, VotesMessage
 from pegnode.net.transport import PeerRole
 from pegnode.service.unfinal import UnfinalBlock
 from tests.support.members import MemoryFederation, Stranger, memory_federation
 from tests.support.memory_disk import Disk, MemoryDatabase
+from tests.support.memory_entries import MemoryEntries
 
 THIEF, LOSER, WITNESS, FOOL = 1, 2, 0, 3
 VIEW = 1

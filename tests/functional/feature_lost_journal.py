@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from federation.journal import JournalIdentity
 from federation.journal_entries import create_journal
+from federation.journal_header import JournalIdentity
 from pegnode.folders import CHAIN_FOLDER, JOURNAL_FOLDER
 from pegnode.genesis import Genesis
 from pegnode.rpc.results import JournalReply

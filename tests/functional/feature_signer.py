@@ -12,7 +12,7 @@ import pytest
 
 from bridge.l1.client import L1Client
 from bridge.l1.regtest import RegtestMiner
-from federation.journal import JournalReason
+from federation.journal_errors import JournalReason
 from pegnode.config import SignerConfig, SignerLink
 from pegnode.doctor.findings import Outcome
 from pegnode.doctor.keys import signer as look_at_signer

@@ -2,11 +2,13 @@
 
 from bridge.errors import MalformedError
 from federation.certificate import VoteKind
-from federation.journal import Journal, JournalIdentity, JournalRefused, JournalState, MemoryEntries
-from federation.journal_header import JournalHeader
+from federation.journal import Journal
+from federation.journal_errors import JournalRefused
+from federation.journal_header import JournalHeader, JournalIdentity, JournalState
 from tests.fuzz.chooser import Chooser
 from tests.fuzz.decoders import Decoder
 from tests.fuzz.scene import certificate, scene, vote
+from tests.support.memory_entries import MemoryEntries
 
 IDENTITY = JournalIdentity(bytes(range(32)), 0, 1)
 

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 from bridge.bitcoin.identifiers import BlockHash
 from federation.certificate import Certificate, Vote, VoteKind
-from federation.journal import Journal, JournalIdentity, MemoryEntries
+from federation.journal import Journal
+from federation.journal_header import JournalIdentity
 from pegnode.consensus import actions, events
 from pegnode.consensus.machine import Simplex
 from tests.machine.fake_chain import EPOCH, GENESIS, FakeBlock, fake_vote
 from tests.machine.messages import BlockReply, BlockRequest, Message, Proposal, SyncReply, SyncRequest, Work
 from tests.machine.watch import Violation
+from tests.support.memory_entries import MemoryEntries
 
 if TYPE_CHECKING:
     from tests.machine.world import World

@@ -14,12 +14,15 @@ from typing import Any
 
 from bridge.bitcoin.identifiers import BlockHash
 from federation.certificate import Certificate, Vote, VoteKind
-from federation.journal import Journal, JournalIdentity, JournalRefused, MemoryEntries
+from federation.journal import Journal
+from federation.journal_errors import JournalRefused
+from federation.journal_header import JournalIdentity
 from pegnode.consensus import actions, events
 from pegnode.consensus.machine import Simplex
 from pegnode.consensus.parameters import ConsensusParams
 from tests.machine.fake_chain import EPOCH, GENESIS, FakeBlock
 from tests.model.universe import CHAIN_ID, Offer, Statement, Universe
+from tests.support.memory_entries import MemoryEntries
 
 LONG_MS = 3_600_000
 PARAMS = ConsensusParams(

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from federation.journal import JournalReason, JournalRefused, MemoryEntries
+from federation.journal_errors import JournalReason, JournalRefused
 from pegnode.storage.database import Changes
 from pegnode.storage.errors import StorageError, StorageReason
 from tests.support.memory_disk import Disk, MemoryDatabase
+from tests.support.memory_entries import MemoryEntries
 
 
 class Crashed(BaseException):

@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from federation.journal import JournalReason, JournalRefused
+from federation.journal_errors import JournalReason, JournalRefused
 from pegnode.storage.database import Changes
 from pegnode.storage.errors import StorageError, StorageReason
 from tests.sim.disk import Crashed, Phase, SimDisk, Trap

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from bridge.bitcoin.identifiers import BlockHash
 from federation.certificate import Vote, VoteKind
 from federation.equivocation import Equivocation
-from federation.journal import Journal, JournalIdentity
+from federation.journal import Journal
+from federation.journal_header import JournalIdentity
 from pegnode.chain.header import HEADER_SIZE, Header
 from pegnode.consensus import actions as act
 from pegnode.consensus.events import Event

@@ -19,7 +19,9 @@ from typing import Final
 import trio
 
 from bridge.bitcoin.identifiers import Script
-from federation.journal import Journal, JournalIdentity, JournalReason, JournalRefused
+from federation.journal import Journal
+from federation.journal_errors import JournalReason, JournalRefused
+from federation.journal_header import JournalIdentity
 from federation.keystore import MemberSecrets
 from federation.signer import Signer
 from pegnode.net.transport import DropReason, PeerId

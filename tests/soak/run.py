@@ -17,8 +17,8 @@ from random import Random
 from typing import Final
 
 from federation.certificate import Certificate
-from federation.journal import JournalIdentity
 from federation.journal_entries import open_journal
+from federation.journal_header import JournalIdentity
 from pegnode.bitcoind import find_bitcoind, start_regtest
 from pegnode.folders import CHAIN_FOLDER, JOURNAL_FOLDER
 from pegnode.genesis import Genesis

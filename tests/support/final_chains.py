@@ -7,8 +7,9 @@ from bridge.bitcoin.curve import schnorr_sign
 from bridge.bitcoin.identifiers import BlockHash
 from bridge.bitcoin.transaction import TxOut
 from federation.certificate import NO_BLOCK, Certificate, Vote, VoteKind, vote_digest
-from federation.journal import Journal, JournalIdentity
+from federation.journal import Journal
 from federation.journal_entries import create_journal
+from federation.journal_header import JournalIdentity
 from pegnode.chain.block import Block
 from pegnode.chain.parameters import ChainRules
 from pegnode.chain.state import ChainState

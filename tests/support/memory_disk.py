@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from federation.journal import MemoryEntries
 from pegnode.storage import store as store_module
 from pegnode.storage.database import Changes, Database
 from pegnode.storage.store import ChainStore
+from tests.support.memory_entries import MemoryEntries
 
 
 class MemoryDatabase(Database):

@@ -11,7 +11,8 @@ from bridge.l1.client import L1Client
 from bridge.l1.mempool_watcher import MempoolWatcher
 from bridge.l1.watcher import L1Watcher
 from federation.certificate import Vote
-from federation.journal import Journal, JournalIdentity
+from federation.journal import Journal
+from federation.journal_header import JournalIdentity
 from federation.signer import Signer
 from pegnode.chain.parameters import ChainRules
 from pegnode.consensus.machine import Simplex

@@ -12,7 +12,8 @@ from bridge.bitcoin.transaction import TxOut
 from bridge.l1.client import L1Client
 from bridge.l1.watcher import L1Watcher
 from federation.certificate import NO_BLOCK, Certificate, Vote, VoteKind
-from federation.journal import Journal, JournalIdentity
+from federation.journal import Journal
+from federation.journal_header import JournalIdentity
 from pegnode.chain.builder import Candidates, Slot, build_block
 from pegnode.mempool.evidence_pool import EvidencePool, EvidencePoolLimits
 from pegnode.mempool.pool import Mempool, PoolLimits

@@ -7,8 +7,8 @@ import pytest
 import typer
 
 from federation.certificate import NO_BLOCK, Vote, VoteKind
-from federation.journal import JournalState
 from federation.journal_entries import create_journal, open_journal, read_journal
+from federation.journal_header import JournalState
 from pegnode.cli.journal import renew, show
 from pegnode.config import FunctionaryConfig
 from pegnode.folders import CHAIN_FOLDER, JOURNAL_FOLDER

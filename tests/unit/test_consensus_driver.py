@@ -13,7 +13,9 @@ from bridge.bitcoin.curve import schnorr_sign
 from bridge.bitcoin.identifiers import BlockHash
 from bridge.l1.client import L1Client
 from federation.certificate import Certificate, Vote, VoteKind, vote_digest
-from federation.journal import Journal, JournalIdentity, JournalReason, MemoryEntries
+from federation.journal import Journal
+from federation.journal_errors import JournalReason
+from federation.journal_header import JournalIdentity
 from federation.keystore import MemberSecrets
 from federation.signer import Signer
 from pegnode.chain.block import Block
@@ -36,6 +38,7 @@ from pegnode.signing.port import SignerAway, VoteRefused
 from pegnode.storage.store import ChainStore, FinalBlock
 from tests.support.chain import MemoryChain, custody_secrets, secret, vote_secrets
 from tests.support.lone_node import Wire, lone_core
+from tests.support.memory_entries import MemoryEntries
 from tests.support.records import built_record_block, resume
 
 OWN = 0

@@ -8,9 +8,10 @@ import pytest
 
 from bridge.bitcoin.identifiers import BlockHash
 from federation.certificate import VoteKind
-from federation.journal import Journal, JournalReason, JournalRefused, JournalState
+from federation.journal import Journal
 from federation.journal_entries import RocksEntries, create_journal, open_journal
-from federation.journal_header import JournalHeader
+from federation.journal_errors import JournalReason, JournalRefused
+from federation.journal_header import JournalHeader, JournalState
 from federation.rocks import Hold
 from pegnode.chain.block import Block
 from pegnode.folders import CHAIN_FOLDER, JOURNAL_FOLDER

@@ -7,8 +7,8 @@ import msgspec
 import pytest
 
 from bridge.bitcoin.curve import x_only
-from federation.journal import JournalIdentity
 from federation.journal_entries import create_journal, open_journal
+from federation.journal_header import JournalIdentity
 from federation.keystore import MemberSecrets, member_path, write_member_secrets
 from federation.membership import Member
 from federation.passphrase import Passphrase

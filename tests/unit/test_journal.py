@@ -9,14 +9,11 @@ import pytest
 from bridge.bitcoin.hashes import sha256
 from bridge.bitcoin.identifiers import BlockHash
 from federation.certificate import NO_BLOCK, Certificate, Vote, VoteKind
-from federation.journal import (
-    Journal,
-    JournalIdentity,
-    JournalReason,
-    JournalRefused,
-    MemoryEntries,
-)
+from federation.journal import Journal
 from federation.journal_entries import create_journal, open_journal
+from federation.journal_errors import JournalReason, JournalRefused
+from federation.journal_header import JournalIdentity
+from tests.support.memory_entries import MemoryEntries
 
 IDENTITY = JournalIdentity(sha256(b"a chain"), 0, 2)
 BLOCK, OTHER = BlockHash(sha256(b"a block")), BlockHash(sha256(b"another"))

@@ -6,9 +6,12 @@ import pytest
 
 from bridge.bitcoin.identifiers import BlockHash
 from federation.certificate import Certificate, Vote, VoteKind
-from federation.journal import Journal, JournalIdentity, JournalReason, JournalRefused, MemoryEntries
+from federation.journal import Journal
+from federation.journal_errors import JournalReason, JournalRefused
+from federation.journal_header import JournalIdentity
 from pegnode.storage.journal_check import require_memory
 from pegnode.storage.store import ChainStore, FinalBlock
+from tests.support.memory_entries import MemoryEntries
 from tests.support.stores import RULES, next_block, open_store
 
 OWN = 2

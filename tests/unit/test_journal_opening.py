@@ -11,8 +11,8 @@ import pytest
 from bridge.bitcoin.hashes import sha256
 from federation import rocks
 from federation.certificate import VoteKind
-from federation.journal import JournalReason, JournalRefused
 from federation.journal_entries import create_journal, look_into_journal, open_journal
+from federation.journal_errors import JournalReason, JournalRefused
 from tests.support.stores import files
 from tests.unit.test_journal import BODY, IDENTITY, vote
 

@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 from federation.certificate import VoteKind
-from federation.journal import Journal, JournalReason, JournalRefused, JournalState, MemoryEntries
+from federation.journal import Journal
 from federation.journal_entries import create_journal, open_journal, renew_journal
+from federation.journal_errors import JournalReason, JournalRefused
+from federation.journal_header import JournalState
+from tests.support.memory_entries import MemoryEntries
 from tests.unit.test_journal import BODY, IDENTITY, OTHER, certificate, refusal, vote
 
 

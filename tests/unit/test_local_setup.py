@@ -15,8 +15,9 @@ from bridge.bitcoin.curve import x_only
 from bridge.bitcoin.identifiers import BlockHash
 from bridge.state import Anchor
 from federation import private_files
-from federation.journal import JournalIdentity, JournalReason, JournalRefused
 from federation.journal_entries import open_journal
+from federation.journal_errors import JournalReason, JournalRefused
+from federation.journal_header import JournalIdentity
 from federation.keystore import SecretKind, read_member_secrets, read_secret
 from federation.keystore_errors import KeystoreRefused
 from federation.signer import Signer

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from federation.errors import Refused
-from federation.journal import JournalIdentity, JournalReason, JournalRefused
 from federation.journal_entries import create_journal
+from federation.journal_errors import JournalReason, JournalRefused
+from federation.journal_header import JournalIdentity
 from federation.keystore import read_member_secrets, write_member_secrets
 from federation.keystore_errors import KeystoreReason, KeystoreRefused
 from federation.passphrase import Passphrase

@@ -3,10 +3,13 @@
 import pytest
 import trio
 
-from federation.journal import Journal, JournalIdentity, JournalReason, JournalRefused, MemoryEntries
+from federation.journal import Journal
+from federation.journal_errors import JournalReason, JournalRefused
+from federation.journal_header import JournalIdentity
 from tests.support.equivocations import NULLIFY, equivocation, signed_vote
 from tests.support.guilt import HONEST, accused, alarm, faulty, guest, known, nodes, proof, votes
 from tests.support.members import memory_federation
+from tests.support.memory_entries import MemoryEntries
 
 
 async def test_own_key_that_signed_twice_is_told_loudly_also_after_a_restart(autojump_clock: trio.abc.Clock) -> None:

@@ -12,7 +12,9 @@ from bridge.bitcoin.curve import schnorr_sign
 from bridge.bitcoin.hashes import sha256
 from bridge.bitcoin.identifiers import BlockHash
 from federation.certificate import NO_BLOCK, Certificate, Vote, VoteKind, vote_digest
-from federation.journal import Journal, JournalIdentity, JournalReason, JournalRefused, JournalState, MemoryEntries
+from federation.journal import Journal
+from federation.journal_errors import JournalReason, JournalRefused
+from federation.journal_header import JournalIdentity, JournalState
 from pegnode.net.messages import MAX_OWN_VOTES, Message, OwnVotesAnswer, OwnVotesRequest
 from pegnode.net.transport import DropReason, PeerId
 from pegnode.service.own_memory import GRACE_S, OwnMemory
@@ -21,6 +23,7 @@ from pegnode.service.unfinal import UnfinalBlock
 from pegnode.storage.store import ChainStore, FinalBlock
 from tests.support.chain import MemoryChain, vote_secrets
 from tests.support.lone_node import Wire, lone_core
+from tests.support.memory_entries import MemoryEntries
 
 OWN = 0
 OTHERS = (1, 2, 3)

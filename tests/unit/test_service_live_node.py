@@ -8,7 +8,7 @@ from bridge.errors import Rejected
 from bridge.l1.states import L1State
 from federation.certificate import VoteKind
 from federation.equivocation import Equivocation
-from federation.journal import JournalReason
+from federation.journal_errors import JournalReason
 from pegnode.chain.block import Block
 from pegnode.chain.transactions import TransactionRule
 from pegnode.consensus.events import CertificateReceived, Verdict

@@ -12,7 +12,7 @@ from bridge.bitcoin.identifiers import Txid
 from bridge.l1.errors import L1Reason, L1RpcError, L1Unavailable
 from federation.certificate import NO_BLOCK, VoteKind
 from federation.errors import Refused
-from federation.journal import JournalReason, JournalRefused
+from federation.journal_errors import JournalReason, JournalRefused
 from federation.refusal import RefusalReason, SigningRefused
 from federation.signer import SignerReason, SignerRefused
 from federation.statement import StatementReason, StatementRefused

@@ -4,7 +4,9 @@ import pytest
 import trio
 
 from federation.certificate import NO_BLOCK, Vote, VoteKind
-from federation.journal import Journal, JournalIdentity, JournalReason, JournalRefused
+from federation.journal import Journal
+from federation.journal_errors import JournalReason, JournalRefused
+from federation.journal_header import JournalIdentity
 from pegnode.service.unfinal import UnfinalBlock
 from pegnode.signing.follower import RENEWAL_MS
 from tests.support.members import MemoryFederation, memory_federation, now_ms

@@ -10,7 +10,7 @@ from bridge.bitcoin.identifiers import Txid
 from bridge.errors import Reason
 from bridge.l1.errors import L1Reason
 from federation.certificate import NO_BLOCK, Vote, VoteKind, verify_vote
-from federation.journal import JournalReason, JournalRefused
+from federation.journal_errors import JournalReason, JournalRefused
 from federation.statement import SignedStatement
 from pegnode.rpc.node_api import UnavailableReason
 from pegnode.signing import messages as say

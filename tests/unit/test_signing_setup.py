@@ -7,8 +7,9 @@ import pytest
 import typer
 
 from federation.certificate import NO_BLOCK, Vote, VoteKind
-from federation.journal import JournalIdentity, JournalReason, JournalRefused
 from federation.journal_entries import create_journal, open_journal
+from federation.journal_errors import JournalReason, JournalRefused
+from federation.journal_header import JournalIdentity
 from pegnode.cli.db import _advice, check
 from pegnode.config import FunctionaryConfig, SignerConfig, SignerLink
 from pegnode.doctor.examination import examine
