@@ -52,8 +52,8 @@ MAX_WAITING: Final = 1_024
 MAKE_ROOM_S: Final = 1.0
 """Events that may wait before this member takes part, and how often they are counted."""
 
-Accusation = act.ReportEquivocation | act.ReportUnknownOwnVote
-LocalAction = act.SaveCertificate | act.Finalized | act.PruneJournal | act.WakeAt | act.Forget | Accusation | Report
+OfVotes = act.ReportEquivocation | act.ReportUnknownOwnVote
+LocalAction = act.SaveCertificate | act.Finalized | act.PruneJournal | act.WakeAt | act.Forget | OfVotes | Report
 """What needs neither peers nor time."""
 ActionAtOnce = act.Broadcast | act.SendTo | act.SendProposal | act.RequestBlock | act.Build | act.Validate | LocalAction
 """Every action but a vote, for which the signer is awaited."""

@@ -190,7 +190,7 @@ class StatusReport:
             missing.append(self._signer.waiting_for)
         if self._watch is not None and self._watch.vote_refused is not None:
             missing.append(f"votes of its signer, which refuses: {self._watch.vote_refused}")
-        missing += [f"a vote of its own: {obstacle}" for obstacle in self._of_journal(journal)]
+        missing += [f"a vote of its own ({obstacle})" for obstacle in self._of_journal(journal)]
         quorum = core.rules.membership.quorum
         reachable = sum(member.connected for member in members)
         if self._member is not None and reachable < quorum and stands is None:

@@ -65,7 +65,7 @@ async def test_renewal_waits_for_a_member_that_is_away_and_names_it(autojump_clo
         await trio.sleep(60)
         assert status(federation, 2) == JournalStatus("renewing", 0, None, 2, 3, (3,))
         waiting = federation.members[2].live.status().waiting_for
-        assert "a vote of its own: its journal is renewed: heard 2 of 3 needed; waits for member-3" in waiting
+        assert "a vote of its own (its journal is renewed: heard 2 of 3 needed; waits for member-3)" in waiting
         height = federation.height
         await federation.start(3)
         await federation.until(lambda: status(federation, 2).state == "kept", seconds=30)
