@@ -19,9 +19,8 @@ from tests.sim.world import SimWorld
 
 CPU_LIMIT_S: Final = 120.0
 """A run that takes longer is in a loop in which no time passes."""
-RUNS_OF_A_PROCESS: Final = 500
-SLICE: Final = 64
-"""Seeds that are handed out at a time."""
+SEEDS_OF_A_POOL: Final = 1_000
+"""After so many the processes start anew, with empty memories of what is computed once."""
 REPORT_EVERY_S: Final = 60.0
 """How often a run tells how far it is."""
 
@@ -112,14 +111,12 @@ def outcomes(seeds: Sequence[int], jobs: int) -> Iterator[Outcome]:
     """Of all seeds, in their order. Each process starts with hashes of strings as everywhere else."""
     os.environ["PYTHONHASHSEED"] = HASH_SEED
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        jobs, mp_context=spawn, initializer=prepare_worker, max_tasks_per_child=RUNS_OF_A_PROCESS
-    ) as pool:
-        try:
-            for first in range(0, len(seeds), SLICE):
-                yield from pool.map(run_seed, seeds[first : first + SLICE])
-        finally:
-            pool.shutdown(cancel_futures=True)
+    for first in range(0, len(seeds), SEEDS_OF_A_POOL):
+        with ProcessPoolExecutor(jobs, mp_context=spawn, initializer=prepare_worker) as pool:
+            try:
+                yield from pool.map(run_seed, seeds[first : first + SEEDS_OF_A_POOL])
+            finally:
+                pool.shutdown(cancel_futures=True)
 
 
 @dataclass(slots=True)
