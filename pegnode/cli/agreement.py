@@ -5,7 +5,8 @@ from pathlib import Path
 from pegnode.cli.terminal import coins, out, print_fields
 from pegnode.setup.assembly import Assembly
 from pegnode.setup.card import Card, MemberCard
-from pegnode.setup.template import AgreedTemplate, time_text
+from pegnode.setup.template import AgreedTemplate
+from pegnode.wording import time_text
 
 
 def print_card(card: Card, path: Path) -> None:

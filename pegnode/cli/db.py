@@ -16,9 +16,9 @@ from pegnode.folders import CHAIN_FOLDER, JOURNAL_FOLDER
 from pegnode.genesis import Genesis
 from pegnode.rpc.render import halt_reply
 from pegnode.rpc.results import HaltReply
-from pegnode.setup.template import time_text
 from pegnode.storage.check import CheckReason, Progress, WrongRecord
 from pegnode.storage.data_check import DataReport, check_data
+from pegnode.wording import time_text
 
 db_app = typer.Typer(
     no_args_is_help=True,

@@ -8,8 +8,7 @@ from typing import Final
 from bridge.l1.states import L1State
 from pegnode.cli.terminal import coins, out, print_fields, print_table
 from pegnode.rpc.results import HaltReply, JournalReply, MemberReply, PegInfoReply, StatusReply
-from pegnode.service.stall import age, listed, moment
-from pegnode.setup.template import time_text
+from pegnode.wording import age, listed, moment, time_text
 
 MOST_FINDINGS_TOLD: Final = 10
 MANY: Final = 5

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +27,7 @@ from pegnode.passphrase import find_passphrase
 from pegnode.wallet.seed import change_seed_passphrase, require_no_seed
 from pegnode.wallet.signer import WalletSigner, fresh_mnemonic
 from pegnode.wallet.wallet import SEED_FILE, HistoryItem, Wallet, WalletChain
+from pegnode.wording import time_text
 
 WalletOption = Annotated[str, typer.Option("--wallet", "-w", envvar="PEGNODE_WALLET", help="The wallet's name.")]
 AmountArgument = Annotated[str, typer.Argument(help="In bitcoin, such as 0.5.")]
@@ -261,7 +261,7 @@ def _headline(item: HistoryItem) -> tuple[str, dict[str, str]]:
     amount = f"{'-' if change_sats < 0 else '+'}{coins(abs(change_sats))}"
     values = {"txid": hash_to_hex(item.txid), "block": "waiting" if item.height is None else str(item.height)}
     if item.time_seconds is not None:
-        values["time"] = datetime.fromtimestamp(item.time_seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        values["time"] = time_text(1_000 * item.time_seconds)
     if item.fee_sats is not None:
         values["fee"] = coins(item.fee_sats)
     return f"{amount}  {item.kind.value}", values

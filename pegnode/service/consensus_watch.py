@@ -8,7 +8,8 @@ from federation.journal import Journal
 from pegnode.consensus.machine import Simplex
 from pegnode.service.core import NodeCore
 from pegnode.service.judge import Judge
-from pegnode.service.stall import DueWatch, SeenVote
+from pegnode.service.stall import DueWatch
+from pegnode.status import SeenVote
 
 
 class ConsensusWatch:

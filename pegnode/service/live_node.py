@@ -19,8 +19,6 @@ from pegnode.rpc.deposit_states import DepositInfo
 from pegnode.rpc.node_api import (
     ClaimReceipt,
     DroppedPeer,
-    JournalStatus,
-    NodeStatus,
     NodeUnavailable,
     PayoutProgress,
     PeerInfo,
@@ -44,6 +42,7 @@ from pegnode.service.records import RecordRelay
 from pegnode.service.relay import Relay
 from pegnode.service.resumption import Resumption
 from pegnode.signing.port import SignerAway, SignerPort
+from pegnode.status import JournalStatus, NodeStatus
 from pegnode.storage.store import ChainStore
 
 

@@ -7,14 +7,14 @@ from federation.journal_errors import RENEW
 from pegnode import __version__
 from pegnode.consensus.parameters import ConsensusParams
 from pegnode.net.transport import PeerId
-from pegnode.rpc.node_api import JournalStatus, L1Status, MemberStatus, NodeStatus
 from pegnode.service.catch_up import CatchUp
 from pegnode.service.consensus_watch import ConsensusWatch
 from pegnode.service.core import NodeCore
 from pegnode.service.l1_monitor import L1Monitor
 from pegnode.service.peers import Peers
-from pegnode.service.stall import ChainFacts, MemberSeen, Stall, stall
+from pegnode.service.stall import ChainFacts, MemberSeen, stall
 from pegnode.signing.port import SignerPort
+from pegnode.status import JournalStatus, L1Status, MemberStatus, NodeStatus, Stall
 
 MOST_SUSPICIONS_TOLD: Final = 5
 OWN_SOFTWARE: Final = f"pegnode/{__version__}"

@@ -32,10 +32,10 @@ from federation.journal_errors import lacking
 from federation.journal_header import JournalState
 from pegnode.net.messages import OwnVotesAnswer, OwnVotesRequest
 from pegnode.net.transport import DropReason, PeerId
-from pegnode.rpc.node_api import JournalStatus
 from pegnode.service.core import NodeCore
 from pegnode.service.peers import Peers
 from pegnode.service.unfinal import UnfinalBlock
+from pegnode.status import JournalStatus
 
 log = structlog.get_logger()
 

@@ -18,24 +18,16 @@ Every time is Unix time in milliseconds, and told in UTC and as an age.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from federation.certificate import VoteKind
+from pegnode.status import SeenVote, Stall
+from pegnode.wording import listed, moment
 
 STALL_TIMEOUTS: Final = 3
 """After so many timeouts a chain stands; or after f + 2, so that f absent leaders in a row are no stall."""
 TOGETHER_MS: Final = 10_000
 """Members that went within so short a time are told together, with the moment from which all of them were away."""
-
-
-@dataclass(frozen=True, slots=True)
-class SeenVote:
-    """A member's vote of its highest view. seen_ms: when it was heard, the last time."""
-
-    view: int
-    kind: VoteKind
-    seen_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +84,6 @@ class ChainFacts:
     def reachable(self) -> int:
         """How many members could vote together, this one among them."""
         return sum(member.connected for member in self.members)
-
-
-@dataclass(frozen=True, slots=True)
-class Stall:
-    """Why the chain stands, or this node behind it. since_ms: since when it does.  why: for people, in one line."""
-
-    since_ms: int
-    why: str
 
 
 class DueWatch:
@@ -249,21 +233,3 @@ def _divided(facts: ChainFacts) -> Iterable[str]:
             yield f"{member.name}'s Bitcoin node is {lag} {'block' if lag == 1 else 'blocks'} behind the others'"
     if not all(member.connected for member in facts.members):
         yield _missing(facts)
-
-
-def moment(time_ms: int, now_ms: int) -> str:
-    """A moment for people: UTC, with its day if that is another than today, and how long ago."""
-    when, today = datetime.fromtimestamp(time_ms // 1000, UTC), datetime.fromtimestamp(now_ms // 1000, UTC)
-    form = "%H:%M:%S UTC" if when.date() == today.date() else "%Y-%m-%d %H:%M:%S UTC"
-    return f"{when.strftime(form)} ({age(now_ms - time_ms)})"
-
-
-def age(duration_ms: int) -> str:
-    """A duration for people: h:mm:ss, with days in front of it if there are any."""
-    return str(timedelta(seconds=max(0, duration_ms) // 1000))
-
-
-def listed(names: Sequence[str]) -> str:
-    """Names as people list them."""
-    *others, last = names
-    return f"{', '.join(others)} and {last}" if others else last

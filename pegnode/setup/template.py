@@ -15,7 +15,6 @@ genesis on every machine. Comments and layout are free: the digest that people c
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Self
 
 import msgspec
@@ -29,6 +28,7 @@ from pegnode.net.address import peer_id_from_secret
 from pegnode.options.errors import locating
 from pegnode.setup.card import FINGERPRINT_SIZE, grouped
 from pegnode.setup.errors import SetupReason, SetupRefused
+from pegnode.wording import time_text
 
 SECTION = "agreed"
 _HEADING = (
@@ -157,14 +157,6 @@ def parameters_of(parameters_toml: str, file: str = "") -> Template:
     document = parse_template(parameters_toml, file)
     with locating(document, file):
         return Template.from_table({name: value for name, value in document.table.items() if name != SECTION})
-
-
-def time_text(time_ms: int) -> str:
-    """A time for people, in UTC; the number itself where the calendar ends."""
-    try:
-        return datetime.fromtimestamp(time_ms // 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    except (OverflowError, ValueError, OSError):
-        return f"{time_ms} ms after 1970"
 
 
 def _comment(key: str, names: Mapping[str, str]) -> str:

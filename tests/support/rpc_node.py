@@ -28,9 +28,6 @@ from pegnode.rpc.jsonrpc import handle
 from pegnode.rpc.node_api import (
     ClaimReceipt,
     DroppedPeer,
-    L1Status,
-    MemberStatus,
-    NodeStatus,
     PayoutProgress,
     PeerInfo,
     RecordView,
@@ -38,7 +35,7 @@ from pegnode.rpc.node_api import (
     TransactionVerdict,
 )
 from pegnode.rpc.server import method_table
-from pegnode.service.stall import SeenVote
+from pegnode.status import L1Status, MemberStatus, NodeStatus, SeenVote
 from pegnode.storage.store import ChainStore, FinalBlock
 from tests.support.chain import START_MS, MemoryChain
 

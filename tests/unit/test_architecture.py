@@ -32,6 +32,7 @@ PURE = (
     "pegnode/consensus/*",
     "pegnode/mempool/*",
     "pegnode/audit/reserve.py", "pegnode/audit/ages.py", "pegnode/halts.py", "pegnode/service/stall.py",
+    "pegnode/status.py", "pegnode/wording.py",
     "pegnode/resume/traces.py", "pegnode/resume/words.py", "pegnode/resume/outlook.py", "pegnode/resume/document.py",
 )  # fmt: skip
 

@@ -5,7 +5,7 @@ import trio
 
 from federation.journal import Journal
 from federation.journal_header import JournalIdentity
-from pegnode.rpc.node_api import JournalStatus
+from pegnode.status import JournalStatus
 from tests.support.members import MemoryFederation, memory_federation
 from tests.support.memory_disk import MemoryDatabase
 from tests.support.memory_entries import MemoryEntries

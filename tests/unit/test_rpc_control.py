@@ -10,10 +10,9 @@ import pytest
 from bridge.bitcoin.identifiers import hash_to_hex
 from pegnode.halts import remedy, subject_text
 from pegnode.rpc.methods.control import version_number
-from pegnode.rpc.node_api import JournalStatus
 from pegnode.rpc.results import HaltReply, JournalReply, MemberReply, StallReply, StatusReply
 from pegnode.rpc.server import method_table
-from pegnode.service.stall import Stall
+from pegnode.status import JournalStatus, Stall
 from tests.support.chain import START_MS
 from tests.support.halts import latched
 from tests.support.rpc_node import FakeNode

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from federation.certificate import VoteKind
-from pegnode.service.stall import TOGETHER_MS, ChainFacts, DueWatch, MemberSeen, SeenVote, age, moment, stall
+from pegnode.service.stall import TOGETHER_MS, ChainFacts, DueWatch, MemberSeen, stall
+from pegnode.status import SeenVote
 
 NOON_MS = 1_795_089_600_000  # 2026-11-19 12:00:00 UTC
 NOW_MS = NOON_MS + 600_000
@@ -196,12 +197,6 @@ def test_node_without_keys_tells_what_it_can_know() -> None:
 
 
 # words and watch
-
-
-def test_moments_name_their_day_unless_it_is_today() -> None:
-    assert moment(NOON_MS, NOW_MS) == "12:00:00 UTC (0:10:00)"
-    assert moment(NOON_MS, NOON_MS + 86_400_000) == "2026-11-19 12:00:00 UTC (1 day, 0:00:00)"
-    assert age(-5) == "0:00:00", "clocks differ"
 
 
 def test_block_is_due_since_the_last_one_became_final() -> None:

@@ -7,7 +7,7 @@ from bridge.state import Anchor
 from pegnode.errors import ReasonedError
 from pegnode.genesis_rules import GenesisReason, GenesisRefused
 from pegnode.setup.errors import SetupReason, SetupRefused
-from pegnode.setup.template import Agreed, AgreedTemplate, completed, parameters_of, time_text
+from pegnode.setup.template import Agreed, AgreedTemplate, completed, parameters_of
 from tests.support.cards import ANCHOR, CONFIGS, PARAMETERS, TIME_MS, agreed, member_card, template, template_text
 
 
@@ -139,11 +139,6 @@ def test_recovery_keys_have_one_order() -> None:
     assert Agreed.of(ANCHOR, keys[::-1], TIME_MS) == agreed()
     genesis = template().compose([member_card(name).section for name in ("a", "b", "c", "d")])
     assert genesis.recovery_keys_hex == tuple(sorted(genesis.recovery_keys_hex))
-
-
-def test_time_is_shown_even_where_the_calendar_ends() -> None:
-    assert time_text(0) == "1970-01-01 00:00:00 UTC"
-    assert time_text(2**63 - 1) == f"{2**63 - 1} ms after 1970"
 
 
 def test_agreement_is_of_values_and_not_of_the_machine() -> None:

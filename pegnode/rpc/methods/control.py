@@ -2,9 +2,10 @@
 
 from bridge.bitcoin.identifiers import hash_to_hex
 from pegnode.rpc.methods.table import Handler
-from pegnode.rpc.node_api import JournalStatus, MemberStatus, NodeApi, PeerInfo
+from pegnode.rpc.node_api import NodeApi, PeerInfo
 from pegnode.rpc.render import Json, anchor_reply, btc, halt_reply
 from pegnode.rpc.results import JournalReply, L1Reply, MemberReply, StallReply, StatusReply
+from pegnode.status import JournalStatus, MemberStatus
 
 
 async def getnetworkinfo(node: NodeApi) -> Json:
