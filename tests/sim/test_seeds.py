@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.sim import run
 from tests.sim.regressions import REGRESSIONS
 
 SEEDS = 300
@@ -29,15 +30,22 @@ def test_federation_bears_whatever_the_seeds_hold() -> None:
     for seed, found in REGRESSIONS:
         again = simulate("--seed", seed)
         assert again.returncode == 0, f"{found}: {again.stdout}{again.stderr}"
-    run = simulate("--seeds", SEEDS, "--first", FIRST, "--jobs", 1)
-    assert run.returncode == 0, run.stdout + run.stderr
+    others = simulate("--seeds", SEEDS, "--first", FIRST, "--jobs", 1)
+    assert others.returncode == 0, others.stdout + others.stderr
 
 
 def test_member_bears_an_end_at_every_write() -> None:
     """One short run, once for each write of a member's journal and database."""
-    run = simulate("--points", 1)
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert int(run.stdout.split(" writes,")[0].split()[-1]) > LEAST_WRITES, run.stdout
+    ended = simulate("--points", 1)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert int(ended.stdout.split(" writes,")[0].split()[-1]) > LEAST_WRITES, ended.stdout
+
+
+def test_long_run_goes_on_in_processes_that_start_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each seed once, in order, also where all processes of a pool end together."""
+    monkeypatch.setenv("PYTHONHASHSEED", "0")
+    monkeypatch.setattr(run, "SEEDS_OF_A_POOL", 2)
+    assert [outcome.seed for outcome in run.outcomes(range(1, 6), 2)] == [1, 2, 3, 4, 5]
 
 
 def test_one_seed_decides_everything(monkeypatch: pytest.MonkeyPatch) -> None:
