@@ -45,7 +45,7 @@ def test_long_run_goes_on_in_processes_that_start_anew(monkeypatch: pytest.Monke
     """Each seed once, in order, also where all processes of a pool end together."""
     monkeypatch.setenv("PYTHONHASHSEED", "0")
     monkeypatch.setattr(run, "SEEDS_OF_A_POOL", 2)
-    assert [outcome.seed for outcome in run.outcomes(range(1, 6), 2)] == [1, 2, 3, 4, 5]
+    assert [outcome.seed for outcome in run.outcomes(range(1, 4), 2)] == [1, 2, 3]
 
 
 def test_one_seed_decides_everything(monkeypatch: pytest.MonkeyPatch) -> None:
