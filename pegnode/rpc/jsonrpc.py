@@ -32,6 +32,7 @@ _UNAVAILABLE_CODES = {
     UnavailableReason.L1_MOVED: RpcCode.MISC_ERROR,
     UnavailableReason.SCAN_BUSY: RpcCode.MISC_ERROR,
     UnavailableReason.NO_KEYS: RpcCode.MISC_ERROR,
+    UnavailableReason.SIGNER_AWAY: RpcCode.MISC_ERROR,
 }
 _LEGACY_STATUS = {RpcCode.INVALID_REQUEST: 400, RpcCode.METHOD_NOT_FOUND: 404}
 

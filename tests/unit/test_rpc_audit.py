@@ -71,19 +71,22 @@ async def test_audit_tells_a_broken_equality(node: FakeNode, monkeypatch: pytest
     assert (audit.ok, audit.findings) == (False, [LedgerReason.EQUALITY.value])
 
 
-@pytest.mark.parametrize(
-    ("reason", "code"),
-    [
-        (UnavailableReason.L1_BEHIND, -9),
-        (UnavailableReason.L1_MOVED, -1),
-        (UnavailableReason.SCAN_BUSY, -1),
-        (UnavailableReason.NO_KEYS, -1),
-    ],
-)
-async def test_audit_says_why_there_is_none(node: FakeNode, reason: UnavailableReason, code: int) -> None:
+UNAVAILABLE = {
+    UnavailableReason.L1_UNREACHABLE: -9,
+    UnavailableReason.L1_BEHIND: -9,
+    UnavailableReason.SYNCING: -10,
+    UnavailableReason.L1_MOVED: -1,
+    UnavailableReason.SCAN_BUSY: -1,
+    UnavailableReason.NO_KEYS: -1,
+    UnavailableReason.SIGNER_AWAY: -1,
+}
+
+
+@pytest.mark.parametrize("reason", UnavailableReason)
+async def test_audit_says_why_there_is_none(node: FakeNode, reason: UnavailableReason) -> None:
     node.failure = NodeUnavailable(reason)
     answer = await node.ask("audit")
-    assert (answer.code, answer.reason) == (code, reason.value)
+    assert (answer.code, answer.reason) == (UNAVAILABLE[reason], reason.value)
 
 
 async def test_signstatement_hands_the_statement_over_and_the_signature_back(node: FakeNode) -> None:
