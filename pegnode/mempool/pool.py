@@ -54,11 +54,21 @@ class PoolLimits:
 
 @dataclass(frozen=True, slots=True)
 class WaitingTransaction:
-    """One entry. arrived_ms: what the clock said when it came."""
+    """One entry. effect: what it spends, burns and pays.  arrived_ms: what the clock said when it came."""
 
     transaction: Transaction
-    fee_sats: int
+    effect: TransactionEffect
     arrived_ms: int
+
+    @property
+    def fee_sats(self) -> int:
+        """What it pays, in satoshis."""
+        return self.effect.fee_sats
+
+    @property
+    def burned_sats(self) -> int:
+        """What it takes of the withdrawal window."""
+        return sum(value_sats for _, _, value_sats in self.effect.burns)
 
     @property
     def size_bytes(self) -> int:
@@ -120,7 +130,7 @@ class Mempool:
         effect = check_all_but_scripts(transaction, utxos, view.ledger, context, rules)
         self._check_policy(transaction, effect, rules)
         check_scripts(transaction, effect)
-        return WaitingTransaction(transaction, effect.fee_sats, now_ms)
+        return WaitingTransaction(transaction, effect, now_ms)
 
     def select(self, view: ChainView, max_bytes: int) -> list[Transaction]:
         """The oldest entries that a block on top of `view` could hold, of together at most `max_bytes`.
