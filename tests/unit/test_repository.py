@@ -1,4 +1,4 @@
-"""What must not be in the repository: this machine's paths, registries' addresses, unhashed dependencies."""
+"""What must not be in the repository: this machine's paths, registries' hosts, unhashed dependencies, torn tables."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ FORBIDDEN = re.compile(
 INDEX_OPTION = re.compile(r"^\s*(-i|-f|--(extra-)?index-url|--find-links|--trusted-host)\b|://|^\s*[^#\s].*\s@\s", re.M)
 ENTRY = re.compile(r"^[A-Za-z0-9._-]+==[^\s;\\]+( ;[^\\]*)?( \\)?$")
 HASH = re.compile(r"^    --hash=sha256:[0-9a-f]{64}( \\)?$")
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def _tracked_files() -> list[Path]:
@@ -57,6 +58,24 @@ def _unhashed_entries(lock: str) -> list[str]:
         elif not line.lstrip().startswith("#") and line.strip():
             faults.append(line)
     return faults + [entry] * (hashes == 0)
+
+
+def _cells(row: str) -> int:
+    r"""How many cells a table's row has; `\|` parts none."""
+    return row.replace(r"\|", "").strip().removeprefix("|").removesuffix("|").count("|") + 1
+
+
+def _torn_rows(text: str) -> list[str]:
+    """Return the rows of Markdown tables that have more or fewer cells than their table's header."""
+    torn: list[str] = []
+    cells = 0  # no table
+    for line in text.splitlines():
+        if not line.lstrip().startswith("|"):
+            cells = 0
+            continue
+        cells = cells or _cells(line)
+        torn += [line] * (_cells(line) != cells)
+    return torn
 
 
 def test_repository_holds_no_machine_path_and_no_registry_host() -> None:
@@ -119,3 +138,24 @@ def test_lock_covers_every_declared_dependency() -> None:
     locked = {line.partition("==")[0].lower() for line in LOCK.read_text().splitlines() if ENTRY.match(line)}
     assert len(declared) > 15
     assert {name.lower() for name in declared} <= locked
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_document_has_no_torn_table(document: Path) -> None:
+    assert _torn_rows(document.read_text()) == []
+
+
+def test_table_rule_finds_rows_of_other_lengths() -> None:
+    table = [
+        "| a | b |",
+        "|---|---|",
+        "| 1 | |",
+        r"| 2\|3 | `x\|y` |",
+        "| 4 |",
+        "| 5 | 6 | 7 |",
+        "",
+        "| c |",
+        "| - |",
+        "| 8 |",
+    ]
+    assert _torn_rows("\n".join(table)) == ["| 4 |", "| 5 | 6 | 7 |"]
