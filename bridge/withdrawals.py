@@ -82,16 +82,21 @@ def check_burns(burns: Sequence[tuple[Burn, int]], view: LedgerView, custody: Cu
 
     Raises Rejected(BurnReason): RESERVE_SCRIPT, DUST, MAX_FEE, BELOW_REFUND_FEE, OVER_MAX_WITHDRAWAL, OVER_WINDOW.
     """
-    window_sats = sum(entry.burned_sats for entry in view.totals.withdrawal_window)
+    room_sats = window_room_sats(view, params)
     for burn, value_sats in burns:
         _check_burn(burn, value_sats, custody, params)
-        window_sats += value_sats
-        if window_sats > params.max_window_withdrawals_sats:
+        room_sats -= value_sats
+        if room_sats < 0:
             raise Rejected(
                 BurnReason.OVER_WINDOW,
-                f"{window_sats} sats in {params.withdrawal_window_anchors} anchors, over the cap of "
-                f"{params.max_window_withdrawals_sats}",
+                f"{params.max_window_withdrawals_sats - room_sats} sats in {params.withdrawal_window_anchors} anchors, "
+                f"over the cap of {params.max_window_withdrawals_sats}",
             )
+
+
+def window_room_sats(view: LedgerView, params: PegParams) -> int:
+    """What may still be burned on top of `view`, at its anchor."""
+    return params.max_window_withdrawals_sats - sum(entry.burned_sats for entry in view.totals.withdrawal_window)
 
 
 def _check_burn(burn: Burn, value_sats: int, custody: Custody, params: PegParams) -> None:

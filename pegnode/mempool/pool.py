@@ -2,6 +2,9 @@
 
 An entry stays until the block that holds it is final, so a notarized block that is given up loses nothing. What an
 entry spends is either an output of the chain or of an entry before it, hence arrival order is an order of dependency.
+
+The burns that wait fit the withdrawal window together. What does not fit could wait for a day, and blocks are filled in
+order of arrival: a block's worth of such burns would keep every other transaction out.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,6 +15,7 @@ from bridge.bitcoin.identifiers import OutPoint, Txid
 from bridge.bitcoin.script import dust_limit_sats
 from bridge.bitcoin.transaction import Transaction
 from bridge.errors import Reason, Rejected
+from bridge.withdrawals import window_room_sats
 from pegnode.chain.parameters import ChainRules
 from pegnode.chain.state import AppliedTransaction, ChainView, Utxo
 from pegnode.chain.transactions import (
@@ -34,6 +38,7 @@ class PoolReason(Reason):
     LONG_CHAIN = "pool-long-chain"  # It descends from too many waiting transactions.
     FEERATE = "pool-feerate"  # The fee is below this node's least feerate.
     DUST = "pool-dust"  # An output holds less than it would cost to spend.
+    OVER_WINDOW = "pool-over-window"  # The withdrawal window has no room for it beside the burns that wait.
     RESERVE_SCRIPT = "pool-reserve-script"  # An output pays a script of the L1 reserve, which nobody can spend here.
 
 
@@ -84,6 +89,7 @@ class Mempool:
         self._entries: dict[Txid, WaitingTransaction] = {}
         self._spenders: dict[OutPoint, Txid] = {}
         self._size_bytes = 0
+        self._burned_sats = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -117,6 +123,7 @@ class Mempool:
         txid = entry.transaction.txid
         self._entries[txid] = entry
         self._size_bytes += entry.size_bytes
+        self._burned_sats += entry.burned_sats
         for txin in entry.transaction.inputs:
             self._spenders[txin.outpoint] = txid
         return txid
@@ -128,9 +135,11 @@ class Mempool:
         context = BlockContext(view.tip.header.height + 1, max(now_ms, view.tip.header.time_ms + 1))
         utxos = _PoolUtxos(view.utxos, self._entries, context)
         effect = check_all_but_scripts(transaction, utxos, view.ledger, context, rules)
+        entry = WaitingTransaction(transaction, effect, now_ms)
         self._check_policy(transaction, effect, rules)
+        self._check_window(entry, view, rules)
         check_scripts(transaction, effect)
-        return WaitingTransaction(transaction, effect, now_ms)
+        return entry
 
     def select(self, view: ChainView, max_bytes: int) -> list[Transaction]:
         """The oldest entries that a block on top of `view` could hold, of together at most `max_bytes`.
@@ -167,10 +176,21 @@ class Mempool:
             pending += [self._spenders[outpoint] for outpoint in outpoints if outpoint in self._spenders]
         return dropped
 
-    def recheck(self, view: ChainView) -> list[Txid]:
-        """Drop what spends outputs that neither the final state `view` nor the pool has; returns what was dropped."""
-        kept = {entry.transaction.txid for entry in self._available(view)}
-        return self.drop([txid for txid in self._entries if txid not in kept])
+    def recheck(self, view: ChainView, rules: ChainRules) -> list[Txid]:
+        """Drop the newest burns for which those of final blocks left no room; returns what was dropped.
+
+        view: the newest final state. What spends an output that is gone was dropped with the block that spent it.
+        """
+        room_sats = window_room_sats(view.ledger, rules.params)
+        if self._burned_sats <= room_sats:
+            return []
+        over: list[Txid] = []
+        for txid, entry in self._entries.items():
+            if entry.burned_sats <= room_sats:
+                room_sats -= entry.burned_sats
+            else:
+                over.append(txid)
+        return self.drop(over)
 
     def expire(self, now_ms: int) -> list[Txid]:
         """Drop what has waited longer than the limit, and what descends from it; returns what was dropped."""
@@ -189,6 +209,7 @@ class Mempool:
         entry = self._entries.pop(txid, None)
         if entry is not None:
             self._size_bytes -= entry.size_bytes
+            self._burned_sats -= entry.burned_sats
             for txin in entry.transaction.inputs:
                 del self._spenders[txin.outpoint]
         return entry
@@ -216,6 +237,11 @@ class Mempool:
             if len(ancestors) >= self._limits.max_chain:
                 return True
         return False
+
+    def _check_window(self, entry: WaitingTransaction, view: ChainView, rules: ChainRules) -> None:
+        room_sats = window_room_sats(view.ledger, rules.params) - self._burned_sats
+        if entry.burned_sats > max(0, room_sats):
+            raise Rejected(PoolReason.OVER_WINDOW, f"{entry.burned_sats} sats, room for {max(0, room_sats)}")
 
     def _check_policy(self, transaction: Transaction, effect: TransactionEffect, rules: ChainRules) -> None:
         least_sats = fee_sats(transaction.vsize_vbytes, self._limits.min_feerate_sat_kvb)

@@ -186,7 +186,9 @@ class NodeCore:
                 listener(unfinal)
         self._end_halts()
         self.records.recheck(self.store)
-        self.mempool.recheck(self.store)
+        crowded_out = self.mempool.recheck(self.store, self.rules)
+        if crowded_out:
+            log.info("burns dropped: no room in the window", count=len(crowded_out))
         self.evidence.recheck(self.store)
         self.mempool.expire(self.now_ms())
         self.evidence.expire(self.now_ms())

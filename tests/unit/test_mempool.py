@@ -1,5 +1,6 @@
 """The pool of transactions: every ground for refusal, the order of what it gives out, and what it forgets when."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -23,8 +24,8 @@ FREE = PoolLimits(min_feerate_sat_kvb=0)
 class World:
     """A chain with coins of Alice's, a pool beside it, and a clock."""
 
-    def __init__(self, limits: PoolLimits = FREE, coins: int = 2) -> None:
-        self.chain = MemoryChain()
+    def __init__(self, limits: PoolLimits = FREE, coins: int = 2, peg: Mapping[str, int] = {}) -> None:
+        self.chain = MemoryChain(peg=peg)
         self.coins = self.chain.fund(*[ALICE.script()] * coins)
         self.pool = Mempool(limits)
         self.now_ms = self.chain.header.time_ms
@@ -301,19 +302,35 @@ def test_empty_pool_remembers_nothing(world: World) -> None:
     assert world.pool.spender(world.coins[0][0]) is None
 
 
-def test_recheck_drops_what_has_lost_its_inputs(world: World) -> None:
-    """Spends of an unfinal block's outputs, when that block has given way to another."""
-    final = world.chain.state
-    parent = ALICE.pay(world.coins[0], ALICE.script())
-    world.chain.extend(parent)
-    child = ALICE.pay(coins_of(parent)[0], BOB.script())
-    grandchild = BOB.pay(coins_of(child)[0], BOB.script())
-    other = ALICE.pay(world.coins[1], BOB.script())
-    world.add(child, grandchild, other)
-    assert world.pool.recheck(world.chain.state) == []
-    world.chain.state = final
-    assert set(world.pool.recheck(final)) == {child.txid, grandchild.txid}
-    assert world.waiting() == [other]
+def burn(world: World, coin: Coin, value_sats: int) -> Transaction:
+    back = TxOut(coin[1].value_sats - value_sats - 1_000, ALICE.script())
+    return ALICE.spend([coin], [world.chain.burn_output(value_sats, BOB.script(), ALICE.script()), back])
+
+
+def test_burns_that_wait_fit_the_withdrawal_window_together() -> None:
+    """What must wait for the window, a day maybe, would stand before everybody else's transactions all that time."""
+    world = World(coins=3, peg={"max_withdrawal_sats": 1_000_000, "max_window_withdrawals_sats": 1_000_000})
+    first, second, payment = world.coins
+    world.add(burn(world, first, 600_000))
+    assert world.refused(burn(world, second, 400_001)) is PoolReason.OVER_WINDOW
+    world.add(ALICE.pay(payment, BOB.script()), burn(world, second, 400_000))
+
+
+def test_burns_are_dropped_whose_room_those_of_a_final_block_took() -> None:
+    """The newest first, with what spends from them; then there is room again for what comes."""
+    world = World(coins=6, peg={"max_withdrawal_sats": 1_000_000, "max_window_withdrawals_sats": 1_000_000})
+    *burners, other, payer = world.coins
+    oldest, large, child_of, newest = (
+        burn(world, coin, value) for coin, value in zip(burners, (100_000, 500_000, 200_000, 50_000), strict=True)
+    )
+    child = ALICE.pay((large.outpoint(1), large.outputs[1]), BOB.script())
+    payment = ALICE.pay(payer, BOB.script())
+    world.add(oldest, large, child, child_of, newest, payment)
+    assert world.pool.recheck(world.chain.state, world.chain.rules) == []
+    world.chain.extend(burn(world, other, 700_000))
+    assert set(world.pool.recheck(world.chain.state, world.chain.rules)) == {large.txid, child.txid, newest.txid}
+    assert world.waiting() == [oldest, child_of, payment]
+    assert world.refused(newest) is PoolReason.OVER_WINDOW
 
 
 def test_expired_transactions_are_dropped_with_their_children() -> None:
