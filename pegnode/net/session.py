@@ -12,12 +12,15 @@ whether or not there is other traffic: the pings tell the other side that this o
 count as life, since a pong may wait behind a large frame. A peer that sends but leaves many pings unanswered is as
 good as silent. The limit applies to what the *peer* doesn't do: time in which this process itself stood still, or
 held back the reader because the layer above was busy, is forgiven by `forgive`.
+
+A ping is answered at once and asks nobody, so pings are rationed: else whoever sends nothing else is served for free.
 """
 
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pegnode.net.allowance import Allowance
 from pegnode.net.framing import FrameDecoder, FrameKind, encode_frame
 from pegnode.net.handshake import (
     MAX_HELLO_BYTES,
@@ -32,13 +35,17 @@ from pegnode.net.transport import DropReason, PeerRole, RemoteFault
 
 PING_BYTES = 8
 MAX_UNANSWERED_PINGS = 30
+PINGS_OF_INTERVAL = 2
+PINGS_BURST = 2 * MAX_UNANSWERED_PINGS
+"""How many pings a peer may send in each interval, and at once. An honest one sends one in each, and none while 30 are
+unanswered: whatever a link holds up and then lets go at once, in n intervals no more than n + 31 arrive."""
 _RTT_GAIN = 1 / 8
 """The weight of a new round-trip time in the smoothed one. Source: RFC 6298, section 2."""
 
 
 @dataclass(frozen=True, slots=True)
 class LinkLimits:
-    """The limits of one connection. Every node of a network should have the same `max_payload_bytes`.
+    """The limits of one connection. All nodes of a network have the same `max_payload_bytes` and `ping_interval_s`.
 
     max_queued_bytes: what may wait for one peer, counting 128 bytes of overhead for each frame.
     farewell_limit_s: how long a peer gets to take in why it is dropped.
@@ -96,6 +103,7 @@ class Session:
         self._decoder = FrameDecoder(MAX_HELLO_BYTES)
         self._greeted = False
         self._heard_s = now_s
+        self._pings = Allowance(PINGS_OF_INTERVAL / limits.ping_interval_s, PINGS_BURST, lambda: self._heard_s)
         self._ping_serial = 0
         self._unanswered: deque[tuple[bytes, float]] = deque()
         self._round_trip_s: float | None = None
@@ -120,9 +128,7 @@ class Session:
             elif kind is FrameKind.PAYLOAD:
                 yield Delivered(payload)
             elif kind is FrameKind.PING:
-                if len(payload) != PING_BYTES:
-                    raise RemoteFault(DropReason.GARBLED_FRAME, f"a ping of {len(payload)} bytes")
-                yield Answer(encode_frame(FrameKind.PONG, payload))
+                yield self._pong(payload)
             elif kind is FrameKind.PONG:
                 self._measure(payload, now_s)
             else:
@@ -159,6 +165,13 @@ class Session:
         self._greeted = True
         self._decoder.max_payload_bytes = self._limits.max_payload_bytes
         return Greeted(theirs)
+
+    def _pong(self, payload: bytes) -> Answer:
+        if len(payload) != PING_BYTES:
+            raise RemoteFault(DropReason.GARBLED_FRAME, f"a ping of {len(payload)} bytes")
+        if not self._pings.take(1):
+            raise RemoteFault(DropReason.FLOOD, "more pings than its allowance")
+        return Answer(encode_frame(FrameKind.PONG, payload))
 
     def _measure(self, payload: bytes, now_s: float) -> None:
         if not self._unanswered or self._unanswered[0][0] != payload:

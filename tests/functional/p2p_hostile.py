@@ -214,6 +214,10 @@ async def tips(stage: Stage, source: str) -> None:
     await until_dropped(stage, source, frame(TipMessage(2**62, bytes(32))) * 500)
 
 
+async def pings(stage: Stage, source: str) -> None:
+    await until_dropped(stage, source, encode_frame(FrameKind.PING, bytes(8)) * 1_000)
+
+
 async def cheap_transactions(stage: Stage, source: str) -> None:
     """Valid but for the fee, which no pool takes."""
     spender, script = MiniWallet("cheap"), MiniWallet("cheap").script(ScriptType.P2TR)
@@ -266,6 +270,7 @@ async def half_open_sockets(stage: Stage, source: str) -> None:
 
 FLOODS: dict[Flood, str] = {
     tips: "flood",
+    pings: "flood",
     cheap_transactions: "flood",
     orphans: "flood",
     large_transactions: "flood",

@@ -8,6 +8,8 @@ from pegnode.net.framing import FrameKind, encode_frame
 from pegnode.net.handshake import Hello, encode_hello
 from pegnode.net.session import (
     MAX_UNANSWERED_PINGS,
+    PINGS_BURST,
+    PINGS_OF_INTERVAL,
     Answer,
     Delivered,
     Greeted,
@@ -108,6 +110,49 @@ def test_nothing_is_read_behind_a_goodbye(make: Callable[[], Session]) -> None:
 def test_ping_is_answered_with_its_own_bytes() -> None:
     ping = encode_frame(FrameKind.PING, b"12345678")
     assert events(open_session(), ping) == [Answer(encode_frame(FrameKind.PONG, b"12345678"))]
+
+
+def ping_fault(session: Session, count: int, now_s: float) -> tuple[int, RemoteFault | None]:
+    """How many of so many pings at once are answered, and why no more."""
+    answered = 0
+    try:
+        for _ in session.receive(encode_frame(FrameKind.PING, bytes(8)) * count, now_s):
+            answered += 1
+    except RemoteFault as fault:
+        return answered, fault
+    return answered, None
+
+
+def test_pings_beyond_the_allowance_are_a_flood() -> None:
+    session = open_session()
+    answered, fault = ping_fault(session, 1_000, now_s=1.0)
+    assert fault is not None
+    assert fault.reason is DropReason.FLOOD
+    assert answered == PINGS_BURST
+
+
+def test_pings_are_a_flood_however_evenly_they_come() -> None:
+    session, answered, fault = open_session(), 0, None
+    for tenth in range(6_000):
+        more, fault = ping_fault(session, 1, tenth / 10)
+        answered += more
+        if fault is not None:
+            break
+    assert fault is not None
+    assert fault.reason is DropReason.FLOOD
+    assert answered < PINGS_BURST + PINGS_OF_INTERVAL * (tenth / 10 + 1)
+
+
+def test_honest_pings_are_answered_for_hours_however_often_a_link_holds_them_up() -> None:
+    """The link stands still until the sender has as many pings unanswered as it may have, and lets go all at once."""
+    session, answered = open_session(), 0
+    for second in range(0, 7_200, MAX_UNANSWERED_PINGS):
+        answered += ping_fault(session, MAX_UNANSWERED_PINGS, second)[0]
+    assert answered == 7_200
+    for second in range(7_200, 10_800):
+        assert ping_fault(session, 1, second) == (1, None)
+    held_up = ping_fault(session, MAX_UNANSWERED_PINGS + 1, 10_800)
+    assert held_up == (MAX_UNANSWERED_PINGS + 1, None)
 
 
 def test_round_trip_is_measured_and_smoothed() -> None:
