@@ -56,7 +56,8 @@ class RocksEntries:
         with _advising(path), ExitStack() as held:
             if path.exists() and any(path.iterdir()):
                 raise JournalRefused(JournalReason.EXISTS, f"{path} is not empty")
-            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # `parents` gives those the umask's mode
+            path.mkdir(exist_ok=True, mode=0o700)
             return cls._write_to(path, held, create=True)
 
     @classmethod

@@ -90,8 +90,11 @@ def renew(config: ConfigOption, yes: YesOption = False) -> None:
     if aside is not None:
         out.print(f"what was there is kept as {aside}; never put it back", markup=False)
     out.print(f"made a journal that has forgotten, in {path}", markup=False)
-    command = "signer" if isinstance(member, SignerConfig) else "functionary"
-    out.print(f"next: peg {command} run --config {config}; then peg status tells how far it is", markup=False)
+    if isinstance(member, SignerConfig):
+        out.print(f"next: peg signer run --config {config}; then start its member", markup=False)
+    else:
+        then = f"then peg status --node {config} tells how far it is"
+        out.print(f"next: peg functionary run --config {config}; {then}", markup=False)
 
 
 def _opened(config: Path) -> tuple[FunctionaryConfig | SignerConfig, Path, JournalIdentity, tuple[str, ...]]:

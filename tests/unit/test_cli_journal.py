@@ -1,6 +1,7 @@
 """`peg journal`: what is told of a journal, and how one is renewed."""
 
 import shutil
+import stat
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,7 @@ def test_renewal_keeps_the_old_journal_aside_and_says_what_is_next(
     said = capsys.readouterr().out
     aside = journal_of(config).with_name("journal.old-1")
     assert f"what was there is kept as {aside}; never put it back" in said
-    assert f"next: peg functionary run --config {config}" in said
+    assert f"next: peg functionary run --config {config}; then peg status --node {config} tells how far it is\n" in said
     assert read_journal(aside, IDENTITY)[1].votes == (VOTE,)
     assert read_journal(journal_of(config), IDENTITY)[0] is JournalState.FORGOTTEN
     show(config)
@@ -72,6 +73,14 @@ def test_renewal_of_a_journal_that_is_gone(config: Path, capsys: pytest.CaptureF
     renew(config, yes=True)
     assert "kept as" not in capsys.readouterr().out
     assert read_journal(journal_of(config), IDENTITY)[0] is JournalState.FORGOTTEN
+
+
+def test_renewal_on_a_new_machine_makes_folders_for_nobody_else(config: Path) -> None:
+    """The member's folder is back, and nothing of `data` is."""
+    data = config.parent / "data"
+    shutil.rmtree(data)
+    renew(config, yes=True)
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (data, journal_of(config))] == [0o700, 0o700]
 
 
 def test_renewal_that_is_not_confirmed_changes_nothing(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,6 +120,6 @@ def test_journal_of_a_signer_is_renewed(config: Path, tmp_path: Path, capsys: py
     made = create_signer(FunctionaryConfig.load(config), tmp_path / "signer")
     signer = tmp_path / "signer" / SIGNER_FILE
     renew(signer, yes=True)
-    assert f"next: peg signer run --config {signer}" in capsys.readouterr().out
+    assert f"next: peg signer run --config {signer}; then start its member\n" in capsys.readouterr().out
     assert read_journal(made.data_dir / JOURNAL_FOLDER, IDENTITY)[0] is JournalState.FORGOTTEN
     assert read_journal(journal_of(config), IDENTITY)[0] is JournalState.KEPT
