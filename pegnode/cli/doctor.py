@@ -18,7 +18,7 @@ _COLOURS = {Outcome.OK: "green", Outcome.WARNING: "yellow", Outcome.PROBLEM: "bo
 
 
 def doctor(
-    config: Annotated[Path, typer.Option("--config", help="The TOML file of a member or of a full node.")],
+    config: Annotated[Path, typer.Option("--config", help="The TOML file of a member, a full node or a signer.")],
     json: JsonOption = False,
 ) -> None:
     """Check configuration, genesis, clock, disk, ports, keys, Bitcoin node and members; change nothing.

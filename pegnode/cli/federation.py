@@ -55,7 +55,10 @@ def init(
     directory: Annotated[Path, typer.Argument(help="This member's folder; absent or empty.")],
     name: Annotated[str, typer.Option("--name", help="The member's name: a-z, 0-9 and -.")],
     address: Annotated[
-        str, typer.Option("--address", help="Where the others reach it: /ip4/…, /ip6/… or /dns/NAME, then /tcp/PORT.")
+        str,
+        typer.Option(
+            "--address", help="Where the others reach it: /ip4/…, /ip6/… or /dns/NAME (or dns4, dns6), then /tcp/PORT."
+        ),
     ],
     passphrase_file: PassphraseFileOption = None,
 ) -> None:

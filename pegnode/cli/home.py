@@ -13,11 +13,12 @@ from bridge.bitcoin.addresses import Network, l1_network, sidechain_network
 from pegnode.config import NodeConfig, load_config
 from pegnode.errors import PegnodeError
 from pegnode.genesis import Genesis
-from pegnode.local_federation import LocalFederation, client_of
+from pegnode.local_federation import LocalFederation, LocalFederationError, client_of
 from pegnode.passphrase import VARIABLE
 from pegnode.rpc.client import RpcClient
 
 DIRECTORY_VARIABLE = "PEGNODE_DIR"
+NODE_VARIABLE = "PEGNODE_NODE"
 
 
 def default_directory() -> Path:
@@ -36,7 +37,7 @@ DirectoryOption = Annotated[
     typer.Option(
         "--dir",
         envvar=DIRECTORY_VARIABLE,
-        help="The local federation's directory.",
+        help="The local federation's directory, and where wallets lie.",
         default_factory=default_directory,
         show_default="~/.pegnode",
     ),
@@ -57,7 +58,7 @@ NodeOption = Annotated[
     str | None,
     typer.Option(
         "--node",
-        envvar="PEGNODE_NODE",
+        envvar=NODE_VARIABLE,
         help="A member's name, or the .toml file of a node or member.",
         show_default="any member that runs",
     ),
@@ -77,8 +78,15 @@ class Home:
 
     @property
     def federation(self) -> LocalFederation:
-        """The local federation in the directory; raises PegnodeError when there is none."""
-        return LocalFederation.open(self.directory)
+        """The local federation in the directory; raises PegnodeError when there is none.
+
+        Where nobody named a node, that may be what was meant: a member's machine needs no local federation.
+        """
+        try:
+            return LocalFederation.open(self.directory)
+        except LocalFederationError as absent:
+            detail = f"{absent.detail}; or name a node: --node FILE.toml, or {NODE_VARIABLE}"
+            raise LocalFederationError(absent.reason, detail) from absent
 
     def config(self) -> NodeConfig:
         """The configuration of the node to ask: the chosen one, else the first member that runs."""

@@ -15,6 +15,7 @@ from bridge.l1.regtest import AddressType, RegtestMiner
 from pegnode.cli.home import DirectoryOption, Home
 from pegnode.cli.terminal import JsonOption, errors_as_one_line, out, print_json
 from pegnode.errors import PegnodeError
+from pegnode.local_federation import LocalFederation
 
 T = TypeVar("T")
 MAX_BLOCKS_AT_ONCE = 10_000
@@ -34,7 +35,8 @@ def on_regtest(home: Home, work: Callable[[L1Client, RegtestMiner], Awaitable[T]
     """Run `work` with the Bitcoin node of `home` and a funded miner on it. Raises NotRegtest, L1Unavailable."""
 
     async def with_client() -> T:
-        config = home.federation.member_config(home.federation.member_names[0])
+        federation = LocalFederation.open(home.directory)
+        config = federation.member_config(federation.member_names[0])
         async with L1Client(config.l1.url, config.l1.credentials()) as client:
             chain = (await client.chain_info()).chain
             if chain != "regtest":

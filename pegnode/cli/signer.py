@@ -24,8 +24,8 @@ def signer_init(
 ) -> None:
     """Make the signer of the member with this configuration; it must not run. Its keys stay where they are.
 
-    The member's journal is copied, for it says what these keys have signed. Do this once: from the signer's first
-    start on, only the signer's own journal is up to date.
+    The member's journal is copied, for it says what these keys have signed. Do this once: from now on, only the
+    signer's own journal is up to date.
     """
     from pegnode.signing.setup import SIGNER_FILE, create_signer
 

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from pegnode.cli import status_view as view
-from pegnode.cli.home import DirectoryOption, Home, command_on
+from pegnode.cli.home import NODE_VARIABLE, DirectoryOption, Home, command_on
 from pegnode.cli.terminal import JsonOption, errors_as_one_line, out, print_json
 from pegnode.config import NodeConfig
 from pegnode.local_federation import client_of
@@ -19,7 +19,7 @@ StatusNodeOption = Annotated[
     str | None,
     typer.Option(
         "--node",
-        envvar="PEGNODE_NODE",
+        envvar=NODE_VARIABLE,
         help="A member's name, or the .toml file of a node or member.",
         show_default="every member of the local federation",
     ),
