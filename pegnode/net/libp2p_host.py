@@ -7,15 +7,16 @@ lower peer id stays, and of two with the same dialler the newer: a restarted pee
 is found dead.
 
 Nothing that a peer does ends the process, and a socket that says nothing holds no place that another needs: only so
-many connections may be on the way to their Hello, and one more ends the oldest of the address that has most of them.
-An address that opens connections too fast is not answered, since a handshake takes milliseconds. Who commits a fault
-is kept out for a while, and isn't dialled either.
+many connections may be on the way to their Hello, and one more ends another (see `pegnode.net.doorway`). Members are
+known to come from where they are configured to listen, and from where they came last. An address that opens
+connections too fast is not answered, since a handshake takes milliseconds. Who commits a fault is kept out for a
+while, and isn't dialled either.
 """
 
 import logging
 import math
 import random
-from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ import trio
 from pegnode.net.address import Endpoint, address_group, multiaddr_of, parse_endpoint, peer_id_from_secret
 from pegnode.net.allowance import Allowances
 from pegnode.net.connection import Connection, Departure
+from pegnode.net.doorway import Doorway, Handshake
 from pegnode.net.handshake import Hello
 from pegnode.net.libp2p_link import LinkUpgrader, SecureLink, SocketConnection, bound_unsent
 from pegnode.net.peers import PeerTable, Visit
@@ -43,10 +45,11 @@ from pegnode.net.transport import (
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
 
-MAX_PENDING_INBOUND = 32
 CONNECTIONS_PER_S = 16.0
 CONNECTIONS_BURST = 128.0
 """How fast one address may open connections: enough for a federation of 19 on one machine that starts anew."""
+LOOK_UP_AGAIN_S = 600.0
+"""The names of configured peers are looked up so often: their addresses may change."""
 MEMBER_WINDOW_BYTES = 4 * 1024 * 1024
 GUEST_WINDOW_BYTES = 512 * 1024
 """How much a peer may send that this node has yet to read: from a member a largest frame at once."""
@@ -100,7 +103,10 @@ class Libp2pHost:
         self._hello = Hello(settings.chain_id, self._peers.role_of(self._peer_id), settings.software)
         self._upgrader = LinkUpgrader(secret)
         self._listen_addresses: tuple[PeerAddress, ...] = ()
-        self._pending: dict[Visit, trio.CancelScope] = {}
+        self._doorway = Doorway()
+        self._peer_hosts = {
+            parse_endpoint(address.multiaddr).host for address in settings.dial if address.peer_id != self._peer_id
+        }
 
     @property
     def peer_id(self) -> PeerId:
@@ -148,6 +154,7 @@ class Libp2pHost:
                 for peer, endpoint in self._targets:
                     nursery.start_soon(self._keep_dialled, peer, endpoint)
                 if listeners:
+                    nursery.start_soon(follow_names, self._doorway, self._peer_hosts)
                     nursery.start_soon(trio.serve_listeners, self._accept, listeners)
                 task_status.started()
                 await trio.sleep_forever()
@@ -191,33 +198,28 @@ class Libp2pHost:
             visit = Visit(self._peers, False, None, lambda: None, address)
             await self._peers.report(visit, Departure(DropReason.TOO_MANY_CONNECTIONS))
             return
-        if len(self._pending) >= MAX_PENDING_INBOUND:
-            self._make_room()
         await self._serve(socket, None, address)
-
-    def _make_room(self) -> None:
-        """End the oldest handshake of the address that has most of them under way."""
-        crowd, _ = Counter(visit.address for visit in self._pending).most_common(1)[0]
-        oldest = next(visit for visit in self._pending if visit.address == crowd)
-        self._pending.pop(oldest).cancel()
 
     async def _serve(self, socket: trio.SocketStream, dialled: PeerId | None, address: str = "") -> Visit:
         """From the socket to the departure, which is reported. Nothing but cancellation gets out."""
         bound_unsent(socket)
         wire = SocketConnection(socket, self._limits.silence_limit_s)
-        handshake = trio.CancelScope(deadline=trio.current_time() + self._limits.handshake_limit_s)
+        scope = trio.CancelScope(deadline=trio.current_time() + self._limits.handshake_limit_s)
+        handshake = Handshake(address, scope.cancel)
 
         def settle() -> None:
-            self._pending.pop(visit, None)
-            handshake.deadline = math.inf
+            self._doorway.leave(handshake)
+            scope.deadline = math.inf
             wire.lift_budget()
+            if visit.peer is not None and self._peers.role_of(visit.peer) is PeerRole.MEMBER:
+                self._doorway.know(visit.peer, visit.address)
 
         visit = Visit(self._peers, dialled is not None, dialled, settle, address or _remote_address(socket))
         if dialled is None:
-            self._pending[visit] = handshake
+            self._doorway.enter(handshake)
         departure = Departure(DropReason.HANDSHAKE_FAILED, detail="no Hello in time")
         try:
-            with handshake:
+            with scope:
                 departure = await self._converse(wire, visit)
         except RemoteFault as fault:
             departure = Departure(fault.reason, detail=fault.detail)
@@ -225,7 +227,7 @@ class Libp2pHost:
             _log.exception("connection failed", peer=visit.peer)
             departure = Departure(DropReason.CLOSED)
         finally:
-            self._pending.pop(visit, None)
+            self._doorway.leave(handshake)
             await wire.close()
         await self._peers.report(visit, departure)
         return visit
@@ -251,6 +253,19 @@ class Libp2pHost:
         session = Session(self._hello, role, limits, trio.current_time())
         visit.connection = Connection(stream, session, visit, limits, is_dialler=visit.is_dialled)
         return await visit.connection.run()
+
+
+async def follow_names(doorway: Doorway, hosts: Iterable[str]) -> None:
+    """Let the doorway know where these hosts come from, again and again, until cancelled."""
+    while True:
+        for host in hosts:
+            try:
+                found = await trio.socket.getaddrinfo(host, None)
+            except (OSError, UnicodeError) as error:
+                _log.debug("no address of a configured peer", host=host, error=str(error))
+                continue
+            doorway.know(host, *(address_group(str(sockaddr[0])) for *_, sockaddr in found))
+        await trio.sleep(LOOK_UP_AGAIN_S)
 
 
 async def _listen(endpoint: Endpoint) -> list[trio.SocketListener]:

@@ -18,9 +18,10 @@ from bridge.bitcoin.script import ScriptType
 from bridge.bitcoin.transaction import TxOut
 from pegnode.guilt.document import AccusationDocument
 from pegnode.local_federation import client_of
+from pegnode.net.doorway import MAX_PENDING_INBOUND
 from pegnode.net.framing import FrameKind, encode_frame
 from pegnode.net.handshake import Hello, encode_hello
-from pegnode.net.libp2p_host import CONNECTIONS_BURST, MAX_PENDING_INBOUND
+from pegnode.net.libp2p_host import CONNECTIONS_BURST
 from pegnode.net.messages import (
     BlockAnswer,
     BlockRequest,

@@ -17,11 +17,11 @@ from libp2p.stream_muxer.yamux.yamux import Yamux
 from libp2p.transport.exceptions import SecurityUpgradeFailure
 from libp2p.transport.upgrader import TransportUpgrader
 
+from pegnode.net.doorway import MAX_PENDING_INBOUND
 from pegnode.net.framing import FrameKind
-from pegnode.net.libp2p_host import MAX_PENDING_INBOUND
 from pegnode.net.libp2p_link import LinkUpgrader, SocketConnection
 from pegnode.net.transport import PeerRole, RemoteFault
-from tests.functional.transport_fleet import HEARD, PATIENCE_S, Node, client, fleet, try_to_visit, visit
+from tests.functional.transport_fleet import ANY_PORT, HEARD, PATIENCE_S, Node, client, fleet, try_to_visit, visit
 from tests.functional.transport_process import ANSWER, ECHO
 
 pytestmark = pytest.mark.functional
@@ -159,6 +159,25 @@ async def test_half_open_sockets_of_one_address_end_no_handshake_of_another() ->
         await ships.start(node, [node, member], handshake_limit_s=3600.0)
         async with client(node, member.secret) as peer:
             sockets = [await connect_from("127.0.0.2", node) for _ in range(MAX_PENDING_INBOUND + 10)]
+            for _ in range(10):
+                await node.expect("refused", peer=None, reason="handshake-failed")
+            await peer.greet(PeerRole.MEMBER)
+            await node.expect("connected", peer=member.peer)
+        for socket in sockets:
+            socket.close()
+
+
+@pytest.mark.parametrize("known_by", ["configuration", "an earlier visit"])
+async def test_half_open_sockets_of_many_addresses_end_no_handshake_of_a_member(known_by: str) -> None:
+    async with fleet() as ships:
+        member, node = sorted((Node(), Node()), key=lambda node: node.peer)
+        member.address = f"{ANY_PORT}/p2p/{member.peer}"
+        is_configured = known_by == "configuration"
+        await ships.start(node, [node, member], dial=[member] if is_configured else (), handshake_limit_s=3600.0)
+        if not is_configured:
+            await visit(node, member.secret, PeerRole.MEMBER)
+        async with client(node, member.secret) as peer:
+            sockets = [await connect_from(f"127.0.1.{number}", node) for number in range(1, MAX_PENDING_INBOUND + 11)]
             for _ in range(10):
                 await node.expect("refused", peer=None, reason="handshake-failed")
             await peer.greet(PeerRole.MEMBER)
