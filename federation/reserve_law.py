@@ -67,39 +67,47 @@ def check_sums(view: LedgerView, lineage: Lineage, payees: Sequence[Withdrawal],
 
 
 def _check_windows(view: LedgerView, payees: Sequence[Withdrawal], params: PegParams) -> None:
-    """No window's burns exceed the cap, as far as they are still to be found: all that are open, and all that were
-    settled within a window of one of the payees' burns.
+    """No window that holds a payee's burn exceeds the cap, as far as its burns are owed or paid.
+
+    Each burn counts once at most, and at its true date, so no honest payout is refused: the rule of burns held at that
+    date. Only a closed payout that nothing settled has its payees dated anew, by the anchor A of the record that closed
+    it. If A is below `oldest`, so that it may be older than what is searched, the new date is as well, and the burn is
+    left out; if not, that payout is found and the burn is left out for that, having been counted before its first
+    payout was signed. Whatever else was burned at `oldest` or later is open, was given back, or was settled by a payout
+    that is found. So what members short of a quorum do takes no burn out of the sum: they can sign no such record.
     """
     if not payees:
         return
     oldest = min(payee.burned_at_anchor for payee in payees) - params.withdrawal_window_anchors + 1
-    settled: list[Withdrawal] = []
-    pending_again: set[OutPoint] = set()
+    found = [withdrawal for _, withdrawal in view.open_withdrawals.items()]
+    dated_anew: set[OutPoint] = set()
     for lineage in _closed_payouts(view, oldest):
         if lineage.settled_by is None:
-            pending_again.update(lineage.payees)
+            dated_anew.update(lineage.payees)
         else:
-            settled.extend(_closed(view, lineage.payees))
-    found = [*settled, *(withdrawal for _, withdrawal in view.open_withdrawals.items())]
-    # What waits once more, since its coins were lost, is dated from then on, and was counted when it was burned.
-    burns = [(one.burned_at_anchor, one.value_sats) for one in found if one.burn not in pending_again]
-    window_sats = _fullest_window_sats(sorted(burns), params.withdrawal_window_anchors)
+            found.extend(_closed(view, lineage.payees))
+    burns = sorted(
+        (one.burned_at_anchor, one.value_sats)
+        for one in found
+        if one.burned_at_anchor >= oldest and one.burn not in dated_anew
+    )
+    window_sats = _fullest_window_sats(burns, params.withdrawal_window_anchors)
     if window_sats > params.max_window_withdrawals_sats:
         raise SigningRefused(RefusalReason.WINDOW_OVER_CAP, f"{window_sats} sats")
 
 
 def _closed_payouts(view: LedgerView, oldest: int) -> Iterator[Lineage]:
-    """The closed payouts, the newest first, that may have paid what was burned at an anchor of `oldest` or later.
+    """The closed payouts, the newest first, that may have ended at an anchor of `oldest` or later.
 
-    One is open at a time, and L1 confirms it above the anchors of its burns: with the first that was confirmed below
-    `oldest` the search ends.
+    One is open at a time, and anchors don't descend: all before one that was recorded below `oldest` had ended by then.
+    At which height L1 confirmed them says less, for a deep reorg may do so anew, at a lower one.
     """
     for number in range(view.totals.next_lineage - 1, -1, -1):
         lineage = view.closed_lineages.get(number)
         if lineage is not None and lineage.kind is BatchKind.PAYOUT:
-            if lineage.settled_l1_height is not None and lineage.settled_l1_height < oldest:
-                return
             yield lineage
+            if lineage.versions[0].anchor_height < oldest:
+                return
 
 
 def _closed(view: LedgerView, burns: Iterable[OutPoint]) -> Iterator[Withdrawal]:
