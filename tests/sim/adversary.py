@@ -28,6 +28,7 @@ EVILS: tuple[type[Evil], ...] = (
     evil_leader.BadBlocks,
     evil_leader.OtherBodies,
     evil_leader.BadJustification,
+    evil_leader.PassOver,
     evil_votes.VoteForAll,
     evil_votes.Contradict,
     evil_votes.VoteAhead,

@@ -1,4 +1,4 @@
-"""Evil of a leader: two blocks for one view, invalid blocks, parents that nothing justifies."""
+"""Evil of a leader: two blocks for one view, invalid blocks, empty ones, parents that nothing justifies."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,6 +18,7 @@ from pegnode.net.transport import PeerId
 from tests.sim.bad_blocks import KINDS, Scene
 from tests.sim.evil import Evil, Villain
 from tests.sim.workload import CHEAT, user_wallet
+from tests.support.memory_member import Member
 
 
 class LeaderEvil(Evil):
@@ -53,6 +54,23 @@ class LeaderEvil(Evil):
         header = block.header
         vote = self.villain.knowledge.sign(VoteKind.NOTARIZE, header.view, header.hash, self.villain.index)
         return ProposalMessage(block.encode(), vote.encode(), tuple(justification))
+
+
+class PassOver(Evil):
+    """Follows every rule, and puts nobody's transactions into its blocks."""
+
+    name = "pass over"
+
+    def __init__(self, villain: Villain, rng: Random) -> None:
+        super().__init__(villain, rng)
+        self._member: Member | None = None
+
+    def strike(self) -> None:
+        member = self.villain.member
+        if member is not None and member is not self._member:
+            self._member = member
+            member.core.mempool.select = lambda view, max_bytes: []  # type: ignore[method-assign]
+            self.villain.done(self.name)
 
 
 class Twins(LeaderEvil):

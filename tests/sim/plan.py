@@ -20,6 +20,7 @@ WRITES = (
 )  # fmt: skip
 """Kinds of writes at which a process may end. Some are written often, some seldom, and all of them get their share."""
 
+FAR_CHANCE = 0.15
 DELAYS_S = ((0.001, 0.005), (0.001, 0.005), (0.005, 0.05), (0.005, 0.05), (0.02, 0.3), (0.1, 1.2))
 
 
@@ -72,7 +73,10 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """byzantine: at most f.  bad_time_s: until everything heals.  delay_s: of a frame, least and greatest."""
+    """byzantine: at most f.  bad_time_s: until everything heals.  delay_s: of a frame, least and greatest.
+
+    is_far: honest members stay far from each other when everything heals, and near to the Byzantine ones.
+    """
 
     seed: int
     size: int
@@ -82,6 +86,7 @@ class Plan:
     weather: Weather
     clocks: tuple[Clock, ...]
     disturbances: tuple[Disturbance, ...]
+    is_far: bool = False
 
     @classmethod
     def of(cls, seed: int) -> "Plan":
@@ -114,6 +119,7 @@ class Plan:
             weather=_weather(rng),
             clocks=tuple(_clock(rng) for _ in range(size)) if rng.random() < 0.6 else (Clock(0, 0.0),) * size,
             disturbances=tuple(sorted(disturbances, key=lambda item: item.at_s)),
+            is_far=not is_short and rng.random() < FAR_CHANCE,
         )
 
     @classmethod
@@ -124,7 +130,8 @@ class Plan:
     def __str__(self) -> str:
         evil = f", Byzantine: {', '.join(map(str, self.byzantine))}" if self.byzantine else ""
         weather = "" if self.weather is FAIR else f", {self.weather}"
-        return f"{self.size} members{evil}, {self.bad_time_s:.1f} s, delays {self.delay_s}{weather}"
+        far = ", far from each other for good" if self.is_far else ""
+        return f"{self.size} members{evil}, {self.bad_time_s:.1f} s, delays {self.delay_s}{far}{weather}"
 
 
 def _bad_time_s(rng: Random, size: int, *, is_short: bool) -> float:

@@ -41,6 +41,8 @@ from tests.support.fake_l1_client import L1World
 from tests.support.memory_member import Member
 
 HEALED_DELAY_S: Final = (0.001, 0.02)
+FAR_DELAY_S: Final = (0.2, 0.5)
+"""Two of these are more than any view gets at first, and less than it may get: see CONSENSUS."""
 CONSENSUS: Final = {
     "block_interval_ms": 100,
     "view_timeout_ms": 300,
@@ -302,8 +304,10 @@ class SimWorld:
         self.note("the world", f"heals; the highest view is {self.watch.highest_view}")
         self.is_healed = True
         self.network.weather = FAIR
-        for one, other in permutations(sorted(self._indexes), 2):
-            self.network.set_delay(one, other, HEALED_DELAY_S)
+        for one, other in permutations(range(self.plan.size), 2):
+            is_far = self.plan.is_far and self.byzantine.isdisjoint((one, other))
+            delay_s = FAR_DELAY_S if is_far else HEALED_DELAY_S
+            self.network.set_delay(self.peer_id(one), self.peer_id(other), delay_s)
         for index, disk in self.disks.items():
             disk.trap = None
             disk.is_full = False
