@@ -55,8 +55,14 @@ class Recovery:
         before a timer fires. Votes and certificates said again bring them together within a round of leaders; in the
         next round the timer of the honest one's view is long enough, for the least timeout is longer than a healed
         network needs; and where it has adapted to less, it doubles after a round, so there is a third one.
+
+        Members that stay far from each other first learn it: the timeout doubles each time that all honest leaders had
+        their turn in vain, up to its cap.
         """
-        return 3 * (self._world.rules.membership.fault_tolerance + 1) + 2
+        membership, params = self._world.rules.membership, self._world.genesis.consensus
+        doublings = (params.max_view_timeout_ms // params.min_view_timeout_ms).bit_length()
+        learning = doublings * membership.size if self._world.plan.is_far else 0
+        return 3 * (membership.fault_tolerance + 1) + 2 + learning
 
     @property
     def time_bound_s(self) -> float:
