@@ -63,3 +63,15 @@ class Allowances(Generic[K]):
         if len(self._held) > MAX_HOLDERS:
             self._held.popitem(last=False)
         return allowance
+
+
+class SharedAllowances(Generic[K]):
+    """An allowance for each holder, and so many times as much for all together: more holders get no more in all."""
+
+    def __init__(self, per_s: float, burst: float, times: float, now_s: Callable[[], float]) -> None:
+        self._own: Allowances[K] = Allowances(per_s, burst, now_s)
+        self._all = Allowance(times * per_s, times * burst, now_s)
+
+    def take(self, holder: K, amount: float) -> bool:
+        """Take `amount` out of the holder's, and out of what all have; False when there is less in either."""
+        return self._own.of(holder).take(amount) and self._all.take(amount)

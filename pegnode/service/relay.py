@@ -24,7 +24,7 @@ from bridge.l1.errors import L1Error
 from pegnode.chain.transactions import TransactionRule
 from pegnode.mempool.evidence_pool import EvidencePoolReason
 from pegnode.mempool.pool import PoolReason
-from pegnode.net.allowance import Allowance, Allowances
+from pegnode.net.allowance import Allowances, SharedAllowances
 from pegnode.net.messages import MAX_ITEMS, EvidenceMessage, RegistrationsMessage, TransactionsMessage
 from pegnode.net.transport import DropReason, PeerId
 from pegnode.service.core import NodeCore
@@ -55,8 +55,11 @@ MAX_REMEMBERED: Final = 20_000
 GUEST_REGISTRATIONS_PER_S: Final = 1.0
 GUEST_REGISTRATIONS_BURST: Final = 1_000
 """New claim scripts that the guests of one address may register; those beyond are not taken."""
+GUEST_GREETINGS_PER_S: Final = 0.1
+GUEST_GREETINGS_BURST: Final = 8
+"""How many guests of one address that connect are told what waits: who comes again and again has heard it."""
 ALL_GUESTS: Final = 5
-"""Times as many may be registered by all guests together, so that addresses by the thousand cost no more."""
+"""Times as many are for all guests together, so that addresses by the thousand cost no more."""
 MEMBER_REGISTRATIONS_PER_S: Final = 5.0
 MEMBER_REGISTRATIONS_BURST: Final = MAX_REGISTERED
 """The same for each member, which may have a whole registry to tell of."""
@@ -117,8 +120,9 @@ class Relay:
         self._orphans: OrderedDict[bytes, tuple[PeerId, int]] = OrderedDict()
         self._remembered: OrderedDict[bytes, Txid] = OrderedDict()
         per_s, burst = GUEST_REGISTRATIONS_PER_S, GUEST_REGISTRATIONS_BURST
-        self._guest_registrations: Allowances[str] = Allowances(per_s, burst, trio.current_time)
-        self._all_guests_registrations = Allowance(ALL_GUESTS * per_s, ALL_GUESTS * burst, trio.current_time)
+        self._guest_registrations: SharedAllowances[str] = SharedAllowances(per_s, burst, ALL_GUESTS, trio.current_time)
+        per_s, burst = GUEST_GREETINGS_PER_S, GUEST_GREETINGS_BURST
+        self._guest_greetings: SharedAllowances[str] = SharedAllowances(per_s, burst, ALL_GUESTS, trio.current_time)
         per_s, burst = MEMBER_REGISTRATIONS_PER_S, MEMBER_REGISTRATIONS_BURST
         self._member_registrations: Allowances[int] = Allowances(per_s, burst, trio.current_time)
         peers.on_message(TransactionsMessage, self._receive_transactions, from_guests=True)
@@ -312,8 +316,7 @@ class Relay:
         member = self._peers.member_of(peer)
         if member is not None:
             return self._member_registrations.of(member).take(count)
-        own = self._guest_registrations.of(self._peers.holder_of(peer))
-        return own.take(count) and self._all_guests_registrations.take(count)
+        return self._guest_registrations.take(self._peers.holder_of(peer), count)
 
     # Peers
 
@@ -328,9 +331,13 @@ class Relay:
 
     def _greet(self, peer: PeerId) -> None:
         """Tell a new peer what waits, and a member what is registered: it may have been away."""
+        is_member = self._peers.member_of(peer) is not None
+        if not is_member and not self._guest_greetings.take(self._peers.holder_of(peer), 1):
+            log.debug("not told what waits: guests of its address connect too often", peer=peer)
+            return
         for part in _in_messages(entry.transaction.serialize() for entry in self._core.mempool.entries()):
             self._peers.send(peer, TransactionsMessage(part))
-        if self._peers.member_of(peer) is not None:
+        if is_member:
             scripts = self._core.registry.claim_scripts()
             for first in range(0, len(scripts), MAX_ITEMS):
                 self._peers.send(peer, RegistrationsMessage(scripts[first : first + MAX_ITEMS]))

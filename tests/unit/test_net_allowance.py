@@ -4,7 +4,7 @@ import pytest
 
 from pegnode.net import allowance as allowance_module
 from pegnode.net import penalties as penalties_module
-from pegnode.net.allowance import Allowance, Allowances
+from pegnode.net.allowance import Allowance, Allowances, SharedAllowances
 from pegnode.net.penalties import FORGOTTEN_AFTER_S, Penalties
 
 
@@ -34,6 +34,15 @@ def test_holders_are_forgotten_when_there_are_too_many(monkeypatch: pytest.Monke
         held.of(holder).take(10)
     assert [held.of(holder).take(1) for holder in (1, 3, 4)] == [False] * 3
     assert held.of(2).take(1), "unused for longest"
+
+
+def test_holders_share_what_all_have_together() -> None:
+    now = [0.0]
+    held: SharedAllowances[int] = SharedAllowances(1, 4, times=2, now_s=lambda: now[0])
+    assert [held.take(1, 2) for _ in range(3)] == [True, True, False], "its own is used up"
+    assert [held.take(holder, 2) for holder in (2, 3, 4)] == [True, True, False], "what all have is"
+    now[0] += 1
+    assert [held.take(holder, 1) for holder in (1, 2, 3)] == [True, True, False]
 
 
 def test_penalty_doubles_up_to_its_limit_and_is_forgotten() -> None:

@@ -175,6 +175,40 @@ async def test_peer_that_comes_back_is_told_what_waits(autojump_clock: trio.abc.
         assert guest.told(TransactionsMessage) == []
 
 
+async def test_guest_that_comes_again_and_again_is_told_what_waits_now_and_then(
+    autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay_module, "GUEST_GREETINGS_PER_S", 0.01)
+    monkeypatch.setattr(relay_module, "GUEST_GREETINGS_BURST", 3)
+    async with memory_federation(0) as federation:
+        here = federation.peer_id(0)
+        payment = ALICE.pay(funded_by_hand(federation), BOB.script())
+        federation.members[0].relay.submit_transaction(payment.serialize())
+        guest = await federation.join(GUEST)
+        member = await federation.join(federation.peer_id(1), PeerRole.MEMBER)
+        await trio.sleep(0.5)
+
+        async def comes_ten_times(visitor: Stranger) -> int:
+            """How often it is told of the payment as it arrives."""
+            told = 0
+            for _ in range(10):
+                visitor.transport.drop(here, DropReason.CLOSED)
+                visitor.heard.clear()
+                await federation.until(lambda: here in visitor.transport.connected())
+                await trio.sleep(0.1)
+                told += len(visitor.told(TransactionsMessage))
+            return told
+
+        assert await comes_ten_times(member) >= 10
+        assert await comes_ten_times(guest) == 2
+        await trio.sleep(1 / relay_module.GUEST_GREETINGS_PER_S)
+        assert await comes_ten_times(guest) == 1
+        assert {departure.reason for departure in guest.left} == {DropReason.CLOSED}, "it is no fault"
+        other = await federation.join(PeerId("another guest"))
+        await trio.sleep(0.5)
+        assert other.told(TransactionsMessage)[0].transactions == (payment.serialize(),)
+
+
 async def test_what_waits_for_long_is_sent_again_ever_more_rarely(autojump_clock: trio.abc.Clock) -> None:
     async with memory_federation(0) as federation:
         payment = ALICE.pay(funded_by_hand(federation), BOB.script())
