@@ -39,7 +39,7 @@ class BatchReason(Reason):
     TOO_EARLY = "batch-too-early"  # Less than `replacement_interval_anchors` after the version that it replaces.
     RESERVED = "batch-reserved"  # One of a lineage's last 8 versions, at less than 5/4 of the feerate before.
     NOT_COVERED = "batch-not-covered"
-    """The replaced inputs, with free coins up to `batch_max_inputs`, don't hold payees, the fund's part and change."""
+    """The replaced inputs, with free coins up to its kind's most, don't hold payees, the fund's part and change."""
     OVER_FUND = "batch-over-fund"
     """The fund's part is above `lineage_fee_cap_sats`, or above what is free for it, and no deficit may be booked."""
     STEP_NOT_MET = "batch-step-not-met"  # Fee or feerate don't exceed the replaced version's by what L1's nodes ask.

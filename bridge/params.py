@@ -8,7 +8,7 @@ from bridge.bitcoin.taproot import output_script
 from bridge.custody import MAX_KEYS, MAX_RELATIVE_BLOCKS
 from bridge.errors import Reason, Rejected
 from bridge.evidence import EVIDENCE_FRAME_SIZE, MAX_OPENINGS, MAX_PROOF_SIZE, MAX_TRANSACTION_SIZE, OPENING_SIZE
-from bridge.state import MAX_LIST_ITEMS
+from bridge.state import MAX_LIST_ITEMS, BatchKind
 
 COINBASE_MATURITY = 100
 """Source: Bitcoin Core, consensus/consensus.h."""
@@ -43,7 +43,10 @@ class ParamsReason(Reason):
     """A withdrawal could expire before its batch is due, or by the one step of the anchor that makes it due."""
     BATCH_PAYEES = "params-batch-payees"  # A batch would be due with more payees than it may have only.
     BATCH_INPUTS = "params-batch-inputs"  # A first version may have more inputs than any version.
-    BATCH_WEIGHT = "params-batch-weight"  # The largest batch is over 400,000 weight units.
+    BATCH_WEIGHT = "params-batch-weight"  # The largest payout is over 400,000 weight units.
+    MAINTENANCE_INPUTS = "params-maintenance-inputs"
+    """Maintenance may have fewer inputs than a payout's first version, or its own first version more than any."""
+    MAINTENANCE_WEIGHT = "params-maintenance-weight"  # The largest maintenance is over 400,000 weight units.
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,8 @@ class PegParams:
     batch_max_payees: int
     batch_max_first_inputs: int
     batch_max_inputs: int
+    maintenance_max_first_inputs: int
+    maintenance_max_inputs: int
     change_target_coins: int
     replacement_interval_anchors: int
     feerate_floor_sat_kvb: int
@@ -84,6 +89,19 @@ class PegParams:
     # custody
     recovery_timelock_blocks: int
     recovery_quorum: int
+
+    def max_first_inputs(self, kind: BatchKind) -> int:
+        """How many coins the first version of such a batch may spend."""
+        return self.batch_max_first_inputs if kind is BatchKind.PAYOUT else self.maintenance_max_first_inputs
+
+    def max_inputs(self, kind: BatchKind) -> int:
+        """How many coins any version of such a batch may spend."""
+        return self.batch_max_inputs if kind is BatchKind.PAYOUT else self.maintenance_max_inputs
+
+    @property
+    def last_refresh_age(self) -> int:
+        """The age of a coin, in anchors, at which one open batch and then its own just have time to settle."""
+        return self.recovery_timelock_blocks - 2 * (self.confirmations + self.replacement_interval_anchors)
 
     def validate(self, input_weight: int) -> None:
         """Raise Rejected(ParamsReason) unless a peg with these parameters can keep its promises.
@@ -131,10 +149,17 @@ class PegParams:
             raise Rejected(ParamsReason.BATCH_PAYEES, "due only with more payees than a batch may have")
         if self.batch_max_first_inputs > self.batch_max_inputs:
             raise Rejected(ParamsReason.BATCH_INPUTS, "a first version may have more inputs than any")
-        outputs = self.batch_max_payees + self.change_target_coins
-        weight = _BATCH_OVERHEAD_WEIGHT + self.batch_max_inputs * input_weight + outputs * _OUTPUT_WEIGHT
-        if weight > MAX_STANDARD_WEIGHT:
-            raise Rejected(ParamsReason.BATCH_WEIGHT, f"the largest batch has {weight} weight units")
+        if not self.batch_max_first_inputs <= self.maintenance_max_first_inputs <= self.maintenance_max_inputs:
+            what = "not in the order first version of a payout, first version of maintenance, any version of it"
+            raise Rejected(ParamsReason.MAINTENANCE_INPUTS, what)
+        for kind, payees, reason in (
+            (BatchKind.PAYOUT, self.batch_max_payees, ParamsReason.BATCH_WEIGHT),
+            (BatchKind.MAINTENANCE, 0, ParamsReason.MAINTENANCE_WEIGHT),
+        ):
+            outputs = payees + self.change_target_coins
+            weight = _BATCH_OVERHEAD_WEIGHT + self.max_inputs(kind) * input_weight + outputs * _OUTPUT_WEIGHT
+            if weight > MAX_STANDARD_WEIGHT:
+                raise Rejected(reason, f"the largest one has {weight} weight units")
 
 
 _MONEY = (0, MAX_MONEY_SATS)
@@ -164,6 +189,8 @@ _RANGES = {
     "batch_max_payees": _LISTED,
     "batch_max_first_inputs": _LISTED,
     "batch_max_inputs": _LISTED,
+    "maintenance_max_first_inputs": _LISTED,
+    "maintenance_max_inputs": _LISTED,
     "change_target_coins": (1, 10_000),
     "replacement_interval_anchors": _ANCHORS,
     "feerate_floor_sat_kvb": _FEERATE,

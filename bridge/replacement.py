@@ -145,7 +145,8 @@ def _draft(view: LedgerView, lineage: Lineage, feerate_sat_kvb: int, custody: Cu
     locked, free = _locked_coins(view, lineage), free_coins(view)
     coin_count = sum(1 for _ in view.coins.items())
     drafting = Drafting(_payees(view, lineage), feerate_sat_kvb, coin_count, custody, params)
-    spendable = [locked + free[:added] for added in range(min(len(free), params.batch_max_inputs - len(locked)) + 1)]
+    most = min(len(free), params.max_inputs(lineage.kind) - len(locked))
+    spendable = [locked + free[:added] for added in range(most + 1)]
     drafts = (drafting.draft(coins) for coins in spendable)
     without_change = (drafting.with_parts(coins, 0) for coins in spendable)
     found = next((draft for draft in chain(drafts, without_change) if draft is not None), None)

@@ -160,10 +160,11 @@ def _check_fee(
 def _check_size(lineage: Lineage, plan: SigningPlan, params: PegParams) -> None:
     """Neither the lineage nor the transaction has more of anything than a batch may have."""
     parts = len(plan.transaction.outputs) - len(lineage.payees)
+    first_inputs = len(spends(lineage.versions[0].transaction))
     for what, count, most in (
         ("versions", len(lineage.versions), MAX_VERSIONS),
-        ("inputs of the first version", len(spends(lineage.versions[0].transaction)), params.batch_max_first_inputs),
-        ("inputs", len(plan.inputs), params.batch_max_inputs),
+        ("inputs of the first version", first_inputs, params.max_first_inputs(lineage.kind)),
+        ("inputs", len(plan.inputs), params.max_inputs(lineage.kind)),
         ("payees", len(lineage.payees), params.batch_max_payees),
         ("parts of change", parts, MAX_CHANGE_PARTS),
     ):

@@ -115,6 +115,12 @@ PARAMETERS_OF_RULES: Mapping[Reason, tuple[str, ...]] = {
     ParamsReason.BATCH_PAYEES: ("batch_min_payouts", "batch_max_payees"),
     ParamsReason.BATCH_INPUTS: ("batch_max_first_inputs", "batch_max_inputs"),
     ParamsReason.BATCH_WEIGHT: ("batch_max_inputs", "batch_max_payees", "change_target_coins"),
+    ParamsReason.MAINTENANCE_INPUTS: (
+        "maintenance_max_first_inputs",
+        "maintenance_max_inputs",
+        "batch_max_first_inputs",
+    ),
+    ParamsReason.MAINTENANCE_WEIGHT: ("maintenance_max_inputs", "change_target_coins"),
 }
 """Which parameters of the peg each of its rules is about; OUT_OF_RANGE is about the one that its detail names first."""
 

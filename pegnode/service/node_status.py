@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from bridge.maintenance import Backlog, backlog
 from federation.journal_errors import RENEW
 from pegnode import __version__
 from pegnode.consensus.parameters import ConsensusParams
@@ -49,6 +50,7 @@ class StatusReport:
         self._started_ms = core.now_ms()
         self._left_ms: dict[PeerId, int] = {}
         self._software: dict[PeerId, str] = {}
+        self._backlog: tuple[int, Backlog | None] | None = None
         peers.on_connected(self._note_arrival)
         peers.on_disconnected(self._note_departure)
 
@@ -191,11 +193,24 @@ class StatusReport:
         if self._watch is not None and self._watch.vote_refused is not None:
             missing.append(f"votes of its signer, which refuses: {self._watch.vote_refused}")
         missing += [f"a vote of its own ({obstacle})" for obstacle in self._of_journal(journal)]
+        missing += self._refresh()
         quorum = core.rules.membership.quorum
         reachable = sum(member.connected for member in members)
         if self._member is not None and reachable < quorum and stands is None:
             missing.append(f"a quorum of {quorum} members, of which {reachable} are reachable")
         return missing
+
+    def _refresh(self) -> list[str]:
+        """Coins that may grow too old, looked for once for each final block."""
+        ledger, height = self._core.store.ledger, self._core.store.tip.header.height
+        if self._backlog is None or self._backlog[0] != height:
+            self._backlog = (height, backlog(ledger, self._core.rules.params))
+        late = self._backlog[1]
+        if late is None:
+            return []
+        what = f"the refresh of old coins of the reserve, {late.coins} with {late.value_sats} satoshis"
+        needed = f"which takes {late.blocks_needed} L1 blocks at the least"
+        return [f"{what}, {needed}: in {late.blocks_left} the recovery keys may spend the oldest"]
 
 
 def _suspected(suspicions: Sequence[str]) -> list[str]:

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bridge.batch import Batch, batch_due, build_batch, check_batch, propose_batches
 from bridge.batch_form import BatchReason
@@ -14,6 +16,7 @@ from bridge.custody import CoinKind, Custody, reserve_script
 from bridge.errors import Rejected
 from bridge.ledger import Ledger, enter_coin, enter_donation
 from bridge.lineages import PlannedBatch, free_fund_sats, record_batch, settle
+from bridge.maintenance import Backlog, backlog
 from bridge.params import PegParams
 from bridge.replacement import STALE_INTERVALS
 from bridge.state import BatchKind, Coin
@@ -118,9 +121,49 @@ def test_refresh_counts_free_coins_only() -> None:
     assert _build(ledger) is None
 
 
-def test_refresh_takes_as_many_as_a_first_version_may_have() -> None:
-    ledger = _ledger([(100_000 + number, 3 * T // 4 + number) for number in range(6)])
-    assert _inputs(_planned(ledger, replace(SMALL, batch_max_first_inputs=4))) == [5, 4, 3, 2]
+def test_refresh_takes_an_urgent_first_and_then_no_more_than_half() -> None:
+    """Payouts go on meanwhile, for there is time for another batch."""
+    urgent = [(300_000, 3 * T // 4 + 2), (300_000, 3 * T // 4 + 1), (300_000, 3 * T // 4), (100_000, 0)]
+    assert _inputs(_planned(_ledger(urgent))) == [0]
+    assert _inputs(_planned(_ledger([*urgent, (300_000, 0)]))) == [0, 1]
+
+
+def test_refresh_takes_whatever_has_time_for_two_batches_alone() -> None:
+    last = SMALL.last_refresh_age
+    assert sorted(_inputs(_planned(_ledger([(300_000, last)] * 4)))) == [0, 1, 2, 3]
+    assert len(_inputs(_planned(_ledger([(300_000, last - 1)] * 4)))) == 2
+
+
+def test_refresh_takes_the_largest_of_those_that_press_and_then_the_oldest() -> None:
+    pressing = -(-13 * T // 16)
+    ages = [(200_000, pressing + 1), (300_000, pressing), (400_000, pressing - 1), (400_000, pressing - 2)]
+    ledger = _ledger([*ages, (9_000_000, 0)])
+    assert _inputs(_planned(ledger)) == [1, 0, 2, 3]
+
+
+def test_refresh_takes_as_many_as_maintenance_may_and_not_as_a_payout() -> None:
+    ledger = _ledger([(100_000, T // 2 + number) for number in range(6)] + [(9_000_000, 0)])
+    for most, first in ((4, 2), (4, 4), (2, 2)):
+        params = replace(SMALL, maintenance_max_first_inputs=most, batch_max_first_inputs=first)
+        assert _inputs(_planned(ledger, params)) == [5, 4, 3, 2][:most]
+
+
+@given(
+    values=st.lists(st.integers(100_000, 400_000), min_size=1, max_size=12),
+    fund_sats=st.integers(2_000, 80_000),
+    feerate_sat_kvb=st.integers(1_000, SMALL.feerate_ceiling_sat_kvb),
+)
+def test_refresh_takes_as_many_as_the_fund_bears_and_no_fewer(
+    values: list[int], fund_sats: int, feerate_sat_kvb: int
+) -> None:
+    """The number is searched by halving: one more would not do."""
+    coins = [(value_sats, T // 2) for value_sats in values] + [(9_000_000, 0)]
+    planned = _build(_ledger(coins, fund_sats), feerate_sat_kvb=feerate_sat_kvb)
+    taken = 0 if planned is None else len(planned.inputs)
+    assert planned is None or planned.version.fee_sats <= fund_sats
+    if taken < len(values):
+        one_more = replace(SMALL, maintenance_max_first_inputs=taken + 1)
+        assert _planned(_ledger(coins, 1_000_000), one_more, feerate_sat_kvb).version.fee_sats > fund_sats
 
 
 def test_refresh_splits_its_change_while_coins_are_few_and_names_the_newest_epoch() -> None:
@@ -386,3 +429,48 @@ def test_signer_approves_maintenance_and_a_deficit_within_its_cap() -> None:
     with pytest.raises(SigningRefused) as caught:
         approve_batch(ledger, planned.version.txid, facts, CUSTODY, capped)
     assert caught.value.reason is RefusalReason.FUND_PART_DIFFERS
+
+
+def test_signer_refuses_more_inputs_than_maintenance_may_have() -> None:
+    ledger = _ledger([(500_000, T // 2)] * 3 + [(9_000_000, 0)])
+    planned = _planned(ledger)
+    record_batch(ledger, planned)
+    facts = honest_facts(ledger, CUSTODY)
+    narrow = replace(SMALL, batch_max_first_inputs=2, batch_max_inputs=2)
+    assert approve_batch(ledger, planned.version.txid, facts, CUSTODY, narrow).txid == planned.version.txid
+    for name in ("maintenance_max_first_inputs", "maintenance_max_inputs"):
+        with pytest.raises(SigningRefused) as caught:
+            approve_batch(ledger, planned.version.txid, facts, CUSTODY, replace(SMALL, **{name: 2}))
+        assert caught.value.reason is RefusalReason.TOO_LARGE
+
+
+def test_replacement_of_maintenance_has_as_many_inputs_as_maintenance_may() -> None:
+    ledger = _ledger([(60_000, T // 2), (50_000, 0), (50_000, 0)])
+    record_batch(ledger, _planned(ledger))
+    wait(ledger, SMALL.replacement_interval_anchors)
+    replaces = only_lineage(ledger).versions[-1].txid
+    one = replace(SMALL, batch_max_first_inputs=1, batch_max_inputs=1)
+    planned = build_batch(ledger, BatchKind.MAINTENANCE, replaces, 180_000, CUSTODY, one)
+    assert planned is not None
+    assert len(planned.inputs) == 2
+    with pytest.raises(Rejected) as caught:
+        build_batch(ledger, BatchKind.MAINTENANCE, replaces, 180_000, CUSTODY, replace(SMALL, maintenance_max_inputs=1))
+    assert caught.value.reason is BatchReason.NOT_COVERED
+
+
+@pytest.mark.parametrize(("ahead", "least_coins"), [(False, 3), (True, 1)])
+def test_backlog_is_told_when_it_takes_more_than_half_of_what_the_oldest_has_left(
+    ahead: bool, least_coins: int
+) -> None:
+    params = replace(SMALL, maintenance_max_first_inputs=2)
+    batch_anchors = SMALL.confirmations + SMALL.replacement_interval_anchors
+    age = T - 4 * batch_anchors + 1
+    for count in range(1, 4):
+        ledger = _ledger([(300_000, age)] * count + [(100_000, T // 2 - 1)])
+        if ahead:
+            ledger = _ledger([(300_000, age)] * count + [(1_000_000, SMALL.last_refresh_age)])
+            only = _planned(ledger, replace(params, maintenance_max_first_inputs=1))
+            record_batch(ledger, only)
+        batches = -(-count // 2) + ahead
+        expected = Backlog(count, 300_000 * count, batches * batch_anchors, T - age)
+        assert backlog(ledger, params) == (expected if count >= least_coins else None)

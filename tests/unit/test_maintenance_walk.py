@@ -5,6 +5,8 @@ the block is final at once; L1 mines what is broadcast after some blocks, and ev
 """
 
 import random
+import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -12,13 +14,15 @@ import pytest
 from bridge.batch import propose_batches
 from bridge.bitcoin.identifiers import OutPoint, Txid
 from bridge.bitcoin.transaction import Transaction
-from bridge.custody import CoinKind
+from bridge.custody import CoinKind, Custody
 from bridge.ledger import Ledger, advance_anchor, enter_coin, enter_donation
 from bridge.lineages import record_batch, settle
 from bridge.params import PegParams
 from bridge.state import BatchKind, Coin
+from tests.support.chain import CONFIGS
 from tests.support.ledgers import burn
 from tests.support.peg import ALICE, CUSTODY, PARAMS, START_HEIGHT, anchor, new_ledger, outpoint, p2wpkh
+from tests.support.signers import federation
 
 T = 160
 WALK = replace(
@@ -27,6 +31,8 @@ WALK = replace(
     batch_min_payouts=2,
     batch_max_first_inputs=5,
     batch_max_inputs=8,
+    maintenance_max_first_inputs=5,
+    maintenance_max_inputs=8,
     change_target_coins=4,
     lineage_fee_cap_sats=100_000,
 )
@@ -46,6 +52,7 @@ class Walk:
     ceiling_sat_kvb: int
     traffic: bool
     params: PegParams = WALK
+    custody: Custody = CUSTODY
     mined: dict[Txid, int] = field(default_factory=dict)
     oldest: int = 0
     serial: int = 1_000
@@ -68,7 +75,7 @@ class Walk:
         if self.traffic:
             self._traffic()
         estimate = self.chance.randint(1_000, self.ceiling_sat_kvb)
-        for planned in propose_batches(self.ledger, estimate, self.mined, CUSTODY, self.params):
+        for planned in propose_batches(self.ledger, estimate, self.mined, self.custody, self.params):
             record_batch(self.ledger, planned)
             self.refreshed += planned.kind is BatchKind.MAINTENANCE
             self.replaced += planned.replaces is not None
@@ -186,6 +193,48 @@ def test_no_coin_reaches_the_shortest_lock_that_a_genesis_may_have(fund_sats: in
     for _ in range(4 * least):
         walk.step()
     assert walk.refreshed > 4
+
+
+MAINNET = PegParams(**tomllib.loads((CONFIGS / "federation-15.toml").read_text())["peg"])
+BATCH_ANCHORS = MAINNET.confirmations + MAINNET.replacement_interval_anchors
+"""From one batch of maintenance to the next, when L1 takes as long as it may without a replacement."""
+
+
+def _mainnet_walk(heights: Iterable[int]) -> Walk:
+    """The template's own peg, with deposits of three million satoshis from L1 blocks of these heights."""
+    ledger = new_ledger()
+    for number, height in enumerate(heights):
+        deposit = Coin(outpoint(number), 3_000_000, CoinKind.DEPOSIT, 0, ALICE, height)
+        enter_coin(ledger, deposit, MAINNET.claim_fee_sats)
+    delay = MAINNET.replacement_interval_anchors
+    return Walk(ledger, random.Random(1), delay, 10_000, False, MAINNET, federation(15).custody)
+
+
+def _until_half_as_old(walk: Walk, anchors: int) -> None:
+    """Time passes until the oldest coin is nearly due, and then block by block."""
+    oldest = min(coin.l1_height for _, coin in walk.ledger.coins.items())
+    wait = MAINNET.recovery_timelock_blocks
+    walk.ledger.totals = replace(walk.ledger.totals, anchor=anchor(oldest + wait // 2 - 1))
+    for _ in range(anchors):
+        walk.step()
+
+
+def test_no_coin_of_a_burst_reaches_the_lock_with_the_mainnet_template() -> None:
+    """900 deposits within a day, and nobody withdraws: all are refreshed within six batches."""
+    walk = _mainnet_walk(START_HEIGHT + number * 144 // 900 for number in range(900))
+    wait = MAINNET.recovery_timelock_blocks
+    _until_half_as_old(walk, 7 * BATCH_ANCHORS)
+    assert wait // 2 < walk.oldest < wait // 2 + 6 * BATCH_ANCHORS
+    assert walk.age_of_oldest() < wait // 2
+
+
+def test_no_coin_reaches_the_lock_at_a_steady_rate_with_the_mainnet_template() -> None:
+    """300 deposits a day, which leave no coin behind however long it lasts: what waits does not grow."""
+    days = 4
+    walk = _mainnet_walk(START_HEIGHT + number * 144 // 300 for number in range(300 * days))
+    wait = MAINNET.recovery_timelock_blocks
+    _until_half_as_old(walk, 144 * days + 2 * BATCH_ANCHORS)
+    assert wait // 2 < walk.oldest < wait // 2 + 3 * BATCH_ANCHORS
 
 
 def test_coins_reach_the_recovery_lock_without_maintenance() -> None:

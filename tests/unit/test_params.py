@@ -7,7 +7,7 @@ import pytest
 from bridge.bitcoin.amounts import MAX_MONEY_SATS, fee_sats
 from bridge.custody import quorum_input_weight
 from bridge.errors import Rejected
-from bridge.params import ParamsReason, PegParams
+from bridge.params import MAX_STANDARD_WEIGHT, ParamsReason, PegParams
 from bridge.state import MAX_LIST_ITEMS
 from tests.support.peg import PARAMS, POLICY
 
@@ -128,8 +128,25 @@ def test_batch_is_refused_when_due_only_with_too_many_payees() -> None:
 
 
 def test_first_version_is_refused_more_inputs_than_any() -> None:
-    assert _reason(batch_max_first_inputs=PARAMS.batch_max_inputs) is None
-    assert _reason(batch_max_first_inputs=PARAMS.batch_max_inputs + 1) is ParamsReason.BATCH_INPUTS
+    most = PARAMS.batch_max_inputs
+    wide = {"maintenance_max_first_inputs": most, "maintenance_max_inputs": most}
+    assert _reason(batch_max_first_inputs=most, **wide) is None
+    assert _reason(batch_max_first_inputs=most + 1, **wide) is ParamsReason.BATCH_INPUTS
+
+
+def test_maintenance_is_refused_fewer_inputs_than_a_payout_and_more_first_ones_than_any() -> None:
+    least, most = PARAMS.batch_max_first_inputs, PARAMS.maintenance_max_inputs
+    assert _reason(maintenance_max_first_inputs=least, maintenance_max_inputs=least) is None
+    assert _reason(maintenance_max_first_inputs=least - 1) is ParamsReason.MAINTENANCE_INPUTS
+    assert _reason(maintenance_max_first_inputs=most) is None
+    assert _reason(maintenance_max_first_inputs=most + 1) is ParamsReason.MAINTENANCE_INPUTS
+
+
+def test_largest_maintenance_is_refused_above_what_nodes_relay() -> None:
+    fixed = 4 * 12 + 2 + PARAMS.change_target_coins * 172
+    most = (MAX_STANDARD_WEIGHT - fixed) // INPUT_WEIGHT
+    assert _reason(maintenance_max_inputs=most) is None
+    assert _reason(maintenance_max_inputs=most + 1) is ParamsReason.MAINTENANCE_WEIGHT
 
 
 def test_largest_batch_is_refused_when_it_would_not_be_relayed() -> None:

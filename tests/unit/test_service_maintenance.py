@@ -12,6 +12,25 @@ ALICE = MiniWallet("alice")
 T = 80
 
 
+async def test_status_tells_of_old_coins_that_there_is_hardly_time_to_move(autojump_clock: trio.abc.Clock) -> None:
+    stuck = {"recovery_timelock_blocks": T, "lineage_fee_cap_sats": 0, "maintenance_deficit_cap_sats": 0}
+    async with memory_federation(*ALL, peg=stuck) as federation:
+        await federation.fund(ALICE)
+        member = federation.members[0]
+        [(_, coin)] = member.store.ledger.coins.items()
+        needed = federation.rules.params.confirmations + federation.rules.params.replacement_interval_anchors
+        told: list[str] = []
+        for left in (2 * needed, 2 * needed - 1):
+            anchor = coin.l1_height + T - left
+            federation.l1.mine(anchor - member.store.ledger.totals.anchor.height)
+            await federation.until(lambda: member.store.ledger.totals.anchor.height == anchor)  # noqa: B023
+            told = [item for item in member.live.status().waiting_for if "recovery keys" in item]
+            assert bool(told) == (left < 2 * needed)
+        assert f"1 with {coin.value_sats} satoshis" in told[0]
+        assert f"takes {needed} L1 blocks" in told[0]
+        assert f"in {left} the recovery" in told[0]
+
+
 async def test_members_move_an_old_coin_and_settle_it(autojump_clock: trio.abc.Clock) -> None:
     async with memory_federation(*ALL, peg={"recovery_timelock_blocks": T}) as federation:
         await federation.fund(ALICE)
