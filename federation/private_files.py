@@ -58,6 +58,9 @@ def write_private_file(path: Path, content: bytes) -> None:
 
     Raises KeystoreRefused: EXISTS, MISSING, UNREADABLE.
     """
+    if not path.parent.is_dir():
+        detail = f"there is no folder {path.parent}: make it, or name a file elsewhere"
+        raise KeystoreRefused(KeystoreReason.MISSING, detail)
     with _refusing_os_errors(path):
         _write_new_file(path, content)
         _sync_directory(path.parent)
@@ -87,7 +90,7 @@ def replace_private_file(path: Path, content: bytes) -> None:
 
 
 def make_private_directory(directory: Path) -> None:
-    """Make the directory, and those above it, with mode 0700, if absent. Raises KeystoreRefused as below."""
+    """Make the directory with mode 0700, and what above it is absent. Raises KeystoreRefused as below."""
     with _refusing_os_errors(directory):
         directory.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
     require_private_directory(directory)

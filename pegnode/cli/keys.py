@@ -37,7 +37,8 @@ DirectoryArgument = Annotated[Path, typer.Argument(metavar="DIRECTORY", help="A 
 JOURNAL_WARNING = (
     "These keys are half of a member. Its journal, which data_dir holds, is the other half: a member that has lost it "
     "refuses to start, since it could contradict its own votes and be proved at fault. Move the newest journal along "
-    "with the keys, after the old process has ended; never run one member twice, and never start on an old copy."
+    "with the keys, after the old process has ended; never run one member twice, and never start on an old copy. If "
+    "the journal is lost, renew it: peg journal renew."
 )
 
 keys_app = typer.Typer(no_args_is_help=True, help="Key files, always encrypted: make, show, back up and restore them.")

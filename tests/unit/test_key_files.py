@@ -174,6 +174,12 @@ def test_backup_replaces_nothing(keys: Path, tmp_path: Path) -> None:
     assert (tmp_path / "backup").read_text() == "another"
 
 
+def test_backup_into_no_folder_is_refused_with_its_name(keys: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeystoreRefused, match=f"there is no folder {tmp_path}/stick: make it") as caught:
+        back_up(member_path(keys), tmp_path / "stick" / "backup", OLD)
+    assert caught.value.reason is KeystoreReason.MISSING
+
+
 def test_backup_that_reads_otherwise_is_refused(keys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = private_files.write_private_file
     monkeypatch.setattr(key_files, "write_private_file", lambda path, content: write(path, content[:-1]))
