@@ -73,14 +73,14 @@ def donate(
     node: NodeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Give to the fund: on regtest from the miner's coins; else by the payment link that this prints."""
+    """Give to the fund: of a local federation from its miner's coins; else by the payment link that this prints."""
     with errors_as_one_line():
         home = Home(directory, node)
         federation = _federation(home)
         value_sats, target = parse_btc(amount), federation.donation.address
         if value_sats < _least_sats(federation):
             fail(f"too little: less than {coins(_least_sats(federation))} never enters the ledger, and is lost")
-        if home.genesis().l1.network != "regtest":
+        if home.local_passphrase_file() is None:  # no local federation, and no miner here
             link = f"bitcoin:{target}?amount={format_btc(value_sats)}"
             print_json({"link": link}) if json else out.print(link, markup=False)
             return
