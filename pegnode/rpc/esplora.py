@@ -1,10 +1,11 @@
 """REST in the manner of Esplora, for wallets: blocks, transactions and the histories of scripts, waiting ones included.
 
 No login: it is public chain data. Amounts are integers of satoshis, as Esplora has them. A script is named by the
-sha256 of its bytes in plain hex. Source: Blockstream's esplora, API.md.
+sha256 of its bytes in plain hex. What is large is rendered in slices, between which the node goes on with its own work.
+Source: Blockstream's esplora, API.md.
 """
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from itertools import islice
 from typing import Any
 
@@ -23,13 +24,14 @@ from bridge.bitcoin.identifiers import (
 )
 from bridge.bitcoin.transaction import Transaction, TxIn, TxOut
 from bridge.errors import MalformedError, Rejected
-from pegnode.chain.header import Header
+from pegnode.chain.header import HEADER_SIZE, Header
 from pegnode.errors import PegnodeError, Refusal
 from pegnode.rpc.body import MAX_TRANSACTION_HEX_BYTES, BodyTooLarge, read_body
 from pegnode.rpc.errors import RpcCode
-from pegnode.rpc.lookup import FoundTransaction, MempoolIndex, find_output, find_transaction, found_waiting
+from pegnode.rpc.lookup import FoundTransaction, MempoolIndex, OutputSpenders, find_bytes, find_transaction
 from pegnode.rpc.node_api import NodeApi
-from pegnode.rpc.render import Json, esplora_script_json
+from pegnode.rpc.render import Json, each, encoded, esplora_script_json
+from pegnode.service.slices import to_the_end
 from pegnode.storage.keys import Place
 
 CONFIRMED_PAGE = 25
@@ -79,7 +81,7 @@ class _BlockRoutes:
         tip_height = self._node.store.tip.header.height
         newest = tip_height if start_height is None else min(_height(start_height), tip_height)
         heights = range(newest, max(-1, newest - BLOCKS_PAGE), -1)
-        return _json([self._block_json(height) for height in heights])
+        return _json(await to_the_end(each(heights, self._block_json)))
 
     async def tip_height(self) -> Response:
         return PlainTextResponse(str(self._node.store.tip.header.height))
@@ -101,11 +103,10 @@ class _BlockRoutes:
 
     def _block_json(self, height: int) -> Json:
         data = self._node.store.block_at(height)
-        header = self._node.store.header_at(height)
-        if data is None or header is None:
+        if data is None:
             raise EsploraFault(404, "Block not found")
-        count = sum(1 for _ in self._node.store.index.transactions_at(height))
-        return _block_json(header, len(data), count)
+        header = Header.decode(data[:HEADER_SIZE])
+        return _block_json(header, len(data), self._node.store.index.count_at(height))
 
 
 class _TransactionRoutes:
@@ -129,43 +130,48 @@ class _TransactionRoutes:
         }
 
     async def script_transactions(self, script_hash: str) -> Response:
-        """All that waits, then the newest confirmed page; each newest first."""
+        """The newest of what waits, then the newest confirmed page; each newest first."""
         digest = _script_hash(script_hash)
-        return _json([*self._touching(digest), *self._confirmed(digest, None)])
+        waiting = await self._waiting.touching(digest)
+        return await self._page([*waiting, *self._confirmed(digest, None)])
 
     async def script_confirmed(self, script_hash: str, last_txid: str | None = None) -> Response:
         """A page of confirmed transactions, those after `last_txid` in the order of newest first."""
         digest = _script_hash(script_hash)
         if last_txid is None:
-            return _json(self._confirmed(digest, None))
-        last = find_transaction(self._node, Txid(_hash(last_txid)))
-        known = last is not None and last.place is not None
-        return _json(self._confirmed(digest, last.place) if last is not None and known else [])
+            return await self._page(self._confirmed(digest, None))
+        place = self._node.store.index.place(Txid(_hash(last_txid)))
+        return await self._page([] if place is None else self._confirmed(digest, place))
 
     async def script_waiting(self, script_hash: str) -> Response:
-        return _json(self._touching(_script_hash(script_hash)))
+        return await self._page(await self._waiting.touching(_script_hash(script_hash)))
 
     async def transaction(self, txid: str) -> Response:
-        return _json(self._transaction_json(self._find(txid)))
+        return _json(await to_the_end(self._transaction_json(self._find(txid))))
 
     async def transaction_hex(self, txid: str) -> Response:
-        return PlainTextResponse(self._find(txid).transaction.serialize().hex())
+        return PlainTextResponse(self._find_bytes(txid).hex())
 
     async def transaction_raw(self, txid: str) -> Response:
-        return Response(self._find(txid).transaction.serialize(), media_type="application/octet-stream")
+        return Response(self._find_bytes(txid), media_type="application/octet-stream")
 
     async def transaction_status(self, txid: str) -> Response:
-        return _json(self._status_json(self._find(txid).place))
+        wanted = Txid(_hash(txid))
+        place = self._node.store.index.place(wanted)
+        if place is None and wanted not in self._node.mempool:
+            raise EsploraFault(404, "Transaction not found")
+        return _json(self._status_json(place))
 
     async def outspend(self, txid: str, vout: str) -> Response:
-        found = self._find(txid)
-        if not vout.isascii() or not vout.isdecimal() or len(vout) > 10 or int(vout) >= len(found.transaction.outputs):
+        transaction = self._find(txid).transaction
+        if not vout.isascii() or not vout.isdecimal() or len(vout) > 10 or int(vout) >= len(transaction.outputs):
             raise EsploraFault(404, "Output not found")
-        return _json(self._outspend_json(found.transaction.outpoint(int(vout))))
+        return _json(self._outspend_json(transaction.outpoint(int(vout)), OutputSpenders(self._node)))
 
     async def outspends(self, txid: str) -> Response:
-        transaction = self._find(txid).transaction
-        return _json([self._outspend_json(transaction.outpoint(index)) for index in range(len(transaction.outputs))])
+        transaction, spenders = self._find(txid).transaction, OutputSpenders(self._node)
+        outpoints = (transaction.outpoint(index) for index in range(len(transaction.outputs)))
+        return _json(await to_the_end(each(outpoints, lambda outpoint: self._outspend_json(outpoint, spenders))))
 
     async def fee_estimates(self) -> Response:
         """Satoshis per virtual byte by target: blocks have room, so the least that is relayed is enough for any."""
@@ -179,19 +185,32 @@ class _TransactionRoutes:
             raise EsploraFault(404, "Transaction not found")
         return found
 
-    def _touching(self, script_hash: bytes) -> list[Json]:
-        newest_first = reversed(self._waiting.touching(script_hash))
-        return [self._transaction_json(found_waiting(entry)) for entry in newest_first]
+    def _find_bytes(self, txid: str) -> bytes:
+        found = find_bytes(self._node, Txid(_hash(txid)))
+        if found is None:
+            raise EsploraFault(404, "Transaction not found")
+        return found
 
-    def _confirmed(self, script_hash: bytes, before: Place | None) -> list[Json]:
-        history = islice(self._node.store.index.script_history(script_hash, before), CONFIRMED_PAGE)
-        found = (find_transaction(self._node, entry.txid) for entry in history)
-        return [self._transaction_json(item) for item in found if item is not None]
+    def _confirmed(self, script_hash: bytes, before: Place | None) -> list[Txid]:
+        history = self._node.store.index.script_history(script_hash, before)
+        return [entry.txid for entry in islice(history, CONFIRMED_PAGE)]
 
-    def _transaction_json(self, found: FoundTransaction) -> Json:
-        spent = [find_output(self._node, item.outpoint) for item in found.transaction.inputs]
-        rendered = _transaction_json(found.transaction, spent, self._node.network)
-        return rendered | {"fee": found.fee_sats, "status": self._status_json(found.place)}
+    async def _page(self, txids: Iterable[Txid]) -> Response:
+        return _json(await to_the_end(self._transactions_json(txids)))
+
+    def _transactions_json(self, txids: Iterable[Txid]) -> Generator[None, None, list[msgspec.Raw]]:
+        """Those that are still there when it is their turn: what waits may be dropped meanwhile."""
+        rendered = []
+        for txid in txids:
+            found = find_transaction(self._node, txid)
+            if found is not None:
+                rendered.append((yield from encoded(self._transaction_json(found))))
+        return rendered
+
+    def _transaction_json(self, found: FoundTransaction) -> Generator[None, None, Json]:
+        yield
+        rendered = yield from _transaction_json(found, self._node.network)
+        return rendered | {"status": self._status_json(found.place)}
 
     def _status_json(self, place: Place | None) -> Json:
         header = None if place is None else self._node.store.header_at(place.height)
@@ -205,16 +224,15 @@ class _TransactionRoutes:
             "block_time": header.time_seconds,
         }
 
-    def _outspend_json(self, outpoint: OutPoint) -> Json:
-        txid = self._node.store.index.spender(outpoint) or self._node.mempool.spender(outpoint)
-        found = None if txid is None else find_transaction(self._node, txid)
-        if found is None:
+    def _outspend_json(self, outpoint: OutPoint, spenders: OutputSpenders) -> Json:
+        spender = spenders.spender(outpoint)
+        if spender is None:
             return {"spent": False}
         return {
             "spent": True,
-            "txid": hash_to_hex(found.transaction.txid),
-            "vin": [item.outpoint for item in found.transaction.inputs].index(outpoint),
-            "status": self._status_json(found.place),
+            "txid": hash_to_hex(spender.txid),
+            "vin": spender.vin,
+            "status": self._status_json(self._node.store.index.place(spender.txid)),
         }
 
 
@@ -232,7 +250,7 @@ class _Broadcast:
             raise EsploraFault(413, str(error)) from error
         except (UnicodeDecodeError, ValueError, Rejected) as error:
             raise _broadcast_fault(RpcCode.DESERIALIZATION_ERROR, f"TX decode failed. {error}") from error
-        if self._node.store.index.transaction(transaction.txid) is None:
+        if self._node.store.index.place(transaction.txid) is None:
             try:
                 await self._node.submit_transaction(transaction.serialize())
             except (Rejected, Refusal) as error:
@@ -297,17 +315,21 @@ def _block_json(header: Header, size: int, transaction_count: int) -> Json:
     }
 
 
-def _transaction_json(transaction: Transaction, spent: Iterable[TxOut | None], network: Network) -> Json:
-    pairs = zip(transaction.inputs, spent, strict=True)
-    return {
-        "txid": hash_to_hex(transaction.txid),
+def _transaction_json(found: FoundTransaction, network: Network) -> Generator[None, None, Json]:
+    transaction = found.transaction
+    pairs = zip(transaction.inputs, found.spent, strict=True)
+    rendered: Json = {"txid": hash_to_hex(transaction.txid)}
+    yield
+    rendered |= {
         "version": transaction.version,
         "locktime": transaction.locktime,
-        "vin": [_input_json(item, output, network) for item, output in pairs],
-        "vout": [_output_json(output, network) for output in transaction.outputs],
         "size": len(transaction.serialize()),
         "weight": transaction.weight,
+        "fee": found.fee_sats,
     }
+    rendered["vin"] = yield from each(pairs, lambda pair: _input_json(*pair, network))
+    rendered["vout"] = yield from each(transaction.outputs, lambda output: _output_json(output, network))
+    return rendered
 
 
 def _input_json(item: TxIn, spent: TxOut | None, network: Network) -> Json:

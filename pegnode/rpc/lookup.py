@@ -1,6 +1,12 @@
-"""Finding transactions and outputs where they may be: in the final chain or waiting for a block."""
+"""Finding transactions where they may be, in the final chain or waiting for a block, and showing many without haste.
 
+What a transaction spends is found with it: stored beside a final one, among the unspent outputs and in the mempool for
+a waiting one. Nothing here reads a previous transaction, which may be large and foreign, for each input that spends it.
+"""
+
+from collections.abc import Generator
 from dataclasses import dataclass
+from typing import Final
 
 from bridge.bitcoin.hashes import sha256
 from bridge.bitcoin.identifiers import OutPoint, Txid
@@ -8,17 +14,27 @@ from bridge.bitcoin.transaction import Transaction, TxOut
 from pegnode.chain.state import TransactionKind
 from pegnode.mempool.pool import WaitingTransaction
 from pegnode.rpc.node_api import NodeApi
-from pegnode.storage.indexes import FinalTransaction
+from pegnode.service.slices import to_the_end
+from pegnode.storage.indexes import FinalTransaction, Spender
 from pegnode.storage.keys import Place
+
+MAX_WAITING: Final = 50
+"""Waiting transactions that are told of one script. Source: Blockstream's esplora, API.md."""
+
+Steps = Generator[None, None, None]
 
 
 @dataclass(frozen=True, slots=True)
 class FoundTransaction:
-    """A transaction, final or waiting. place: None while it waits."""
+    """A transaction, final or waiting. place: None while it waits.
+
+    spent: the output that each input spends; None for the one input of a claim or a refund.
+    """
 
     transaction: Transaction
     fee_sats: int
     kind: TransactionKind
+    spent: tuple[TxOut | None, ...]
     place: Place | None
 
 
@@ -28,25 +44,69 @@ def find_transaction(node: NodeApi, txid: Txid) -> FoundTransaction | None:
     if final is not None:
         return found_final(final)
     waiting = node.mempool.get(txid)
-    return None if waiting is None else found_waiting(waiting)
+    return None if waiting is None else _found_waiting(node, waiting)
+
+
+def find_bytes(node: NodeApi, txid: Txid) -> bytes | None:
+    """Its bytes, with witness."""
+    final = node.store.index.transaction(txid)
+    if final is not None:
+        return final.data
+    waiting = node.mempool.get(txid)
+    return None if waiting is None else waiting.transaction.serialize()
 
 
 def found_final(final: FinalTransaction) -> FoundTransaction:
     """A final transaction."""
-    return FoundTransaction(Transaction.parse(final.data), final.fee_sats, final.kind, final.place)
+    transaction = Transaction.parse(final.data)
+    spent = final.spent or (None,) * len(transaction.inputs)
+    return FoundTransaction(transaction, final.fee_sats, final.kind, spent, final.place)
 
 
-def found_waiting(waiting: WaitingTransaction) -> FoundTransaction:
-    """A waiting one."""
-    return FoundTransaction(waiting.transaction, waiting.fee_sats, TransactionKind.TRANSFER, None)
+def _found_waiting(node: NodeApi, waiting: WaitingTransaction) -> FoundTransaction:
+    spent = _spent_by(node, waiting.transaction)
+    return FoundTransaction(waiting.transaction, waiting.fee_sats, TransactionKind.TRANSFER, spent, None)
 
 
-def find_output(node: NodeApi, outpoint: OutPoint) -> TxOut | None:
-    """The output of a final or waiting transaction, spent or not; None for the input of a claim or refund."""
-    found = find_transaction(node, outpoint.txid)
-    if found is None or outpoint.vout >= len(found.transaction.outputs):
+def _spent_by(node: NodeApi, waiting: Transaction) -> tuple[TxOut | None, ...]:
+    """What the inputs of a waiting transaction spend."""
+    return tuple(find_unspent(node, item.outpoint) for item in waiting.inputs)
+
+
+def find_unspent(node: NodeApi, outpoint: OutPoint) -> TxOut | None:
+    """An output that no final transaction spends: of the final chain, or of a waiting transaction."""
+    utxo = node.store.utxos.get(outpoint)
+    if utxo is not None:
+        return TxOut(utxo.value_sats, utxo.script)
+    parent = node.mempool.get(outpoint.txid)
+    if parent is None or outpoint.vout >= len(parent.transaction.outputs):
         return None
-    return found.transaction.outputs[outpoint.vout]
+    return parent.transaction.outputs[outpoint.vout]
+
+
+class OutputSpenders:
+    """Who spends the outputs of one transaction, in the final chain or waiting."""
+
+    def __init__(self, node: NodeApi) -> None:
+        self._node = node
+        self._waiting: dict[OutPoint, Spender] = {}
+        self._read: set[Txid] = set()
+
+    def spender(self, outpoint: OutPoint) -> Spender | None:
+        """The input that spends an output. Each waiting transaction is gone through once, however much it spends."""
+        final = self._node.store.index.spender(outpoint)
+        if final is not None:
+            return final
+        txid = self._node.mempool.spender(outpoint)
+        waiting = None if txid is None else self._node.mempool.get(txid)
+        if waiting is None:
+            return None
+        if waiting.transaction.txid not in self._read:
+            self._read.add(waiting.transaction.txid)
+            for vin, item in enumerate(waiting.transaction.inputs):
+                if item.outpoint.txid == outpoint.txid:
+                    self._waiting[item.outpoint] = Spender(waiting.transaction.txid, vin)
+        return self._waiting[outpoint]
 
 
 class MempoolIndex:
@@ -57,20 +117,33 @@ class MempoolIndex:
         self._scripts: dict[Txid, frozenset[bytes]] = {}
         self._by_script: dict[bytes, set[Txid]] = {}
 
-    def touching(self, script_hash: bytes) -> list[WaitingTransaction]:
-        """The waiting transactions that pay a script or spend from it, oldest first. script_hash: its sha256."""
-        entries = {entry.transaction.txid: entry for entry in self._node.mempool.entries()}
-        for txid in self._scripts.keys() - entries.keys():
-            self._remove(txid)
-        for txid in entries.keys() - self._scripts.keys():
-            self._add(txid, entries[txid].transaction)
-        txids = self._by_script.get(script_hash, set())
-        return [entry for txid, entry in entries.items() if txid in txids] if txids else []
+    async def touching(self, script_hash: bytes) -> list[Txid]:
+        """The waiting transactions that pay a script or spend from it, newest first, at most MAX_WAITING.
+
+        script_hash: its sha256.
+        """
+        await to_the_end(self._follow())
+        touching = self._by_script.get(script_hash, set())
+        waiting = (entry.transaction.txid for entry in reversed(self._node.mempool.entries())) if touching else ()
+        return [txid for txid in waiting if txid in touching][:MAX_WAITING]
+
+    def _follow(self) -> Steps:
+        """Take note of what came and went. Others may do the same, and the mempool may change, between two steps."""
+        mempool = self._node.mempool
+        for txid in self._scripts.keys() - {entry.transaction.txid for entry in mempool.entries()}:
+            if txid in self._scripts and txid not in mempool:
+                self._remove(txid)
+                yield
+        for entry in mempool.entries():
+            txid = entry.transaction.txid
+            if txid not in self._scripts and txid in mempool:
+                self._add(txid, entry.transaction)
+                yield
 
     def _add(self, txid: Txid, transaction: Transaction) -> None:
-        spent = (find_output(self._node, item.outpoint) for item in transaction.inputs)
-        touched = {output.script for output in (*transaction.outputs, *spent) if output is not None}
-        self._scripts[txid] = frozenset(sha256(script) for script in touched)
+        outputs = (*transaction.outputs, *_spent_by(self._node, transaction))
+        scripts = {output.script for output in outputs if output is not None}
+        self._scripts[txid] = frozenset(sha256(script) for script in scripts)
         for script_hash in self._scripts[txid]:
             self._by_script.setdefault(script_hash, set()).add(txid)
 

@@ -2,9 +2,14 @@
 
 Fields whose name ends in `_sats` are integers of satoshis. Fields that bitcoind gives in bitcoin keep its names and its
 form, a JSON number with eight decimals; it is written as text, digit for digit, so no float is ever involved.
+
+A transaction may have thousands of inputs and outputs, each of which takes a while: it is rendered in steps, between
+which others may have their turn.
 """
 
-from typing import Any
+from collections.abc import Callable, Generator, Iterable, Sequence
+from itertools import zip_longest
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -39,6 +44,23 @@ _ESPLORA_TYPE_NAMES = {
 }
 
 Json = dict[str, Any]
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def each(items: Iterable[T], render: Callable[[T], R]) -> Generator[None, None, list[R]]:
+    """All items rendered, one in a step."""
+    rendered = []
+    for item in items:
+        rendered.append(render(item))
+        yield
+    return rendered
+
+
+def encoded(steps: Generator[None, None, Json]) -> Generator[None, None, msgspec.Raw]:
+    """What steps lead to as finished JSON: a list of many such takes little memory, and is encoded in no time."""
+    rendered = yield from steps
+    return msgspec.Raw(msgspec.json.encode(rendered))
 
 
 def btc(value_sats: int) -> msgspec.Raw:
@@ -95,13 +117,18 @@ def esplora_script_json(script: Script, network: Network) -> Json:
     }
 
 
-def transaction_json(transaction: Transaction, network: Network, kind: TransactionKind) -> Json:
-    """A decoded transaction in bitcoind's form, without the block it stands in.
+def transaction_json(
+    transaction: Transaction, network: Network, kind: TransactionKind, spent: Sequence[TxOut | None] = ()
+) -> Generator[None, None, Json]:
+    """A decoded transaction in bitcoind's form, in steps, without the block it stands in.
 
     The input of a claim or a refund spends no output of this chain: it names the deposit or the burn instead.
+    spent: what each input spends, to be shown with it.
     """
-    return {
-        "txid": hash_to_hex(transaction.txid),
+    inputs = zip_longest(transaction.inputs, spent)
+    rendered: Json = {"txid": hash_to_hex(transaction.txid)}
+    yield
+    rendered |= {
         "hash": hash_to_hex(transaction.wtxid),
         "version": transaction.version,
         "size": len(transaction.serialize()),
@@ -109,13 +136,14 @@ def transaction_json(transaction: Transaction, network: Network, kind: Transacti
         "weight": transaction.weight,
         "locktime": transaction.locktime,
         "kind": kind.value,
-        "vin": [_input_json(item, kind) for item in transaction.inputs],
-        "vout": [_output_json(index, item, network) for index, item in enumerate(transaction.outputs)],
         "hex": transaction.serialize().hex(),
     }
+    rendered["vin"] = yield from each(inputs, lambda pair: _input_json(*pair, kind, network))
+    rendered["vout"] = yield from each(enumerate(transaction.outputs), lambda item: _output_json(*item, network))
+    return rendered
 
 
-def _input_json(item: TxIn, kind: TransactionKind) -> Json:
+def _input_json(item: TxIn, spent: TxOut | None, kind: TransactionKind, network: Network) -> Json:
     rendered: Json = {"txid": hash_to_hex(item.outpoint.txid), "vout": item.outpoint.vout}
     if kind is TransactionKind.CLAIM:
         rendered["claims_deposit"] = str(OutPoint(item.outpoint.txid, item.outpoint.vout ^ CLAIM_FLAG))
@@ -125,6 +153,8 @@ def _input_json(item: TxIn, kind: TransactionKind) -> Json:
     if item.witness:
         rendered["txinwitness"] = [element.hex() for element in item.witness]
     rendered["sequence"] = item.sequence
+    if spent is not None:
+        rendered["prevout"] = {"value": btc(spent.value_sats), "scriptPubKey": script_json(spent.script, network)}
     return rendered
 
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Generator
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 import trio
 
@@ -28,3 +28,8 @@ async def in_slices(steps: Generator[None, None, T], is_current: Callable[[], bo
             if not is_current():
                 return None
             pause_at_s = time.perf_counter() + SLICE_S
+
+
+async def to_the_end(steps: Generator[None, None, T]) -> T:
+    """What steps lead to that rest on nothing which could change. Raises what a step raises."""
+    return cast(T, await in_slices(steps, lambda: True))

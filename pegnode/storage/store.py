@@ -27,8 +27,9 @@ from pegnode.storage.indexes import INDEX_FAMILIES, ChainIndex, stage_transactio
 from pegnode.storage.keys import equivocation_key, height_from_key, height_key
 from pegnode.storage.tables import TABLE_FAMILIES, UTXOS, StoredLedger, StoredTable
 
-SCHEMA_VERSION = 1
-"""Raised when a release writes what an earlier one can't read."""
+SCHEMA_VERSION = 2
+"""Raised when what is written changes. A directory of a higher one is a later release's; that of a lower one is fetched
+anew."""
 
 META = "meta"
 BLOCKS = "blocks"
@@ -314,8 +315,8 @@ def check_owner(path: Path, database: Database, rules: ChainRules) -> None:
     schema = int.from_bytes(database.get(META, _SCHEMA_KEY) or b"", "big")
     if schema > SCHEMA_VERSION:
         raise StorageError(StorageReason.NEWER_SCHEMA, newer_advice(path, f"schema {schema}, ours is {SCHEMA_VERSION}"))
-    if schema < 1:
-        raise database.damaged(f"schema {schema}")
+    if schema < SCHEMA_VERSION:
+        raise database.damaged(f"schema {schema}, ours is {SCHEMA_VERSION}")
     chain_id = database.get(META, _CHAIN_KEY) or b""
     if chain_id != rules.chain_id:
         detail = (

@@ -27,7 +27,7 @@ from pegnode.chain.state import TransactionKind, Utxo
 from pegnode.chain.transactions import parse_transaction
 from pegnode.halts import LatchedFinding
 from pegnode.storage import tables
-from pegnode.storage.indexes import FinalTransaction
+from pegnode.storage.indexes import FinalTransaction, Spender
 from pegnode.storage.keys import (
     Place,
     height_from_key,
@@ -307,7 +307,9 @@ def _chain() -> tuple[Decoder, ...]:
 
 def _stored() -> tuple[Decoder, ...]:
     transaction = scene().payments[0]
-    final = FinalTransaction(transaction.txid, PLACE, TransactionKind.TRANSFER, 9, transaction.serialize())
+    spent = (TxOut(5, Script(b"\x00\x14" + bytes(20))),)
+    final = FinalTransaction(transaction.txid, PLACE, TransactionKind.TRANSFER, 9, transaction.serialize(), spent)
+    spender = Spender(transaction.txid, 3)
     outpoint = transaction.outpoint(1).encode()
 
     def history_place(data: bytes) -> tuple[bytes, Place]:
@@ -320,6 +322,9 @@ def _stored() -> tuple[Decoder, ...]:
             MALFORMED,
             (final.encode(),),
             FinalTransaction.encode,
+        ),
+        Decoder(
+            "pegnode.storage.indexes:Spender.decode", Spender.decode, MALFORMED, (spender.encode(),), Spender.encode
         ),
         Decoder("pegnode.storage.keys:Place.decode", Place.decode, MALFORMED, (PLACE.encode(),), Place.encode),
         Decoder("pegnode.storage.keys:height_from_key", height_from_key, MALFORMED, (height_key(9),), height_key),

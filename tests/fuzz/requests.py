@@ -5,6 +5,7 @@ from functools import cache
 from typing import Any
 
 import msgspec
+import trio
 
 from bridge.bitcoin import bech32
 from bridge.bitcoin.addresses import NETWORKS, Network, decode_address, encode_address
@@ -29,7 +30,6 @@ from pegnode.rpc.methods.table import MethodTable
 from pegnode.rpc.server import create_app, method_table
 from tests.fuzz.decoders import Decoder, Finding
 from tests.fuzz.documents import scratch_directory
-from tests.fuzz.replies import immediate
 from tests.fuzz.scene import ALICE, scene
 from tests.support.rpc_node import FakeNode
 
@@ -217,8 +217,8 @@ def _interfaces() -> tuple[Decoder, ...]:
 
 def _rpc(data: bytes) -> object:
     """The reply. An error that nobody planned is a finding, though the server would survive it."""
-    reply = immediate(handle(node(), _methods(), data))
-    answers = msgspec.json.decode(reply.body) if reply.body else []  # type: ignore[attr-defined]
+    reply = trio.run(handle, node(), _methods(), data)
+    answers = msgspec.json.decode(reply.body) if reply.body else []
     for answer in answers if isinstance(answers, list) else [answers]:
         error = answer.get("error")
         if error is not None and error["code"] == INTERNAL_ERROR:
@@ -265,7 +265,7 @@ def _rest(method: str) -> Callable[[bytes], object]:
         async def send(message: dict[str, Any]) -> None:
             sent.append(message)
 
-        immediate(_application()(scope, receive, send))
+        trio.run(_application(), scope, receive, send)
         status = sent[0]["status"]
         if status >= 500:
             raise Finding(f"{data!r}: status {status}")

@@ -13,6 +13,7 @@ from bridge.refunds import refund_transaction
 from bridge.waiting import WaitReason
 from pegnode.cli.withdrawals import item_of, waits_for
 from pegnode.rpc.results import WaitingReply, WithdrawalReply
+from pegnode.storage.indexes import Spender
 from tests.support.mini_wallet import MiniWallet
 from tests.support.peg import p2tr
 from tests.support.rpc_node import FakeNode
@@ -95,7 +96,7 @@ async def test_refunded_withdrawal_names_its_refund(node: FakeNode) -> None:
     spending = ALICE.pay((refund.outpoint(0), refund.outputs[0]), ALICE.script())
     await node.submit_transaction(spending.serialize())
     node.make_block()
-    assert node.store.index.spender(refund.outpoint(0)) == spending.txid
+    assert node.store.index.spender(refund.outpoint(0)) == Spender(spending.txid, 0)
     assert [item["stage"] for item in (await node.ask("listwithdrawals", status="refunded")).result] == ["refunded"]
 
 

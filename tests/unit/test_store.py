@@ -4,10 +4,12 @@ from pathlib import Path
 
 from bridge.bitcoin.hashes import sha256
 from bridge.bitcoin.identifiers import Txid
+from bridge.bitcoin.transaction import Transaction
 from bridge.ledger import ledger_root
 from pegnode.chain.block import Block
 from pegnode.chain.state import LEDGER_TABLES, Tip
 from pegnode.storage.database import Changes, Database
+from pegnode.storage.indexes import Spender
 from pegnode.storage.keys import Place
 from pegnode.storage.store import FAMILIES, ChainStore, FinalBlock
 from tests.support.equivocations import CONFLICTS, equivocation
@@ -108,11 +110,28 @@ def test_transactions_are_indexed(store: ChainStore) -> None:
     assert payment is not None
     assert (payment.place, payment.kind.value, payment.fee_sats) == (Place(2, 0), "transfer", 500)
     assert payment.data == PAYMENT.serialize()
+    assert payment.spent == Transaction.parse(claim.data).outputs
+    assert claim.spent == ()
+    assert [store.index.place(txid) for txid in (CLAIM.txid, PAYMENT.txid)] == [Place(1, 0), Place(2, 0)]
+    assert store.index.place(Txid(bytes(32))) is None
     assert [final.txid for final in store.index.transactions_at(2)] == [PAYMENT.txid]
+    assert list(store.index.txids_at(2)) == [PAYMENT.txid]
     assert list(store.index.transactions_at(4)) == []
     assert store.index.transaction(Txid(bytes(32))) is None
-    assert store.index.spender(CLAIM) == PAYMENT.txid
+    assert store.index.spender(CLAIM) == Spender(PAYMENT.txid, 0)
     assert store.index.spender(PAYMENT.outpoint(0)) is None
+
+
+def test_transactions_of_a_block_are_counted(store: ChainStore) -> None:
+    extend(store, *(deposit(outpoint(number), 200_000, ALICE) for number in range(3)))
+    assert [store.index.count_at(height) for height in (0, 1, 2)] == [0, 3, 0]
+
+
+def test_claims_of_a_script_are_found_without_its_other_history(store: ChainStore) -> None:
+    fill(store)
+    assert list(store.index.claims(sha256(ALICE))) == [CLAIM.txid]
+    assert len(list(store.index.script_history(sha256(ALICE)))) == 2
+    assert list(store.index.claims(sha256(p2tr("nobody")))) == []
 
 
 def test_script_history_is_newest_first_and_goes_on_after_a_place(store: ChainStore) -> None:

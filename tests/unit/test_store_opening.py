@@ -124,7 +124,7 @@ def test_closed_store_says_so(tmp_path: Path) -> None:
 
 
 def test_open_refuses_a_newer_schema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "SCHEMA_VERSION", 2)
+    monkeypatch.setattr(store_module, "SCHEMA_VERSION", store_module.SCHEMA_VERSION + 1)
     open_store(tmp_path).close()
     monkeypatch.undo()
     assert refusal(tmp_path) is StorageReason.NEWER_SCHEMA
@@ -139,6 +139,7 @@ def test_open_refuses_a_family_of_a_later_release(tmp_path: Path) -> None:
     ("family", "key", "value"),
     [
         (META, b"schema", height_key(0)),
+        (META, b"schema", height_key(store_module.SCHEMA_VERSION - 1)),
         (META, b"tip", b"no header"),
         (META, b"totals", b"no totals"),
         (META, b"schema", None),

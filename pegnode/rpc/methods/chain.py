@@ -1,13 +1,19 @@
 """Methods about the final chain, named as bitcoind names them."""
 
+from collections.abc import Generator
+from typing import Any
+
+import msgspec
+
 from bridge.bitcoin.identifiers import BlockHash, OutPoint, Script, hash_to_hex
 from pegnode.chain.header import HEADER_SIZE, Header
 from pegnode.rpc.arguments import block_hash_argument, index_argument, txid_argument
 from pegnode.rpc.errors import RpcCode, RpcError
-from pegnode.rpc.lookup import FoundTransaction, find_output, find_transaction, found_final
+from pegnode.rpc.lookup import FoundTransaction, find_bytes, find_transaction, find_unspent, found_final
 from pegnode.rpc.methods.table import Handler
 from pegnode.rpc.node_api import NodeApi
-from pegnode.rpc.render import Json, btc, header_json, script_json, transaction_json
+from pegnode.rpc.render import Json, btc, each, encoded, header_json, script_json, transaction_json
+from pegnode.service.slices import to_the_end
 
 
 async def getblockchaininfo(node: NodeApi) -> Json:
@@ -67,14 +73,12 @@ async def getblock(node: NodeApi, blockhash: str, verbosity: int | bool = 1) -> 
     height, data = _block(node, block_hash_argument("blockhash", blockhash))
     if int(verbosity) == 0:
         return data.hex()
-    transactions = list(node.store.index.transactions_at(height))
     rendered = _header_json(node, height, data)
-    rendered |= {"size": len(data), "nTx": len(transactions)}
     if int(verbosity) == 1:
-        rendered["tx"] = [hash_to_hex(final.txid) for final in transactions]
+        transactions: list[Any] = await to_the_end(each(node.store.index.txids_at(height), hash_to_hex))
     else:
-        rendered["tx"] = [_found_json(node, found_final(final)) for final in transactions]
-    return rendered
+        transactions = await to_the_end(_transactions_json(node, height))
+    return rendered | {"size": len(data), "nTx": len(transactions), "tx": transactions}
 
 
 async def getrawtransaction(
@@ -84,15 +88,18 @@ async def getrawtransaction(
 
     With a blockhash, only if it stands in that block.
     """
-    found = find_transaction(node, txid_argument("txid", txid))
-    if found is not None and blockhash is not None:
+    wanted = txid_argument("txid", txid)
+    if blockhash is not None:
         height, _ = _block(node, block_hash_argument("blockhash", blockhash))
-        found = found if found.place is not None and found.place.height == height else None
+        place = node.store.index.place(wanted)
+        if place is None or place.height != height:
+            raise RpcError(RpcCode.INVALID_ADDRESS_OR_KEY, "No such transaction")
+    found = find_bytes(node, wanted) if int(verbosity) == 0 else find_transaction(node, wanted)
     if found is None:
         raise RpcError(RpcCode.INVALID_ADDRESS_OR_KEY, "No such transaction")
-    if int(verbosity) == 0:
-        return found.transaction.serialize().hex()
-    return _found_json(node, found, with_spent=int(verbosity) > 1)
+    if isinstance(found, bytes):
+        return found.hex()
+    return await to_the_end(_found_json(node, found, node.store.tip.header.height, with_spent=int(verbosity) > 1))
 
 
 async def gettxout(node: NodeApi, txid: str, n: int, include_mempool: bool = True) -> Json | None:
@@ -104,7 +111,7 @@ async def gettxout(node: NodeApi, txid: str, n: int, include_mempool: bool = Tru
         if node.mempool.spender(outpoint) is not None:
             return None
         if utxo is None and node.mempool.get(outpoint.txid) is not None:
-            output = find_output(node, outpoint)
+            output = find_unspent(node, outpoint)
             return None if output is None else _output_json(node, output.value_sats, output.script, 0)
     return None if utxo is None else _output_json(node, utxo.value_sats, utxo.script, tip.height - utxo.height + 1)
 
@@ -138,21 +145,29 @@ def _header_json(node: NodeApi, height: int, data: bytes) -> Json:
     return rendered
 
 
-def _found_json(node: NodeApi, found: FoundTransaction, *, with_spent: bool = False) -> Json:
-    rendered = transaction_json(found.transaction, node.network, found.kind)
+def _transactions_json(node: NodeApi, height: int) -> Generator[None, None, list[msgspec.Raw]]:
+    """The transactions of a block."""
+    rendered, tip_height = [], node.store.tip.header.height
+    for final in node.store.index.transactions_at(height):
+        shown = yield from encoded(_found_json(node, found_final(final), tip_height))
+        rendered.append(shown)
+    return rendered
+
+
+def _found_json(
+    node: NodeApi, found: FoundTransaction, tip_height: int, *, with_spent: bool = False
+) -> Generator[None, None, Json]:
+    yield
+    shown = found.spent if with_spent else ()
+    rendered = yield from transaction_json(found.transaction, node.network, found.kind, shown)
     if with_spent:
         rendered["fee"] = btc(found.fee_sats)
-        for item, described in zip(found.transaction.inputs, rendered["vin"], strict=True):
-            spent = find_output(node, item.outpoint)
-            if spent is not None:
-                value = {"value": btc(spent.value_sats), "scriptPubKey": script_json(spent.script, node.network)}
-                described["prevout"] = value
     if found.place is not None:
         header = node.store.header_at(found.place.height)
         if header is not None:
             rendered["blockhash"] = hash_to_hex(header.hash)
             rendered["blocktime"] = rendered["time"] = header.time_seconds
-        rendered["confirmations"] = node.store.tip.header.height - found.place.height + 1
+        rendered["confirmations"] = tip_height - found.place.height + 1
     return rendered
 
 

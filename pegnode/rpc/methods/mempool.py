@@ -9,7 +9,8 @@ from pegnode.rpc.arguments import transaction_argument
 from pegnode.rpc.errors import RpcCode, RpcError
 from pegnode.rpc.methods.table import Handler
 from pegnode.rpc.node_api import NodeApi
-from pegnode.rpc.render import Json, btc
+from pegnode.rpc.render import Json, btc, each
+from pegnode.service.slices import to_the_end
 
 MAX_TESTED_TRANSACTIONS = 25
 
@@ -17,7 +18,7 @@ MAX_TESTED_TRANSACTIONS = 25
 async def sendrawtransaction(node: NodeApi, hexstring: str) -> str:
     """Put a transaction into the mempool and relay it. Returns its txid; one that already waits is accepted again."""
     transaction = transaction_argument("hexstring", hexstring)
-    if node.store.index.transaction(transaction.txid) is not None:
+    if node.store.index.place(transaction.txid) is not None:
         raise RpcError(RpcCode.ALREADY_IN_CHAIN, "Transaction outputs already in utxo set")
     try:
         return hash_to_hex(await node.submit_transaction(transaction.serialize()))
@@ -31,7 +32,7 @@ async def testmempoolaccept(node: NodeApi, rawtxs: list[str]) -> list[Json]:
     """Whether the mempool would take each transaction, judged on its own and not sent."""
     if not 1 <= len(rawtxs) <= MAX_TESTED_TRANSACTIONS:
         raise RpcError(RpcCode.INVALID_PARAMETER, f"Array must contain between 1 and {MAX_TESTED_TRANSACTIONS}")
-    return [_tested(node, text) for text in rawtxs]
+    return await to_the_end(each(rawtxs, lambda text: _tested(node, text)))
 
 
 async def getrawmempool(node: NodeApi, verbose: bool = False) -> list[str] | dict[str, Json]:
@@ -39,17 +40,18 @@ async def getrawmempool(node: NodeApi, verbose: bool = False) -> list[str] | dic
     entries = node.mempool.entries()
     if not verbose:
         return [hash_to_hex(entry.transaction.txid) for entry in entries]
-    return {hash_to_hex(entry.transaction.txid): _entry_json(entry) for entry in entries}
+    return dict(await to_the_end(each(entries, _named_entry)))
 
 
 async def getmempoolinfo(node: NodeApi) -> Json:
     """How much waits, and what the mempool takes."""
-    entries, limits = node.mempool.entries(), node.pool_limits
+    entries, limits, usage = node.mempool.entries(), node.pool_limits, node.mempool.size_bytes
+    vsizes = await to_the_end(each(entries, lambda entry: entry.transaction.vsize_vbytes))
     return {
         "loaded": True,
         "size": len(entries),
-        "bytes": sum(entry.transaction.vsize_vbytes for entry in entries),
-        "usage": node.mempool.size_bytes,
+        "bytes": sum(vsizes),
+        "usage": usage,
         "total_fee": btc(sum(entry.fee_sats for entry in entries)),
         "maxmempool": limits.max_bytes,
         "mempoolminfee": btc(limits.min_feerate_sat_kvb),
@@ -68,8 +70,8 @@ def _tested(node: NodeApi, text: str) -> Json:
     return names | {"allowed": True, "vsize": verdict.vsize_vbytes, "fees": {"base": btc(verdict.fee_sats)}}
 
 
-def _entry_json(entry: WaitingTransaction) -> Json:
-    return {
+def _named_entry(entry: WaitingTransaction) -> tuple[str, Json]:
+    return hash_to_hex(entry.transaction.txid), {
         "vsize": entry.transaction.vsize_vbytes,
         "weight": entry.transaction.weight,
         "time": entry.arrived_ms // 1000,

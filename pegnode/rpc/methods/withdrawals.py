@@ -133,7 +133,7 @@ def _withdrawals(node: NodeApi, burns: list[str] | None, before: int | None) -> 
 def _withdrawal_reply(node: NodeApi, withdrawal: Withdrawal, outlook: Outlook) -> WithdrawalReply:
     lineage = None if withdrawal.lineage is None else node.store.ledger.lineage(withdrawal.lineage)
     payouts = [] if lineage is None else [_payout_reply(node, version) for version in lineage.versions]
-    refunded_by = node.store.index.spender(refund_outpoint(withdrawal.burn))
+    refund = node.store.index.spender(refund_outpoint(withdrawal.burn))
     expires_at_anchor = expires_at(withdrawal, node.rules.params)
     is_pending = withdrawal.status is WithdrawalStatus.PENDING
     left_anchors = max(0, expires_at_anchor - node.store.ledger.totals.anchor.height)
@@ -155,7 +155,7 @@ def _withdrawal_reply(node: NodeApi, withdrawal: Withdrawal, outlook: Outlook) -
         lineage=withdrawal.lineage,
         payout=outpoint_text(withdrawal.payout),
         payouts=payouts,
-        refund_txid=None if refunded_by is None else hash_to_hex(refunded_by),
+        refund_txid=None if refund is None else hash_to_hex(refund.txid),
     )
 
 
