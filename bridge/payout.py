@@ -8,8 +8,10 @@ Theory of operation
        at least `coin_floor`, since no smaller output may enter the ledger. If they run out before that, what remains
        goes to the fee as the fund's part; if the fund can't bear it, the youngest burn is left out.
     4. The payees share the fee equally, rounded up. While the share is above the max_fee of some, the one of them with
-       the greatest value (of equal ones, the youngest) drops out for good, and 2 to 4 are repeated. One at a time:
-       a large burn may need so many coins that all drop out together, and without it nobody else has to.
+       the greatest value (of equal ones, the youngest) drops out for good, younger burns are taken in its place, and
+       3 and 4 are repeated. One at a time: a large burn may need so many coins that all drop out together, and
+       without it nobody else has to. If any did, all of this begins anew from 2 without them, for what was passed
+       over or left out may be paid now.
     5. The payout is due with `batch_min_payouts` survivors, or when the oldest of them has waited for
        `batch_max_wait_anchors`.
 
@@ -18,7 +20,8 @@ Theory of operation
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from heapq import heappop, heappush
 from itertools import accumulate
 
 from bridge.batch_form import (
@@ -73,53 +76,67 @@ class Funding:
         self._params = params
         self._feerate_sat_kvb = feerate_sat_kvb
 
-    def select(self, pending: Sequence[Withdrawal]) -> Draft | None:
+    def select(self, pending: Iterable[Withdrawal]) -> Draft | None:
         """The stable selection from `pending`, which is in order of age; None if nobody can be paid.
 
         Each payee bears the same share. The cost is what the change would have been, where that is too little.
         """
         least_sats = least_share_sats(self._params, self._feerate_sat_kvb)
-        waiting = {withdrawal.number: withdrawal for withdrawal in pending if withdrawal.max_fee_sats >= least_sats}
+        waiting = [withdrawal for withdrawal in pending if withdrawal.max_fee_sats >= least_sats]
         while True:
-            payees, funds = self._payees(waiting.values())
+            draft, dropped = self._select_once(waiting)
+            if not dropped:
+                return draft
+            waiting = [withdrawal for withdrawal in waiting if withdrawal.number not in dropped]
+
+    def _select_once(self, waiting: Iterable[Withdrawal]) -> tuple[Draft | None, set[int]]:
+        """Those of `waiting` who are paid if whoever was passed over is not looked at again; and who dropped out."""
+        source, payees, dropped = iter(waiting), _Payees(), set[int]()
+        while True:
+            self._fill(payees, source)
+            funds = self._cover(payees)
             if funds is None:
-                return None
+                return None, dropped
             coin_count, change_sats, fund_part_sats = funds
             parts = change_parts(change_sats, self._coin_count - coin_count, self._params) if change_sats else 0
-            change = cut(change_sats, parts)
-            size_vbytes = self._size_vbytes(payees, coin_count, len(change))
+            size_vbytes = self._size_vbytes(payees, coin_count, parts)
             share_sats = -(-fee_sats(size_vbytes, self._feerate_sat_kvb) // len(payees))
-            low = [payee for payee in payees if payee.max_fee_sats < share_sats]
-            if not low:
-                return Draft(
-                    coins=tuple(self._coins[:coin_count]),
-                    payees=tuple(payees),
-                    feerate_sat_kvb=self._feerate_sat_kvb,
-                    shares_sats=(share_sats,) * len(payees),
-                    cost_sats=fund_part_sats,
-                    spare_sats=fund_part_sats,
-                    change_sats=change,
-                    size_vbytes=size_vbytes,
-                )
-            del waiting[max(low, key=lambda payee: (payee.value_sats, payee.number)).number]
+            low = payees.largest_below(share_sats)
+            if low is None:
+                break
+            payees.remove(low)
+            dropped.add(low.number)
+        draft = Draft(
+            coins=tuple(self._coins[:coin_count]),
+            payees=tuple(payees),
+            feerate_sat_kvb=self._feerate_sat_kvb,
+            shares_sats=(share_sats,) * len(payees),
+            cost_sats=fund_part_sats,
+            spare_sats=fund_part_sats,
+            change_sats=cut(change_sats, parts),
+            size_vbytes=size_vbytes,
+        )
+        return draft, dropped
 
-    def _payees(self, waiting: Iterable[Withdrawal]) -> tuple[list[Withdrawal], tuple[int, int, int] | None]:
-        """The oldest burns that the coins cover together, and how they do; see `_funds`."""
-        left_sats = self._coin_sums[-1] if self._coin_sums else 0
-        payees: list[Withdrawal] = []
-        for withdrawal in waiting:
-            if withdrawal.value_sats <= left_sats:
-                payees.append(withdrawal)
-                left_sats -= withdrawal.value_sats
-                if len(payees) == self._params.batch_max_payees:
-                    break
-        total_sats = sum(payee.value_sats for payee in payees)
+    def _fill(self, payees: "_Payees", source: Iterable[Withdrawal]) -> None:
+        """Take the next ones that the coins cover together with `payees`, until there are as many as there may be."""
+        most, held_sats = self._params.batch_max_payees, self._coin_sums[-1] if self._coin_sums else 0
+        if len(payees) == most:
+            return
+        for withdrawal in source:
+            if withdrawal.value_sats <= held_sats - payees.total_sats:
+                payees.add(withdrawal)
+                if len(payees) == most:
+                    return
+
+    def _cover(self, payees: "_Payees") -> tuple[int, int, int] | None:
+        """How coins cover them, the youngest of whom are left out until some do; None if nobody remains."""
         while payees:
-            funds = self._funds(total_sats)
+            funds = self._funds(payees.total_sats)
             if funds is not None:
-                return payees, funds
-            total_sats -= payees.pop().value_sats
-        return [], None
+                return funds
+            payees.remove(payees.youngest)
+        return None
 
     def _funds(self, total_sats: int) -> tuple[int, int, int] | None:
         """How many coins to take for `total_sats`, the change, and the fund's part; None if that can't be."""
@@ -131,11 +148,66 @@ class Funding:
         remainder_sats = self._coin_sums[-1] - total_sats
         return (len(self._coins), 0, remainder_sats) if remainder_sats <= self._fund_limit_sats else None
 
-    def _size_vbytes(self, payees: Sequence[Withdrawal], coin_count: int, change_count: int) -> int:
+    def _size_vbytes(self, payees: "_Payees", coin_count: int, change_count: int) -> int:
         """Once it is signed."""
-        output_weights = sum(output_weight(len(payee.l1_script)) for payee in payees)
-        output_weights += change_count * self._change_weight
-        return vsize_vbytes(self._input_weights[coin_count], coin_count, output_weights, len(payees) + change_count)
+        weights = payees.output_weights + change_count * self._change_weight
+        return vsize_vbytes(self._input_weights[coin_count], coin_count, weights, len(payees) + change_count)
+
+
+class _Payees:
+    """Who is to be paid, in order of age, with what choosing among thousands needs at hand.
+
+    total_sats: of what they burned.  output_weights: of their outputs, in weight units.
+    """
+
+    def __init__(self) -> None:
+        self.total_sats = 0
+        self.output_weights = 0
+        self._by_number: dict[int, Withdrawal] = {}
+        self._by_max_fee: list[tuple[int, int]] = []
+        self._by_value: list[tuple[int, int]] = []
+
+    def __len__(self) -> int:
+        return len(self._by_number)
+
+    def __iter__(self) -> Iterator[Withdrawal]:
+        return iter(self._by_number.values())
+
+    @property
+    def youngest(self) -> Withdrawal:
+        """The last one of at least one."""
+        return next(reversed(self._by_number.values()))
+
+    def add(self, withdrawal: Withdrawal) -> None:
+        """One more, who is younger than all that there were ever."""
+        self._by_number[withdrawal.number] = withdrawal
+        self.total_sats += withdrawal.value_sats
+        self.output_weights += output_weight(len(withdrawal.l1_script))
+        heappush(self._by_max_fee, (withdrawal.max_fee_sats, withdrawal.number))
+
+    def remove(self, withdrawal: Withdrawal) -> None:
+        """One less."""
+        del self._by_number[withdrawal.number]
+        self.total_sats -= withdrawal.value_sats
+        self.output_weights -= output_weight(len(withdrawal.l1_script))
+
+    def largest_below(self, share_sats: int) -> Withdrawal | None:
+        """Of those whose max_fee is below this share, the one of the greatest value; of equal ones, the youngest.
+
+        Each is in one of two heaps, by its max_fee or, once a share was above that, by its value; also the removed.
+        """
+        while self._by_max_fee and self._by_max_fee[0][0] < share_sats:
+            _, number = heappop(self._by_max_fee)
+            if (payee := self._by_number.get(number)) is not None:
+                heappush(self._by_value, (-payee.value_sats, -number))
+        while self._by_value:
+            payee = self._by_number.get(-self._by_value[0][1])
+            if payee is not None and payee.max_fee_sats < share_sats:
+                return payee
+            heappop(self._by_value)
+            if payee is not None:
+                heappush(self._by_max_fee, (payee.max_fee_sats, payee.number))
+        return None
 
 
 def _pending(view: LedgerView) -> list[Withdrawal]:

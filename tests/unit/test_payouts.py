@@ -2,18 +2,21 @@
 
 from dataclasses import dataclass, replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bridge import payout
 from bridge.batch import build_batch
+from bridge.batch_form import least_share_sats, output_weight
 from bridge.bitcoin.amounts import fee_sats
 from bridge.bitcoin.transaction import Transaction
 from bridge.custody import CoinKind
 from bridge.ledger import Ledger, enter_coin, enter_donation
 from bridge.lineages import PlannedBatch, record_batch, settle
 from bridge.state import BatchKind, WithdrawalStatus
-from tests.support.ledgers import burn, pending, signed
-from tests.support.peg import CUSTODY, PARAMS, START_HEIGHT, coin, new_ledger, p2tr, p2wpkh
+from tests.support.ledgers import burn, pending, signed, wait
+from tests.support.peg import CUSTODY, PARAMS, START_HEIGHT, coin, new_ledger, outpoint, p2tr, p2wpkh
 
 LIMITS = replace(PARAMS, batch_min_payouts=2, batch_max_payees=6, batch_max_first_inputs=5)
 
@@ -73,6 +76,42 @@ def _require_fair(ledger: Ledger, planned: PlannedBatch, feerate_sat_kvb: int) -
     assert all(value_sats >= LIMITS.coin_floor_sats for value_sats in change)
     assert planned.version.fund_part_sats < LIMITS.coin_floor_sats
     assert not (change and planned.version.fund_part_sats)
+
+
+def test_burn_passed_over_is_paid_after_all_when_an_older_one_drops_out() -> None:
+    least_sats = least_share_sats(LIMITS, 10_000)
+    ledger = _ledger([1_000_000, 600_000], [], None, 0)
+    ledger.coins.put(outpoint(1), replace(coin(1, 600_000), lineage=7))
+    for number, (value_sats, max_fee_sats) in enumerate([(600_000, least_sats), (900_000, 50_000)]):
+        burn(ledger, 100 + number, value_sats, max_fee_sats=max_fee_sats)
+    one = replace(LIMITS, batch_min_payouts=1)
+    planned = build_batch(ledger, BatchKind.PAYOUT, None, 10_000, CUSTODY, one)
+    assert planned is not None
+    assert [entry.value_sats for entry in pending(ledger) if entry.burn in planned.payees] == [900_000]
+
+
+def test_thousands_that_allow_too_little_are_passed_over_without_looking_at_all_for_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever burns little for a low fee, many times, must not make leaders miss their turns."""
+    looks = 0
+
+    def counted(script_size: int) -> int:
+        nonlocal looks
+        looks += 1
+        return output_weight(script_size)
+
+    monkeypatch.setattr(payout, "output_weight", counted)
+    many = replace(PARAMS, batch_max_payees=1_000)
+    ledger = _ledger([1_000_000_000], [], None, 0)
+    for number in range(2_000):
+        burn(ledger, 1_000 + number, 10_000, max_fee_sats=least_share_sats(many, 5_000))
+    burn(ledger, 99, 100_000, max_fee_sats=50_000)
+    wait(ledger, many.batch_max_wait_anchors)
+    planned = build_batch(ledger, BatchKind.PAYOUT, None, 5_000, CUSTODY, many)
+    assert planned is not None
+    assert len(planned.payees) == 1
+    assert looks < 3 * 2_000
 
 
 @given(
