@@ -16,6 +16,8 @@ from pegnode.chain.header import HEADER_SIZE, Header
 
 MAX_BODY_BYTES = 4_000_000
 """No chain may set its cap on a body above this: a block and its vote must fit one message between nodes."""
+MIN_TRANSACTION_BYTES = 60
+"""One input, one output, nothing in either. So no body has more items than it is worth reading."""
 MAX_TRANSACTION_BYTES = 400_000
 """With witness. Core relays no transaction above a weight of 400,000. Source: MAX_STANDARD_TX_WEIGHT."""
 MAX_RECORDS = 16
@@ -51,11 +53,14 @@ class Body(Encoded):
         def items(count: int, size: int) -> tuple[bytes, ...]:
             return reader.sequence(count, lambda item: item.variable(size))
 
+        def transactions(count: int) -> tuple[bytes, ...]:
+            return reader.sequence(count, _read_transaction)
+
         return cls(
             records=tuple(SignedRecord.decode(item) for item in items(MAX_RECORDS, MAX_SIGNED_RECORD_BYTES)),
             evidence=tuple(Evidence.decode(item) for item in items(MAX_EVIDENCE, MAX_BODY_BYTES)),
-            refunds=items(MAX_REFUNDS, MAX_TRANSACTION_BYTES),
-            transactions=items(MAX_TRANSACTIONS, MAX_TRANSACTION_BYTES),
+            refunds=transactions(MAX_REFUNDS),
+            transactions=transactions(MAX_TRANSACTIONS),
             batches=tuple(Batch.decode(item) for item in items(MAX_BATCHES, MAX_BODY_BYTES)),
         )
 
@@ -92,6 +97,13 @@ class Body(Encoded):
     def rebase(self) -> Rebase | None:
         """Where its records move the anchor after a deep reorg of L1, if they do."""
         return next((signed.record.rebase for signed in self.records if signed.record.rebase is not None), None)
+
+
+def _read_transaction(reader: Reader) -> bytes:
+    data = reader.variable(MAX_TRANSACTION_BYTES)
+    if len(data) < MIN_TRANSACTION_BYTES:
+        raise MalformedError(f"a transaction of {len(data)} bytes")
+    return data
 
 
 EMPTY_BODY = Body()

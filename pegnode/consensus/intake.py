@@ -100,6 +100,22 @@ def receive_proposal(state: ConsensusState, event: ProposalReceived) -> None:
     _judge_proposal(state, event)
     _forget_unknown(state, event.info.hash)
 
+def unwanted(state: ConsensusState, vote: Vote) -> ConsensusReason | None:
+    """Why the block of a proposal with this checked vote of its leader's would not be kept; None if it would be."""
+    if vote.member != state.membership.leader(vote.view):
+        return ConsensusReason.NOT_LEADER
+    if vote.block_hash in state.requested:
+        return None
+    if vote.view > state.view + min(state.membership.size, VIEW_WINDOW):
+        return ConsensusReason.VIEW_TOO_FAR
+    if vote.view < state.view:
+        return ConsensusReason.VIEW_PASSED
+    if state.votes.conflict(vote) is not None:
+        return ConsensusReason.EQUIVOCATION
+    first = state.proposals.get(vote.view)
+    return None if first is None or first.hash == vote.block_hash else ConsensusReason.SECOND_PROPOSAL
+
+
 
 def receive_block(state: ConsensusState, event: BlockReceived) -> None:
     """Take a body that was asked for."""

@@ -41,10 +41,10 @@ Source: Chan and Pass, "Simplex Consensus: A Simple and Fast Consensus Protocol"
 """
 
 from bridge.bitcoin.identifiers import BlockHash
-from federation.certificate import Certificate, VoteKind
+from federation.certificate import Certificate, Vote, VoteKind
 from federation.membership import Membership
 from pegnode.consensus import intake
-from pegnode.consensus.actions import Action
+from pegnode.consensus.actions import Action, ConsensusReason
 from pegnode.consensus.events import (
     BlockBuilt,
     BlockChecked,
@@ -127,6 +127,13 @@ class Simplex:
     def keeps(self, block_hash: BlockHash) -> bool:
         """Whether the machine still counts on this block's body; asked when Forget is carried out."""
         return self._started.tree.info(block_hash) is not None
+    def unwanted(self, vote: Vote) -> ConsensusReason | None:
+        """Why the block that comes with its leader's checked vote would be of no use now; None if it would be kept.
+
+        So that its body is read only then. The vote itself is worth hearing either way.
+        """
+        return intake.unwanted(self._started, vote)
+
 
     def handle(self, event: Event, now_ms: int) -> list[Action]:
         """What to do after `event`, in order. now_ms: a clock that never goes back, of any origin.

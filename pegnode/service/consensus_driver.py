@@ -22,24 +22,23 @@ from bridge.errors import MalformedError
 from federation.certificate import Certificate, Vote, VoteKind
 from federation.journal import Journal
 from pegnode.chain.block import Block
-from pegnode.chain.header import HEADER_SIZE, Header
 from pegnode.consensus import actions as act
 from pegnode.consensus import events as ev
 from pegnode.consensus.machine import Simplex
 from pegnode.net.messages import CertificatesMessage, ProposalMessage, VotesMessage
-from pegnode.net.transport import PeerId
+from pegnode.net.transport import DropReason
 from pegnode.service.block_requests import BlockRequests
 from pegnode.service.certificate_messages import certificates_message, in_messages
 from pegnode.service.consensus_reports import Report, report
 from pegnode.service.consensus_watch import ConsensusWatch
 from pegnode.service.core import NodeCore
 from pegnode.service.equivocations import Equivocations
-from pegnode.service.event_queue import Body, EventQueue
+from pegnode.service.event_queue import Body, EventQueue, Proposal, Queued
+from pegnode.service.hearing import Hearing
 from pegnode.service.judge import Judge
 from pegnode.service.own_memory import OwnMemory
 from pegnode.service.peers import Peers
 from pegnode.service.proposer import Proposer
-from pegnode.service.signature_checks import SignatureChecks
 from pegnode.service.unfinal import UnfinalBlock
 from pegnode.signing.port import SignerPort, VoteRefused
 
@@ -83,77 +82,20 @@ class ConsensusDriver:
         self._judge = judge
         self._own_memory = own_memory
         self._equivocations = equivocations
-        self._checks = SignatureChecks(core.rules, peers)
         self._bodies: dict[BlockHash, Body] = {}
         self.watch = ConsensusWatch(core, machine, judge, journal)
         self._own_notarize: dict[int, Vote] = {}
         self._judging: set[BlockHash] = set()
         self._wake_at_ms: int | None = None
         self._queue = EventQueue()
+        self._hearing = Hearing(core, peers, self._queue, self.watch, own_memory, equivocations)
         self._block_requests = BlockRequests(core.store, peers, self._bodies, self._take_asked_for)
-        peers.on_message(ProposalMessage, self._receive_proposal, from_guests=False)
-        peers.on_message(VotesMessage, self._receive_votes, from_guests=False)
-        peers.on_message(CertificatesMessage, self._receive_certificates, from_guests=False)
         core.on_final(self._after_final)
         equivocations.on_own_guilt(own_memory.found)
 
     def work_known(self, known: bool) -> None:
         """Tell the machine whether there is anything that a block could include."""
         self._queue.put(ev.WorkKnown(known))
-
-    # What peers send
-
-    def _receive_proposal(self, peer: PeerId, message: ProposalMessage) -> None:
-        header = Header.decode(message.block[:HEADER_SIZE])
-        vote = Vote.decode(message.vote)
-        justification = [Certificate.decode(data) for data in message.justification]
-        if (vote.kind, vote.block_hash) != (VoteKind.NOTARIZE, header.hash):
-            raise MalformedError("a proposal comes with its leader's vote for it")
-        if not self._checks.is_genuine(peer, vote):
-            return
-        self._hear(vote)
-        body = self._decoded(header, message.block)
-        # By themselves, since a proposal that is refused would take them with it.
-        if self._take_certificates(peer, justification) and body is not None:
-            self._queue.put_from_peer(ev.ProposalReceived(self._info(body[0]), vote), body)
-
-    def _decoded(self, header: Header, data: bytes) -> Body | None:
-        """A proposed block, from memory if the same bytes came before; None when its view is past."""
-        if self._machine.is_started and header.view <= self._machine.final_view:
-            return None
-        known = self._bodies.get(header.hash)
-        return known if known is not None and known[1] == data else (Block.decode_whole(data), data)
-
-    def _receive_votes(self, peer: PeerId, message: VotesMessage) -> None:
-        for data in message.votes:
-            vote = Vote.decode(data)
-            if not self._checks.is_genuine(peer, vote):
-                return
-            self._hear(vote)
-            self._queue.put_from_peer(ev.VoteReceived(vote))
-
-    def _hear(self, vote: Vote) -> None:
-        """A genuine vote, whatever the machine makes of it: one of a view that is over may still convict."""
-        self.watch.note_vote(vote)
-        self._own_memory.witness(vote)
-        self._equivocations.hear(vote)
-
-    def _receive_certificates(self, peer: PeerId, message: CertificatesMessage) -> None:
-        self._take_certificates(peer, [Certificate.decode(data) for data in message.certificates])
-
-    def _take_certificates(self, peer: PeerId, certificates: list[Certificate]) -> bool:
-        """Tell the machine of what is news; False, and the sender dropped, when one is not genuine."""
-        news = self._checks.news(peer, certificates)
-        for certificate in news or ():
-            self._queue.put(ev.CertificateReceived(certificate))  # lost, it would be no news again, for ever
-            for vote in certificate.votes():
-                self._own_memory.witness(vote)
-            self._equivocations.hear_certificate(certificate)
-        for vote in () if news is None else self._equivocations.suspects(certificates):
-            if not self._checks.is_genuine(peer, vote):
-                return False
-            self._equivocations.hear(vote)
-        return news is not None
 
     def _take_asked_for(self, body: Body) -> None:
         self._queue.put_from_peer(ev.BlockReceived(self._info(body[0])), body)
@@ -222,7 +164,7 @@ class ConsensusDriver:
             floor_view=content.floor_view,
         )
 
-    async def _next_event(self) -> tuple[ev.Event, Body | None]:
+    async def _next_event(self) -> Queued:
         if self._wake_at_ms is None:
             return await self._queue.take()
         delay_s = max(0.0, (self._wake_at_ms - _monotonic_ms()) / 1000)
@@ -230,7 +172,9 @@ class ConsensusDriver:
             queued = await self._queue.take()
         return (ev.Tick(), None) if waiting.cancelled_caught else queued
 
-    async def _handle(self, event: ev.Event, body: Body | None, nursery: trio.Nursery) -> None:
+    async def _handle(self, event: ev.Event | Proposal, body: Body | None, nursery: trio.Nursery) -> None:
+        if isinstance(event, Proposal):
+            event, body = self._opened(event)
         if body is not None:
             self._bodies.setdefault(body[0].header.hash, body)
         for action in self._machine.handle(event, _monotonic_ms()):
@@ -241,6 +185,26 @@ class ConsensusDriver:
         self.watch.note_event()
         if body is not None:
             self._drop_unless_kept(body[0].header.hash)
+
+    def _opened(self, proposal: Proposal) -> tuple[ev.Event, Body | None]:
+        """A proposal with its body read, if the machine has a use for it; else the leader's vote alone.
+
+        What a leader signs without end costs a reading for each of its turns: the first block is kept, and no other is
+        wanted. Should another one get the quorum, it is asked for.
+        """
+        block_hash, vote = proposal.header.hash, proposal.vote
+        unwanted = self._machine.unwanted(vote)
+        if unwanted is not None:
+            report(act.Refuse(unwanted, f"view {vote.view}, unread"))
+            return ev.VoteReceived(vote), None
+        known = self._bodies.get(block_hash)
+        if known is None or known[1] != proposal.data:
+            try:
+                known = Block.decode_whole(proposal.data), proposal.data
+            except MalformedError as fault:
+                self._peers.drop(proposal.sender, DropReason.GARBLED_MESSAGE, str(fault))
+                return ev.VoteReceived(vote), None
+        return ev.ProposalReceived(self._info(known[0]), vote), known
 
     def _drop_unless_kept(self, block_hash: BlockHash) -> None:
         """Forget a block that the machine does not count on."""
@@ -308,7 +272,7 @@ class ConsensusDriver:
             self._own_notarize[vote.view] = vote
         else:
             self._journal.record_vote(vote)
-        self._hear(vote)
+        self._hearing.witness(vote)
         self._peers.to_members(VotesMessage((vote.encode(),)))
         self._queue.put(ev.VoteReceived(vote))
 

@@ -31,7 +31,7 @@ BOB = MiniWallet("bob")
 OTHER_BODIES = [
     Body(transactions=(b"\x00" * 60,)),
     Body(records=(ANY_RECORD,)),
-    Body(refunds=(b"", b"")),
+    Body(refunds=(b"\x00" * 60,) * 2),
     Body(evidence=(Evidence(b"\x00", b"\x00" * 80, 1, (Opening(0, CoinKind.CHANGE, 0, b""),)),)),
 ]
 

@@ -312,7 +312,7 @@ def _derived_changed(body: Body, choose: Chooser) -> Body:
         case 1:
             return replace(body, refunds=(choose.edited(body.refunds[0]), *body.refunds[1:]))
         case 2:
-            return replace(body, refunds=(*body.refunds, choose.take(choose.below(20))))
+            return replace(body, refunds=(*body.refunds, choose.take(60 + choose.below(20))))
         case _:
             return replace(body, refunds=_reordered(body.refunds, choose))
 

@@ -103,7 +103,7 @@ def _stale_root(scene: Scene) -> Block | None:
 
 
 def _other_body(scene: Scene) -> Block:
-    body = replace(scene.block.body, transactions=(*scene.block.body.transactions, b"\x00"))
+    body = replace(scene.block.body, transactions=(*scene.block.body.transactions, b"\x00" * 60))
     return Block(scene.block.header, body)
 
 

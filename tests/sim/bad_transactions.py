@@ -134,7 +134,7 @@ _REASONS: tuple[tuple[str, Reason, Misuse], ...] = (
     ("has 64 bytes", TransactionRule.SIZE_64, _sixty_four_bytes),
     ("is long", TransactionRule.STRIPPED_SIZE, _long),
     ("checks too much", TransactionRule.SIGOP_COST, _sigops),
-    ("is no transaction", TransactionReason.MALFORMED, lambda *_: [b"\x02\x00\x00\x00"]),
+    ("is no transaction", TransactionReason.MALFORMED, lambda *_: [b"\x02\x00\x00\x00" + b"\xff" * 56]),
     (
         "has a tail",
         TransactionReason.PARSER_DISAGREEMENT,

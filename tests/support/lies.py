@@ -107,7 +107,7 @@ def lying_blocks(stage: Stage) -> list[FinalBlock]:
     data, certificate = stage.block(1), stage.finalization(1)
     block = Block.decode(data)
     foreign = Block(replace(block.header, chain_id=bytes(32)), block.body)
-    refilled = Block(block.header, replace(block.body, refunds=(b"x",)))
+    refilled = Block(block.header, replace(block.body, refunds=(b"x" * 60,)))
     return [
         FinalBlock(data, stage.finalization(2)),
         FinalBlock(foreign.encode(), certificate),

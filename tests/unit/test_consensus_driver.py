@@ -1,131 +1,32 @@
 """The consensus driver between real parts and a wire that only notes what is sent: bodies, and whose they are."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import pytest
 import trio
 
-from bridge.bitcoin.curve import schnorr_sign
 from bridge.bitcoin.identifiers import BlockHash
-from bridge.l1.client import L1Client
-from federation.certificate import Certificate, Vote, VoteKind, vote_digest
-from federation.journal import Journal
+from federation.certificate import Certificate, Vote, VoteKind
 from federation.journal_errors import JournalReason
-from federation.journal_header import JournalIdentity
-from federation.keystore import MemberSecrets
-from federation.signer import Signer
 from pegnode.chain.block import Block
-from pegnode.consensus.machine import Simplex
-from pegnode.consensus.parameters import ConsensusParams
-from pegnode.net.messages import CertificatesMessage, ProposalMessage, VotesMessage
-from pegnode.net.transport import DropReason, PeerId
+from pegnode.net.messages import CertificatesMessage, VotesMessage
+from pegnode.net.transport import DropReason
 from pegnode.service import consensus_driver
-from pegnode.service.auditor import Auditor
-from pegnode.service.consensus_driver import MAKE_ROOM_S, ConsensusDriver
-from pegnode.service.equivocations import Equivocations
+from pegnode.service.consensus_driver import MAKE_ROOM_S
 from pegnode.service.event_queue import MAX_QUEUED
-from pegnode.service.judge import Judge
 from pegnode.service.own_memory import OwnMemory
-from pegnode.service.peers import Peers
-from pegnode.service.proposer import Proposer
-from pegnode.service.resumption import Resumption
 from pegnode.signing.local import LocalSigner
 from pegnode.signing.port import SignerAway, VoteRefused
-from pegnode.storage.store import ChainStore, FinalBlock
-from tests.support.chain import MemoryChain, custody_secrets, secret, vote_secrets
-from tests.support.lone_node import Wire, lone_core
-from tests.support.memory_entries import MemoryEntries
+from pegnode.storage.store import FinalBlock
+from tests.support.driver_rig import OWN, DriverRig, driver_rig
 from tests.support.records import built_record_block, resume
-
-OWN = 0
-PARAMS = ConsensusParams(
-    block_interval_ms=500,
-    view_timeout_ms=2_000,
-    min_view_timeout_ms=500,
-    max_view_timeout_ms=16_000,
-    heartbeat_ms=10_000,
-    resend_ms=2_000,
-)
-
-
-class AskingNobody(OwnMemory):
-    """For a wire on which nobody answers."""
-
-    async def restored(self) -> None:
-        self._is_restored = True
-
-
-class DriverRig:
-    """Member 0 of four, and what the others say to it."""
-
-    def __init__(self, chain: MemoryChain, store: ChainStore) -> None:
-        self.chain = chain
-        rules = chain.rules
-        self.wire = Wire(rules.membership, OWN)
-        self.peers = Peers(self.wire, rules.membership)
-        self.core = lone_core(chain, store)
-        secrets = MemberSecrets(vote_secrets()[OWN], custody_secrets()[OWN], secret("transport", OWN))
-        self.signer = Signer(secrets, rules.membership, OWN, rules.chain_id, bytes)
-        self.auditor = Auditor(self.core, cast(L1Client, None), lambda: True)
-        self.resumption = Resumption(self.core, cast(L1Client, None), lambda: True)
-        self.journal = Journal.create(MemoryEntries(), JournalIdentity(rules.chain_id, 0, OWN))
-        self.own_memory = AskingNobody(self.core, self.peers, self.journal, OWN, bytes)
-        self.driver = ConsensusDriver(
-            self.core,
-            self.peers,
-            Simplex(OWN, rules.membership, PARAMS),
-            self.journal,
-            LocalSigner(self.signer, self.core, self.auditor, self.resumption),
-            Proposer(self.core, {}, patience_s=1.0),
-            Judge(self.core),
-            self.own_memory,
-            Equivocations(self.core, self.peers, OWN),
-        )
-
-    def vote(self, member: int, kind: VoteKind, view: int, block_hash: BlockHash) -> Vote:
-        digest = vote_digest(self.chain.rules.chain_id, 0, kind, view, block_hash)
-        return Vote(kind, 0, view, block_hash, member, schnorr_sign(vote_secrets()[member], digest, bytes(32)))
-
-    def nullification(self, view: int) -> Certificate:
-        votes = [self.vote(member, VoteKind.NULLIFY, view, BlockHash(b"")) for member in (1, 2, 3)]
-        signatures = tuple((vote.member, vote.signature64) for vote in votes)
-        return Certificate(VoteKind.NULLIFY, 0, view, BlockHash(b""), signatures)
-
-    def proposal(self, view: int) -> Block:
-        """A valid empty block of a view's leader."""
-        return self.chain.build(slot=replace(self.chain.slot(include_l1=False, view=view))).block
-
-    def deliver(self, block: Block, *justification: Certificate) -> PeerId:
-        """The leader's proposal arrives; from whom."""
-        header = block.header
-        vote = self.vote(header.leader, VoteKind.NOTARIZE, header.view, header.hash)
-        message = ProposalMessage(block.encode(), vote.encode(), tuple(item.encode() for item in justification))
-        sender = self.peers.peer_of(header.leader)
-        self.wire.deliver(sender, message)
-        return sender
-
-    def own_votes(self) -> list[Vote]:
-        groups = [message.votes for message in self.wire.sent if isinstance(message, VotesMessage)]
-        return [Vote.decode(data) for votes in groups for data in votes]
-
-
-@contextmanager
-def rig(path: Path) -> Iterator[DriverRig]:
-    chain = MemoryChain()
-    store = ChainStore.open(path / "chain", chain.rules)
-    try:
-        yield DriverRig(chain, store)
-    finally:
-        store.close()
 
 
 @pytest.fixture
 def member(tmp_path: Path) -> Iterator[DriverRig]:
-    with rig(tmp_path) as ready:
+    with driver_rig(tmp_path) as ready:
         yield ready
 
 
@@ -160,7 +61,7 @@ async def test_body_that_is_not_the_headers_condemns_its_sender_and_not_the_head
     member: DriverRig, autojump_clock: trio.abc.Clock
 ) -> None:
     block = member.proposal(view=1)
-    forged = Block(block.header, replace(block.body, refunds=(b"another body",)))
+    forged = Block(block.header, replace(block.body, refunds=(b"another body" * 5,)))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(member.peers.run)
         nursery.start_soon(member.driver.run)

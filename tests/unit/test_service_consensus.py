@@ -378,4 +378,5 @@ async def test_certificate_is_heard_whatever_it_came_with(autojump_clock: trio.a
         assert [left.reason for left in faulty.stranger.left] == [
             DropReason.GARBLED_MESSAGE,
             DropReason.FALSE_SIGNATURE,
+            DropReason.MISPLACED_MESSAGE,
         ]
