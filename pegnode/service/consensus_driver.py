@@ -85,7 +85,7 @@ class ConsensusDriver:
         self._bodies: dict[BlockHash, Body] = {}
         self.watch = ConsensusWatch(core, machine, judge, journal)
         self._own_notarize: dict[int, Vote] = {}
-        self._judging: set[BlockHash] = set()
+        self._judging: dict[BlockHash, ev.Verdict | None] = {}
         self._wake_at_ms: int | None = None
         self._queue = EventQueue()
         self._hearing = Hearing(core, peers, self._queue, self.watch, own_memory, equivocations)
@@ -302,26 +302,25 @@ class ConsensusDriver:
 
     def _start_judging(self, block_hash: BlockHash, nursery: trio.Nursery) -> None:
         if block_hash not in self._judging:
-            self._judging.add(block_hash)
             nursery.start_soon(self._judge_until_settled, block_hash)
+        self._judging[block_hash] = None  # what was told before, the machine may have forgotten with the block
 
     async def _judge_until_settled(self, block_hash: BlockHash) -> None:
-        """Judge a block, and again while the verdict may change and anybody needs it."""
+        """Judge a block, and again while the verdict may change and anybody needs it; tell each verdict once when asked."""
         try:
-            last: ev.Verdict | None = None
             again_s = JUDGE_AGAIN_S
             while block_hash in self._bodies:
                 block, data = self._bodies[block_hash]
                 verdict = await self._judge.judge(block, data)
-                if verdict is not last:
+                if verdict is not self._judging[block_hash]:
+                    self._judging[block_hash] = verdict
                     self._queue.put(ev.BlockChecked(block_hash, verdict))
-                last = verdict
                 if verdict in (ev.Verdict.VOTABLE, ev.Verdict.INVALID):
                     return
                 await trio.sleep(again_s)
                 again_s = min(2 * again_s, MAX_JUDGE_AGAIN_S)
         finally:
-            self._judging.discard(block_hash)
+            del self._judging[block_hash]
             if block_hash not in self._bodies:
                 self._core.unfinal.forget(block_hash)
 

@@ -11,11 +11,13 @@ from bridge.bitcoin.identifiers import BlockHash
 from federation.certificate import Certificate, Vote, VoteKind
 from federation.journal_errors import JournalReason
 from pegnode.chain.block import Block
-from pegnode.net.messages import CertificatesMessage, VotesMessage
+from pegnode.consensus.events import Verdict
+from pegnode.net.messages import BlockAnswer, CertificatesMessage, VotesMessage
 from pegnode.net.transport import DropReason
 from pegnode.service import consensus_driver
 from pegnode.service.consensus_driver import MAKE_ROOM_S
 from pegnode.service.event_queue import MAX_QUEUED
+from pegnode.service.judge import Judge
 from pegnode.service.own_memory import OwnMemory
 from pegnode.signing.local import LocalSigner
 from pegnode.signing.port import SignerAway, VoteRefused
@@ -163,6 +165,45 @@ async def test_member_without_its_signer_ends(member: DriverRig, autojump_clock:
             nursery.start_soon(member.driver.run)
             member.deliver(member.proposal(view=1))
     assert member.own_votes() == []
+
+
+class Reluctant(Judge):
+    """It finds one block as valid as others, and is not prudent to vote for it."""
+
+    withheld_hash: BlockHash | None = None
+
+    async def judge(self, block: Block, data: bytes) -> Verdict:
+        verdict = await super().judge(block, data)
+        return Verdict.WITHHELD if block.header.hash == self.withheld_hash else verdict
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+async def test_block_that_was_forgotten_and_comes_again_is_judged_again(
+    member: DriverRig, autojump_clock: trio.abc.Clock, newest_first: bool
+) -> None:
+    """It comes back while the judging of its first time still sleeps."""
+    judge = Reluctant(member.core)
+    member.driver._judge = judge
+    withheld = member.proposal(1)
+    judge.withheld_hash = withheld.hash
+    notarization = member.certificate(VoteKind.NOTARIZE, 1, withheld.hash)
+    nullifications = [member.nullification(view) for view in range(2, 9)]
+    async with member.running():
+        member.deliver(withheld)
+        await trio.sleep(1)
+        if newest_first:
+            member.tell(nullifications.pop())  # of a view so late that the block of view 1 is forgotten
+            await trio.sleep(0.01)
+            assert not member.driver._machine.keeps(withheld.hash)
+        member.tell(notarization, *nullifications)
+        await trio.sleep(0.01)
+        member.wire.deliver(member.peers.peer_of(3), BlockAnswer(withheld.hash, withheld.encode()))
+        await trio.sleep(60)
+        member.chain.extend(slot=member.chain.slot(include_l1=False, view=1))
+        following = member.proposal(9)
+        member.deliver(following, member.certificate(VoteKind.FINALIZE, 9, following.hash))
+        await trio.sleep(10)
+        assert member.core.store.tip.hash == following.hash
 
 
 def test_block_with_a_record_counts_as_one_that_depends_on_l1(member: DriverRig) -> None:
