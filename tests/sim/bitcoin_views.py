@@ -25,6 +25,9 @@ DEEP_CHANCE = 0.05
 METHODS = ("block", "txouts", "tx_out_proof", "raw_transaction", "send_raw_transaction", "estimate_feerate")
 
 
+Ailment = tuple[str, Callable[[BitcoinNode], Callable[[], None]]]
+
+
 class BitcoinViews:
     """Every member's node, and what befalls it."""
 
@@ -56,24 +59,19 @@ class BitcoinViews:
                     self._befall(self._rng.randrange(len(self.nodes)), nursery)
 
     def heal(self) -> None:
-        """All nodes are well, and stay so."""
+        """All nodes are well, and stay so, but for those without which the chain has to go on."""
         self._is_healed = True
         for node in self.nodes:
             node.recover()
+        for index in sorted(self._world.incurable):
+            name, begin = self._rng.choice(self._lasting)
+            begin(self.nodes[index])
+            self._world.note(f"bitcoin {index}", f"{name} for good")
 
     def _befall(self, index: int, nursery: trio.Nursery) -> None:
         node, rng = self.nodes[index], self._rng
-        ailments: list[tuple[str, Callable[[BitcoinNode], Callable[[], None]]]] = [
-            ("lags", self._lag),
-            ("stands still", self._stand_still),
-            ("is out", self._be_out),
-            ("is slow", self._be_slow),
-            ("has another feerate", self._change_feerate),
-            ("refuses a method", self._refuse),
-            ("misses transactions", self._miss_transactions),
-            ("is on a branch", self._fork),
-        ]
-        name, begin = rng.choice(ailments)
+        passing: list[Ailment] = [("misses transactions", self._miss_transactions), ("is on a branch", self._fork)]
+        name, begin = rng.choice([*self._lasting, *passing])
         if rng.random() < DEEP_CHANCE and index in self.may_fork_deeply:
             name, begin = "is on a deep branch", self._fork_deeply
         if name.endswith("branch") and not (node.is_plain and node.seen_height is None):
@@ -88,6 +86,18 @@ class BitcoinViews:
                 end()
 
         nursery.start_soon(pass_by)
+
+    @property
+    def _lasting(self) -> list[Ailment]:
+        """What a member may also have for good."""
+        return [
+            ("lags", self._lag),
+            ("stands still", self._stand_still),
+            ("is out", self._be_out),
+            ("is slow", self._be_slow),
+            ("has another feerate", self._change_feerate),
+            ("refuses a method", self._refuse),
+        ]
 
     def _lag(self, node: BitcoinNode) -> Callable[[], None]:
         node.seen_height = max(0, node.length - 1 - self._rng.randint(1, 4))

@@ -76,6 +76,7 @@ class Plan:
     """byzantine: at most f.  bad_time_s: until everything heals.  delay_s: of a frame, least and greatest.
 
     is_far: honest members stay far from each other when everything heals, and near to the Byzantine ones.
+    incurable: honest members whose Bitcoin nodes stay ill even then; with the Byzantine ones at most f.
     """
 
     seed: int
@@ -87,6 +88,7 @@ class Plan:
     clocks: tuple[Clock, ...]
     disturbances: tuple[Disturbance, ...]
     is_far: bool = False
+    incurable: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, seed: int) -> "Plan":
@@ -104,12 +106,15 @@ class Plan:
             for disturbance in _disturbances(kind, rng, size, bad_time_s)
         ]
         byzantine = tuple(sorted(rng.sample(range(size), evil)))
+        honest = [index for index in range(size) if index not in byzantine]
+        incurable: list[int] = []
         if rng.random() < 0.4:
-            honest = [index for index in range(size) if index not in byzantine]
             disturbances += [
                 _disturbance(rng.choice(FORGETTING), rng, size, bad_time_s, index)
                 for index in rng.sample(honest, tolerated - evil)
             ]
+        elif not is_short:
+            incurable = rng.sample(honest, rng.randint(0, tolerated - evil))
         return cls(
             seed=seed,
             size=size,
@@ -120,6 +125,7 @@ class Plan:
             clocks=tuple(_clock(rng) for _ in range(size)) if rng.random() < 0.6 else (Clock(0, 0.0),) * size,
             disturbances=tuple(sorted(disturbances, key=lambda item: item.at_s)),
             is_far=not is_short and rng.random() < FAR_CHANCE,
+            incurable=tuple(sorted(incurable)),
         )
 
     @classmethod
@@ -131,7 +137,8 @@ class Plan:
         evil = f", Byzantine: {', '.join(map(str, self.byzantine))}" if self.byzantine else ""
         weather = "" if self.weather is FAIR else f", {self.weather}"
         far = ", far from each other for good" if self.is_far else ""
-        return f"{self.size} members{evil}, {self.bad_time_s:.1f} s, delays {self.delay_s}{far}{weather}"
+        ill = f", ill for good: {', '.join(map(str, self.incurable))}" if self.incurable else ""
+        return f"{self.size} members{evil}, {self.bad_time_s:.1f} s, delays {self.delay_s}{far}{ill}{weather}"
 
 
 def _bad_time_s(rng: Random, size: int, *, is_short: bool) -> float:

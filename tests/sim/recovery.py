@@ -72,7 +72,8 @@ class Recovery:
 
     @property
     def _all_honest_run(self) -> bool:
-        return len(self._world.honest) == self._world.plan.size - len(self._world.byzantine)
+        plan = self._world.plan
+        return len(self._world.honest) == plan.size - len(plan.byzantine) - len(plan.incurable)
 
     async def _until(self, condition: Callable[[], bool], seconds: float, failed: Callable[[], str]) -> None:
         deadline_s = trio.current_time() + seconds

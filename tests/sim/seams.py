@@ -32,6 +32,7 @@ class World(Protocol):
     members: the whole members that run now, by index; one that crashed is absent until it is back, as a new object.
     byzantine: who is evil; their members are real ones whose frames pass through an `Adversary`.
     is_healed: the bad time is over: everybody runs, everything arrives, and from now on the chain has to go on.
+    incurable: honest members whose Bitcoin nodes stay ill even then, and without whom the chain has to go on.
     l1: the real L1; what single Bitcoin nodes see of it is `L1Views`' affair.
     """
 
@@ -40,6 +41,7 @@ class World(Protocol):
     rules: ChainRules
     byzantine: frozenset[int]
     is_healed: bool
+    incurable: frozenset[int]
 
     @property
     def members(self) -> Mapping[int, Member]: ...
@@ -52,7 +54,7 @@ class World(Protocol):
 
     @property
     def honest(self) -> Sequence[Member]:
-        """The honest members that run now, by rising index."""
+        """The honest members that run now, by rising index; after the healing only those that are to go on."""
 
     @property
     def bad_time_s(self) -> float:

@@ -9,7 +9,7 @@ import trio
 
 from bridge.bitcoin.transaction import Transaction, TxOut
 from bridge.l1.errors import L1Unavailable
-from tests.sim.bitcoin_node import BitcoinNode
+from tests.sim.bitcoin_node import ANSWER_S, FEERATE_SAT_KVB, BitcoinNode
 from tests.sim.bitcoin_views import BitcoinViews
 from tests.sim.l1_index import L1Index
 from tests.sim.seams import World
@@ -104,7 +104,12 @@ async def test_every_ailment_befalls_some_node_and_all_recover(autojump_clock: t
     genesis = local_genesis(l1.chain.anchor(L1_START), peg=PEG)
     notes: list[str] = []
     world = SimpleNamespace(
-        l1=l1, genesis=genesis, rules=genesis.rules(), byzantine=frozenset(), note=lambda _, what: notes.append(what)
+        l1=l1,
+        genesis=genesis,
+        rules=genesis.rules(),
+        byzantine=frozenset(),
+        incurable=frozenset(),
+        note=lambda _, what: notes.append(what),
     )
     views = BitcoinViews(cast(World, world), Random("ailments"))
     async with trio.open_nursery() as nursery:
@@ -119,6 +124,22 @@ async def test_every_ailment_befalls_some_node_and_all_recover(autojump_clock: t
         await trio.sleep(LONG_S)
         assert {node.outage for node in views.nodes} == {False}
         nursery.cancel_scope.cancel()
+
+
+def test_incurable_member_s_node_is_ill_for_good() -> None:
+    l1 = L1World()
+    l1.mine(L1_START + 30)
+    rules = local_genesis(l1.chain.anchor(L1_START), peg=PEG).rules()
+    world = SimpleNamespace(l1=l1, rules=rules, byzantine=frozenset(), incurable={2}, note=lambda *_: None)
+    for seed in range(10):
+        views = BitcoinViews(cast(World, world), Random(seed))
+        views.heal()
+        well = [
+            (node.seen_height, node.outage, node.answer_s, node.feerate_sat_kvb, bool(node.refusals))
+            == (None, False, ANSWER_S, FEERATE_SAT_KVB, False)
+            for node in views.nodes
+        ]
+        assert well == [True, True, False, True]
 
 
 async def test_node_that_is_out_answers_nothing(l1: L1World, autojump_clock: trio.abc.Clock) -> None:

@@ -99,7 +99,8 @@ class Users:
     def settled(self) -> bool:
         """See `seams.Workload`."""
         honest = self._world.honest
-        if len(honest) < self._world.rules.membership.size - len(self._world.byzantine):
+        left_out = self._world.byzantine | self._world.incurable
+        if len(honest) < self._world.rules.membership.size - len(left_out):
             return False
         stores = [member.store for member in honest]
         for txid in list(self._waiting):

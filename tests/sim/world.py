@@ -67,6 +67,7 @@ class SimWorld:
         self.byzantine = frozenset(plan.byzantine)
         self.is_healed = False
         self.has_quorum = True
+        self.incurable = frozenset(plan.incurable)
         self.l1 = L1World()
         self.l1.mine(L1_START + 1)
         peg = {**PEG, **(LARGER_COINS if plan.size > 7 else {})}
@@ -93,8 +94,9 @@ class SimWorld:
 
     @property
     def honest(self) -> Sequence[Member]:
-        """The honest members that run now, by rising index."""
-        return [member for index, member in sorted(self.members.items()) if index not in self.byzantine]
+        """The honest members that run now, by rising index; after the healing only those that are to go on."""
+        left_out = self.byzantine | (self.incurable if self.is_healed else frozenset())
+        return [member for index, member in sorted(self.members.items()) if index not in left_out]
 
     @property
     def bad_time_s(self) -> float:
