@@ -1,7 +1,7 @@
 """Finding transactions where they may be, in the final chain or waiting for a block, and showing many without haste.
 
-What a transaction spends is found with it: stored beside a final one, among the unspent outputs and in the mempool for
-a waiting one. Nothing here reads a previous transaction, which may be large and foreign, for each input that spends it.
+What a transaction spends is known with it: stored beside a final one, and kept with a waiting one. Nothing here reads a
+previous transaction, which may be large and foreign, for each input that spends it.
 """
 
 from collections.abc import Generator
@@ -44,7 +44,7 @@ def find_transaction(node: NodeApi, txid: Txid) -> FoundTransaction | None:
     if final is not None:
         return found_final(final)
     waiting = node.mempool.get(txid)
-    return None if waiting is None else _found_waiting(node, waiting)
+    return None if waiting is None else _found_waiting(waiting)
 
 
 def find_bytes(node: NodeApi, txid: Txid) -> bytes | None:
@@ -63,25 +63,13 @@ def found_final(final: FinalTransaction) -> FoundTransaction:
     return FoundTransaction(transaction, final.fee_sats, final.kind, spent, final.place)
 
 
-def _found_waiting(node: NodeApi, waiting: WaitingTransaction) -> FoundTransaction:
-    spent = _spent_by(node, waiting.transaction)
+def _found_waiting(waiting: WaitingTransaction) -> FoundTransaction:
+    spent = _spent_by(waiting)
     return FoundTransaction(waiting.transaction, waiting.fee_sats, TransactionKind.TRANSFER, spent, None)
 
 
-def _spent_by(node: NodeApi, waiting: Transaction) -> tuple[TxOut | None, ...]:
-    """What the inputs of a waiting transaction spend."""
-    return tuple(find_unspent(node, item.outpoint) for item in waiting.inputs)
-
-
-def find_unspent(node: NodeApi, outpoint: OutPoint) -> TxOut | None:
-    """An output that no final transaction spends: of the final chain, or of a waiting transaction."""
-    utxo = node.store.utxos.get(outpoint)
-    if utxo is not None:
-        return TxOut(utxo.value_sats, utxo.script)
-    parent = node.mempool.get(outpoint.txid)
-    if parent is None or outpoint.vout >= len(parent.transaction.outputs):
-        return None
-    return parent.transaction.outputs[outpoint.vout]
+def _spent_by(waiting: WaitingTransaction) -> tuple[TxOut, ...]:
+    return tuple(TxOut(utxo.value_sats, utxo.script) for _, utxo in waiting.effect.spent)
 
 
 class OutputSpenders:
@@ -137,12 +125,11 @@ class MempoolIndex:
         for entry in mempool.entries():
             txid = entry.transaction.txid
             if txid not in self._scripts and txid in mempool:
-                self._add(txid, entry.transaction)
+                self._add(txid, entry)
                 yield
 
-    def _add(self, txid: Txid, transaction: Transaction) -> None:
-        outputs = (*transaction.outputs, *_spent_by(self._node, transaction))
-        scripts = {output.script for output in outputs if output is not None}
+    def _add(self, txid: Txid, waiting: WaitingTransaction) -> None:
+        scripts = {output.script for output in (*waiting.transaction.outputs, *_spent_by(waiting))}
         self._scripts[txid] = frozenset(sha256(script) for script in scripts)
         for script_hash in self._scripts[txid]:
             self._by_script.setdefault(script_hash, set()).add(txid)

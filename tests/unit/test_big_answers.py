@@ -158,7 +158,7 @@ async def test_payment_of_many_inputs_is_shown_by_what_is_stored_with_it(
         assert len(found["vin"]) == len(coins)
         assert all(item["prevout"] for item in found["vin"])
         assert scene.work.parsed == int(final)
-        assert scene.work.looked_up <= 2 * len(coins) + 20
+        assert scene.work.looked_up <= 10
         assert 0 < scene.work.most <= OWN_UNITS
 
 

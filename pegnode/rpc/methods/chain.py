@@ -9,7 +9,7 @@ from bridge.bitcoin.identifiers import BlockHash, OutPoint, Script, hash_to_hex
 from pegnode.chain.header import HEADER_SIZE, Header
 from pegnode.rpc.arguments import block_hash_argument, index_argument, txid_argument
 from pegnode.rpc.errors import RpcCode, RpcError
-from pegnode.rpc.lookup import FoundTransaction, find_bytes, find_transaction, find_unspent, found_final
+from pegnode.rpc.lookup import FoundTransaction, find_bytes, find_transaction, found_final
 from pegnode.rpc.methods.table import Handler
 from pegnode.rpc.node_api import NodeApi
 from pegnode.rpc.render import Json, btc, each, encoded, header_json, script_json, transaction_json
@@ -110,9 +110,10 @@ async def gettxout(node: NodeApi, txid: str, n: int, include_mempool: bool = Tru
     if include_mempool:
         if node.mempool.spender(outpoint) is not None:
             return None
-        if utxo is None and node.mempool.get(outpoint.txid) is not None:
-            output = find_unspent(node, outpoint)
-            return None if output is None else _output_json(node, output.value_sats, output.script, 0)
+        waiting = node.mempool.get(outpoint.txid)
+        if utxo is None and waiting is not None and outpoint.vout < len(waiting.transaction.outputs):
+            output = waiting.transaction.outputs[outpoint.vout]
+            return _output_json(node, output.value_sats, output.script, 0)
     return None if utxo is None else _output_json(node, utxo.value_sats, utxo.script, tip.height - utxo.height + 1)
 
 
