@@ -1,16 +1,37 @@
-"""Blocks that members ask one another for by their hash: asked of all, and taken from whom they were asked of."""
+"""Blocks that members ask one another for by their hash: asked of all, and taken from whom they were asked of.
 
-from collections import Counter
+Every request is answered, if only with nothing, and one at a time is open with each member for each block. Who leaves
+open what it was asked for is asked no more, and dropped in the end.
+"""
+
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import trio
 
 from bridge.bitcoin.identifiers import BlockHash
 from bridge.errors import MalformedError
 from pegnode.chain.block import Block
+from pegnode.chain.header import HEADER_SIZE, Header
 from pegnode.net.messages import BlockAnswer, BlockRequest
 from pegnode.net.transport import DropReason, PeerId
 from pegnode.service.event_queue import Body
 from pegnode.service.peers import Peers
 from pegnode.storage.store import ChainStore
+
+MAX_OPEN: Final = 16
+"""Requests that one member may leave open before it is asked for nothing more: each waits for few blocks at a time."""
+ANSWER_TIMEOUT_S: Final = 60.0
+"""For how long a member may owe answers and give none. Blocks from many at once take a narrow link so long."""
+
+
+@dataclass(slots=True)
+class _Debt:
+    """What one member has yet to answer. since_s: when it last answered, or began to owe if that was later."""
+
+    since_s: float
+    blocks: set[BlockHash] = field(default_factory=set)
 
 
 class BlockRequests:
@@ -23,15 +44,29 @@ class BlockRequests:
         self._peers = peers
         self._bodies = bodies
         self._take = take
-        self._asked: Counter[tuple[PeerId, BlockHash]] = Counter()
+        self._debts: dict[PeerId, _Debt] = {}
         peers.on_message(BlockRequest, self._answer, from_guests=False)
         peers.on_message(BlockAnswer, self._receive, from_guests=False)
         peers.on_disconnected(self._forget)
 
     def ask(self, block_hash: BlockHash) -> None:
-        """Ask every member that is connected; each answers once."""
-        for peer in self._peers.to_members(BlockRequest(block_hash)):
-            self._asked[peer, block_hash] += 1
+        """Ask every member that is connected, and has not been asked for this block without answering."""
+        self._drop_the_silent()
+        for peer in sorted(self._peers.transport.connected()):
+            debt = self._debts.get(peer)
+            is_open = debt is not None and (block_hash in debt.blocks or len(debt.blocks) >= MAX_OPEN)
+            if self._peers.member_of(peer) is not None and not is_open:
+                self._ask(peer, block_hash)
+
+    def _ask(self, peer: PeerId, block_hash: BlockHash) -> None:
+        if self._peers.send(peer, BlockRequest(block_hash)):
+            self._debts.setdefault(peer, _Debt(trio.current_time())).blocks.add(block_hash)
+
+    def _drop_the_silent(self) -> None:
+        before_s = trio.current_time() - ANSWER_TIMEOUT_S
+        for peer in [peer for peer, debt in self._debts.items() if debt.since_s <= before_s]:
+            del self._debts[peer]
+            self._peers.drop(peer, DropReason.NO_ANSWER, "asked for a block by its hash")
 
     def _answer(self, peer: PeerId, message: BlockRequest) -> None:
         block_hash = BlockHash(message.block_hash)
@@ -41,17 +76,26 @@ class BlockRequests:
             self._peers.send(peer, BlockAnswer(block_hash, data))
 
     def _receive(self, peer: PeerId, message: BlockAnswer) -> None:
-        key = (peer, BlockHash(message.block_hash))
-        if not self._asked[key]:
+        block_hash = BlockHash(message.block_hash)
+        if not self._settle(peer, block_hash):
             self._peers.drop(peer, DropReason.MISPLACED_MESSAGE, "a block that was not asked for")
             return
-        self._asked -= Counter([key])
-        if not message.block or key[1] in self._bodies:
+        if not message.block or block_hash in self._bodies:
             return
-        block = Block.decode_whole(message.block)
-        if block.header.hash != message.block_hash:
+        if Header.decode(message.block[:HEADER_SIZE]).hash != block_hash:
             raise MalformedError("the answer is another block than the one asked for")
-        self._take((block, message.block))
+        self._take((Block.decode_whole(message.block), message.block))
+
+    def _settle(self, peer: PeerId, block_hash: BlockHash) -> bool:
+        """Note that a request was answered; False when there was none."""
+        debt = self._debts.get(peer)
+        if debt is None or block_hash not in debt.blocks:
+            return False
+        debt.blocks.discard(block_hash)
+        debt.since_s = trio.current_time()
+        if not debt.blocks:
+            del self._debts[peer]
+        return True
 
     def _forget(self, peer: PeerId) -> None:
-        self._asked = Counter({key: count for key, count in self._asked.items() if key[0] != peer})
+        self._debts.pop(peer, None)

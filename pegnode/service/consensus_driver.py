@@ -306,7 +306,7 @@ class ConsensusDriver:
         self._judging[block_hash] = None  # what was told before, the machine may have forgotten with the block
 
     async def _judge_until_settled(self, block_hash: BlockHash) -> None:
-        """Judge a block, and again while the verdict may change and anybody needs it; tell each verdict once when asked."""
+        """Judge a block, and again while the verdict may change and anybody needs it; each is told once when asked."""
         try:
             again_s = JUDGE_AGAIN_S
             while block_hash in self._bodies:
