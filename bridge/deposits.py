@@ -2,6 +2,10 @@
 
 Nobody writes a claim. Each node derives it from the deposit, so a deposit fixes the txid of its claim, and no key is
 needed to credit it: the reserve script that was paid binds the claim script.
+
+What enters must be the reserve's for good, and the recovery keys can spend an output that has lain still for long. So
+none enters that members would have to move at once: each has the same time left as a coin that has been there for long,
+however late and in whatever numbers it is claimed. Only the holders of the recovery keys can give back what is too old.
 """
 
 from collections.abc import Mapping
@@ -58,6 +62,22 @@ def build_evidence(transaction: Transaction, proof: bytes, l1_height: int, openi
     return Evidence(transaction.serialize_stripped(), proof, l1_height, ordered)
 
 
+def is_too_old(l1_height: int, anchor_height: int, params: PegParams) -> bool:
+    """Whether an output of L1's block at `l1_height` is past the age at which coins are refreshed, at this anchor."""
+    return 2 * (anchor_height - l1_height) >= params.recovery_timelock_blocks
+
+
+def may_still_enter(
+    view: LedgerView, outpoint: OutPoint, l1_height: int, anchor_height: int, params: PegParams
+) -> bool:
+    """Whether a block with this anchor on top of `view` may open an output of L1's block at `l1_height`.
+
+    A coin that a record booked as lost may return at any age: it is owed to whoever was credited.
+    """
+    in_time = outpoint in view.lost or not is_too_old(l1_height, anchor_height, params)
+    return in_time and may_enter(view, outpoint)
+
+
 def apply_evidence(
     ledger: Ledger, evidence: Evidence, fact: L1BlockFact, custody: Custody, params: PegParams
 ) -> tuple[Transaction, ...]:
@@ -67,7 +87,8 @@ def apply_evidence(
     opened as those of any transaction: somebody may withdraw to another's deposit address, and a version that did not
     settle its lineage may be confirmed after all, on another branch of L1. Change that entered is not new, and change
     of such a version is a donation.
-    A coin that a record booked as lost enters again by the same opening, once, and nothing is claimed for it again.
+    A coin that a record booked as lost enters again by the same opening, once and at any age, and nothing is claimed
+    for it again.
     fact: of the block in the proof, from our own Bitcoin node. Either all openings enter, or none.
     Raises Rejected: EvidenceReason, CustodyReason.UNKNOWN_EPOCH, or LedgerReason.ALREADY_SETTLED.
     """
@@ -119,6 +140,9 @@ def _enter(
         raise Rejected(EvidenceReason.BELOW_FLOOR, f"{output.value_sats} sats, at least {params.coin_floor_sats}")
     if not may_enter(trial, outpoint):
         raise Rejected(EvidenceReason.ALREADY_ENTERED, str(outpoint))
+    anchor_height = trial.totals.anchor.height
+    if not may_still_enter(trial, outpoint, l1_height, anchor_height, params):
+        raise Rejected(EvidenceReason.TOO_OLD, f"{outpoint}, {anchor_height - l1_height} blocks below the anchor")
     if trial.totals.reserves_sats + output.value_sats > params.max_peg_sats:
         raise Rejected(EvidenceReason.OVER_CAP, f"reserves of at most {params.max_peg_sats} sats")
     if outpoint in trial.lost:

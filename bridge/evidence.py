@@ -65,6 +65,8 @@ class EvidenceReason(Reason):
     """A deposit's claim script is none of the five types, or another kind has one."""
     WRONG_SCRIPT = "evidence-wrong-script"  # The output does not pay the reserve script that the opening describes.
     ALREADY_ENTERED = "evidence-already-entered"  # The ledger took in this output before, and it is not lost.
+    TOO_OLD = "evidence-too-old"
+    """Half of `recovery_timelock_blocks` have passed for the output, which is no lost coin."""
     CHANGE_CLAIMED = "evidence-change-claimed"
     """An output of an open payout is opened: once it settles, its change enters by itself."""
     BELOW_FLOOR = "evidence-below-floor"  # The output holds less than `coin_floor_sats`.

@@ -21,7 +21,7 @@ from typing import Final, Self
 from bridge.bitcoin.identifiers import OutPoint, Script, Txid
 from bridge.bitcoin.transaction import Transaction
 from bridge.custody import CoinKind, Custody, reserve_script
-from bridge.deposits import ReserveTerms
+from bridge.deposits import ReserveTerms, is_too_old
 from bridge.l1.answers import ScannedOutput
 from bridge.ledger import LedgerView, may_enter
 from bridge.params import PegParams
@@ -53,6 +53,8 @@ class RowCause(enum.StrEnum):
     """Fewer confirmations than the peg asks for."""
     BELOW_FLOOR = "below-floor"
     """Worth less than `coin_floor_sats`: it never enters the ledger."""
+    TOO_OLD = "too-old"
+    """Half of the recovery's wait has passed: it never enters the ledger, and the recovery keys alone can spend it."""
     TO_FUND = "to-fund"
     """Deep enough: a donation, or a deposit below the minimum. It goes to the fund once evidence of it is made."""
     TO_CLAIM = "to-claim"
@@ -80,6 +82,7 @@ STATUS_OF: Final = {
     RowCause.CHANGE: RowStatus.IN_FLIGHT,
     RowCause.TOO_YOUNG: RowStatus.UNCLAIMED,
     RowCause.BELOW_FLOOR: RowStatus.UNCLAIMED,
+    RowCause.TOO_OLD: RowStatus.UNCLAIMED,
     RowCause.TO_FUND: RowStatus.UNCLAIMED,
     RowCause.TO_CLAIM: RowStatus.UNCLAIMED,
     RowCause.RETURNED: RowStatus.UNCLAIMED,
@@ -272,6 +275,8 @@ def _cause_of_other(
         return RowCause.TOO_YOUNG
     if outpoint in books.lost:
         return RowCause.RETURNED
+    if is_too_old(output.height, output.height + confirmations - params.confirmations, params):
+        return RowCause.TOO_OLD
     if terms.kind is CoinKind.DEPOSIT and output.value_sats >= params.min_deposit_sats:
         return RowCause.TO_CLAIM
     return RowCause.TO_FUND

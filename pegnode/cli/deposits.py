@@ -26,6 +26,7 @@ OF_ONE_ADDRESS = (
     ClaimReason.ALREADY_ENTERED,
     ClaimReason.BELOW_MINIMUM,
     ClaimReason.SPENT,
+    ClaimReason.TOO_OLD,
 )
 """Refusals that leave room for another address of the wallet."""
 

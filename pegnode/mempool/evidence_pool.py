@@ -14,10 +14,10 @@ from bridge.bitcoin.amounts import MAX_MONEY_SATS
 from bridge.bitcoin.hashes import sha256d
 from bridge.bitcoin.identifiers import OutPoint, Txid
 from bridge.bitcoin.transaction import Transaction
-from bridge.deposits import apply_evidence
+from bridge.deposits import apply_evidence, may_still_enter
 from bridge.errors import Reason, Rejected
 from bridge.evidence import EVIDENCE_FRAME_SIZE, Evidence, L1BlockFact, Opening
-from bridge.ledger import Ledger, LedgerView, may_enter
+from bridge.ledger import Ledger, LedgerView
 from bridge.params import PegParams
 from pegnode.chain.parameters import ChainRules
 from pegnode.chain.state import ChainView
@@ -69,6 +69,10 @@ class WaitingEvidence:
     def with_evidence(self, evidence: Evidence) -> "WaitingEvidence":
         """The same with other openings, or another proof."""
         return replace(self, evidence=evidence, size_bytes=len(evidence.encode()))
+
+    def outpoints(self) -> Iterator[OutPoint]:
+        """The outputs that it opens, in order."""
+        return (OutPoint(self.txid, opening.vout) for opening in self.evidence.openings)
 
     def first_anchor(self, params: PegParams) -> int:
         """The lowest anchor height at which a block could hold it."""
@@ -128,10 +132,11 @@ class EvidencePool:
     def select(self, ledger: LedgerView, anchor_height: int, params: PegParams) -> list[Evidence]:
         """What a block with that anchor on top of `ledger` has room for, lowest first.
 
-        Openings that `ledger` has entered, and those for which the peg has no room, are left out.
+        Openings that `ledger` has entered, those that are too old, and those for which the peg has no room, are left
+        out.
         """
         chosen: list[Evidence] = []
-        room = _Room(params, ledger)
+        room = _Room(params, ledger, anchor_height)
         for entry in self._ordered():
             if entry.evidence.l1_height > anchor_height or room.is_full:
                 break
@@ -147,7 +152,7 @@ class EvidencePool:
 
     def positions(self) -> Mapping[OutPoint, int]:
         """For each output that waits to be opened, how many openings come before it."""
-        outpoints = (OutPoint(entry.txid, item.vout) for entry in self._ordered() for item in entry.evidence.openings)
+        outpoints = (outpoint for entry in self._ordered() for outpoint in entry.outpoints())
         return {outpoint: position for position, outpoint in enumerate(outpoints)}
 
     def drop(self, txids: Iterable[Txid]) -> None:
@@ -167,12 +172,20 @@ class EvidencePool:
         for txid in {outpoint.txid for outpoint in outpoints} & self._entries.keys():
             self._keep(self._entries[txid], lambda outpoint: outpoint not in outpoints)
 
-    def recheck(self, view: ChainView) -> list[Txid]:
-        """Forget the openings that the final state `view` has entered, and what has none left; returns the latter."""
+    def recheck(self, view: ChainView, rules: ChainRules) -> list[Txid]:
+        """Forget the openings that the final state `view` has entered, or for which it is too late, and what has none
+        left; returns the latter.
+        """
+        anchor_height = view.ledger.totals.anchor.height
         before = list(self._entries.values())
         for entry in before:
             if entry.evidence.openings:
-                self._keep(entry, lambda outpoint: may_enter(view.ledger, outpoint))
+                wanted = {
+                    outpoint
+                    for outpoint in entry.outpoints()
+                    if may_still_enter(view.ledger, outpoint, entry.evidence.l1_height, anchor_height, rules.params)
+                }
+                self._keep(entry, wanted.__contains__)
             elif not _settles(entry.txid, view.ledger):
                 self.drop([entry.txid])
         return [entry.txid for entry in before if entry.txid not in self._entries]
@@ -220,8 +233,10 @@ class EvidencePool:
 class _Room:
     """What is left of a block's share for evidence on top of `ledger`, and of what the peg may hold."""
 
-    def __init__(self, params: PegParams, ledger: LedgerView) -> None:
+    def __init__(self, params: PegParams, ledger: LedgerView, anchor_height: int) -> None:
         self._ledger = ledger
+        self._anchor_height = anchor_height
+        self._params = params
         self._bytes_left = params.max_evidence_bytes
         self._openings_left = params.max_openings
         self._sats_left = params.max_peg_sats - ledger.totals.reserves_sats
@@ -250,7 +265,10 @@ class _Room:
         openings_left, sats_left = self._openings_left, self._sats_left
         for opening in entry.evidence.openings:
             value_sats = entry.values_sats[opening.vout]
-            if value_sats > sats_left or not may_enter(self._ledger, OutPoint(entry.txid, opening.vout)):
+            outpoint = OutPoint(entry.txid, opening.vout)
+            l1_height = entry.evidence.l1_height
+            may_enter = may_still_enter(self._ledger, outpoint, l1_height, self._anchor_height, self._params)
+            if value_sats > sats_left or not may_enter:
                 continue
             bytes_left -= opening.size_bytes
             if bytes_left < 0 or not openings_left:
@@ -283,9 +301,9 @@ def _merge(waiting: Evidence, newer: Evidence) -> Evidence:
 
 
 def _require_valid(evidence: Evidence, fact: L1BlockFact, view: ChainView, rules: ChainRules) -> None:
-    """Try it on a copy of the ledger whose anchor has come far enough even for a coinbase, in a peg without a cap."""
-    trial = Ledger(view.ledger)
+    """Try it on a copy of the ledger with the anchor far enough, in a peg without a cap, with coinbases mature."""
+    trial, params = Ledger(view.ledger), rules.params
     anchor = trial.totals.anchor
-    high_enough = max(anchor.height, evidence.l1_height + rules.params.coinbase_confirmations)
-    trial.totals = replace(trial.totals, anchor=replace(anchor, height=high_enough))
-    apply_evidence(trial, evidence, fact, rules.custody, replace(rules.params, max_peg_sats=MAX_MONEY_SATS))
+    trial.totals = replace(trial.totals, anchor=replace(anchor, height=max(anchor.height, evidence.l1_height)))
+    params = replace(params, max_peg_sats=MAX_MONEY_SATS, coinbase_confirmations=params.confirmations)
+    apply_evidence(trial, evidence, fact, rules.custody, params)

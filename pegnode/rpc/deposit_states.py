@@ -69,6 +69,12 @@ class DepositStatus(StrEnum):
         "nothing: it can't be credited any more; ask who holds the recovery keys",
         True,
     )
+    TOO_OLD = (
+        "too-old",
+        "not claimed in time: half of the wait has passed after which the recovery keys can spend it",
+        "nothing: it can't be credited any more; who holds the recovery keys can pay it back in time, so ask them",
+        True,
+    )
     BELOW_MINIMUM = (
         "below-minimum",
         "below the minimum of a deposit",
@@ -96,7 +102,7 @@ class DepositStatus(StrEnum):
     OVER_CAP = (
         "over-cap",
         "the peg would hold more than it may, with this deposit",
-        "it is credited once enough has been withdrawn; until then it is on L1 and counts for nobody",
+        "it is credited if enough is withdrawn before it is too old; until then it is on L1 and counts for nobody",
         False,
     )
     UNWATCHED = (
@@ -190,6 +196,8 @@ class ClaimReason(Reason):
     ALREADY_ENTERED = "claim-already-entered"  # The deposit is claimed already.
     BELOW_MINIMUM = "claim-below-minimum"  # The output holds less than a deposit must.
     SPENT = "claim-spent"  # The output is spent on L1.
+    TOO_OLD = "claim-too-old"
+    """Half of the wait has passed after which the recovery keys can spend the output: it is not credited any more."""
     TOO_FEW_CONFIRMATIONS = "claim-too-few-confirmations"  # The deposit is not deep enough yet.
 
 

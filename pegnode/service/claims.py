@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from bridge.bitcoin.identifiers import BlockHash, OutPoint, Script, Txid, hash_to_hex
 from bridge.bitcoin.transaction import Transaction
 from bridge.custody import CoinKind
-from bridge.deposits import find_openings
+from bridge.deposits import find_openings, may_still_enter
 from bridge.errors import MalformedError, Rejected
 from bridge.evidence import EvidenceReason, Opening
 from bridge.l1.errors import L1RpcError
@@ -49,7 +49,7 @@ class Claims:
         block = await self._locate(l1_txid, l1_block)
         transaction = await self._transaction(l1_txid, block)
         openings = self._openings(transaction, claim_script, vout)
-        openings = await self._claimable(transaction, openings)
+        openings = await self._claimable(transaction, openings, block)
         self._require_depth(transaction, block)
         self._relay.register(claim_script)
         await self._evidence_maker.prove(transaction, block, openings)
@@ -125,7 +125,9 @@ class Claims:
         if depth < needed:
             raise ClaimRefused(ClaimReason.TOO_FEW_CONFIRMATIONS, f"{depth} of {needed} confirmations")
 
-    async def _claimable(self, transaction: Transaction, openings: tuple[Opening, ...]) -> tuple[Opening, ...]:
+    async def _claimable(
+        self, transaction: Transaction, openings: tuple[Opening, ...], block: Anchor
+    ) -> tuple[Opening, ...]:
         """Those that can be claimed. Raises ClaimRefused if none can, for the first one's reason."""
         txid = transaction.txid
         spent = await self._core.questions.spent([OutPoint(txid, opening.vout) for opening in openings])
@@ -133,7 +135,7 @@ class Claims:
         claimable: list[Opening] = []
         for opening in openings:
             outpoint, value_sats = OutPoint(txid, opening.vout), transaction.outputs[opening.vout].value_sats
-            refusal = self._refusal(outpoint, value_sats, is_spent=outpoint in spent)
+            refusal = self._refusal(outpoint, value_sats, block.height, is_spent=outpoint in spent)
             if refusal is None:
                 claimable.append(opening)
             else:
@@ -142,9 +144,10 @@ class Claims:
             raise refusals[0]
         return tuple(claimable)
 
-    def _refusal(self, outpoint: OutPoint, value_sats: int, *, is_spent: bool) -> ClaimRefused | None:
-        least_sats = self._core.rules.params.min_deposit_sats
-        if not may_enter(self._core.store.ledger, outpoint):
+    def _refusal(self, outpoint: OutPoint, value_sats: int, l1_height: int, *, is_spent: bool) -> ClaimRefused | None:
+        ledger, params = self._core.store.ledger, self._core.rules.params
+        anchor_height, least_sats = ledger.totals.anchor.height, params.min_deposit_sats
+        if not may_enter(ledger, outpoint):
             if value_sats < least_sats:
                 detail = f"{value_sats} sats, below the least deposit of {least_sats} sats, went to the fund"
                 return ClaimRefused(ClaimReason.BELOW_MINIMUM, detail)
@@ -154,4 +157,11 @@ class Claims:
             return ClaimRefused(ClaimReason.BELOW_MINIMUM, detail)
         if is_spent:
             return ClaimRefused(ClaimReason.SPENT, "spent on L1 already, as the recovery keys may with an old output")
+        if not may_still_enter(ledger, outpoint, l1_height, anchor_height, params):
+            lock_blocks = params.recovery_timelock_blocks
+            detail = (
+                f"paid in L1 block {l1_height}, {anchor_height - l1_height} blocks ago, and credited within "
+                f"{(lock_blocks - 1) // 2} only; after {lock_blocks}, recovery keys can spend it: ask who holds them"
+            )
+            return ClaimRefused(ClaimReason.TOO_OLD, detail)
         return None

@@ -189,7 +189,7 @@ class NodeCore:
         crowded_out = self.mempool.recheck(self.store, self.rules)
         if crowded_out:
             log.info("burns dropped: no room in the window", count=len(crowded_out))
-        self.evidence.recheck(self.store)
+        self.evidence.recheck(self.store, self.rules)
         self.mempool.expire(self.now_ms())
         self.evidence.expire(self.now_ms())
         self.work_changed()

@@ -10,12 +10,11 @@ from trio import sleep as rest
 from bridge.bitcoin.hashes import sha256
 from bridge.bitcoin.identifiers import OutPoint, Script, Txid
 from bridge.bitcoin.transaction import Transaction
-from bridge.deposits import CLAIM_FLAG, claim_transaction
+from bridge.deposits import CLAIM_FLAG, claim_transaction, is_too_old
 from bridge.l1.errors import L1Error
 from bridge.l1.mempool_watcher import LoosePayment, MempoolWatcher
 from bridge.l1.watcher import Payment
 from pegnode.chain.conditions import opened_outputs
-from pegnode.chain.state import TransactionKind
 from pegnode.rpc.deposit_states import DepositInfo, DepositStatus
 from pegnode.service.core import NodeCore
 
@@ -107,9 +106,9 @@ class DepositReport:
     def _claimed(self, claim_script: Script) -> Iterator[DepositInfo]:
         """Deposits whose claims are in final blocks, also those whose coins have long been paid out."""
         core, params = self._core, self._core.rules.params
-        for entry in core.store.index.script_history(sha256(claim_script)):
-            final = core.store.index.transaction(entry.txid)
-            if final is None or final.kind is not TransactionKind.CLAIM:
+        for txid in core.store.index.claims(sha256(claim_script)):
+            final = core.store.index.transaction(txid)
+            if final is None:
                 continue
             claim = Transaction.parse(final.data)
             flagged = claim.inputs[0].outpoint
@@ -154,13 +153,14 @@ class DepositReport:
     def _status(self, payment: Payment, claim_script: Script, needed: int, moment: _Moment) -> DepositStatus:
         """The first state that applies, in the order in which they are defined."""
         core, params, ledger = self._core, self._core.rules.params, self._core.store.ledger
-        outpoint, value_sats = payment.outpoint, payment.value_sats
+        outpoint, value_sats, l1_height = payment.outpoint, payment.value_sats, payment.l1_block.height
         is_shallow = core.watcher.confirmations(payment.l1_block.height) < needed
         first_anchor = payment.l1_block.height + needed - params.confirmations
         states = (
             (DepositStatus.BELOW_FLOOR, value_sats < params.coin_floor_sats),
             (DepositStatus.DONATED, outpoint in ledger.entered),
             (DepositStatus.SPENT, outpoint in moment.spent),
+            (DepositStatus.TOO_OLD, is_too_old(l1_height, ledger.totals.anchor.height, params)),
             (DepositStatus.BELOW_MINIMUM, value_sats < params.min_deposit_sats),
             (DepositStatus.IMMATURE, is_shallow and payment.is_coinbase),
             (DepositStatus.CONFIRMING, is_shallow),

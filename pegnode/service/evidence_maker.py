@@ -9,13 +9,12 @@ import trio
 
 from bridge.bitcoin.identifiers import OutPoint, Txid, hash_to_hex
 from bridge.bitcoin.transaction import Transaction
-from bridge.deposits import build_evidence, find_openings
+from bridge.deposits import build_evidence, find_openings, may_still_enter
 from bridge.errors import MalformedError, Rejected
 from bridge.evidence import Opening
 from bridge.l1.client import L1Client
 from bridge.l1.errors import L1Error, L1RpcError
 from bridge.l1.watcher import Payment
-from bridge.ledger import may_enter
 from bridge.state import Anchor
 from pegnode.mempool.evidence_pool import EvidencePoolReason
 from pegnode.service.core import NodeCore
@@ -114,7 +113,7 @@ class EvidenceMaker:
             await self.prove(transaction, block, ())
             return
         openings = find_openings(transaction, self._core.registry.terms)
-        openings = tuple(item for item in openings if self._is_new(txid, item, transaction))
+        openings = tuple(item for item in openings if self._is_new(txid, item, transaction, block))
         spent = await self._core.questions.spent([OutPoint(txid, opening.vout) for opening in openings])
         openings = tuple(item for item in openings if OutPoint(txid, item.vout) not in spent)
         if openings:
@@ -152,7 +151,7 @@ class EvidenceMaker:
             for script in self._core.registry.terms
             for payment in self._core.watcher.payments_to(script)
             if self._is_buried(payment.l1_block)
-            and self._may_enter(payment.outpoint, payment.value_sats)
+            and self._may_enter(payment.outpoint, payment.value_sats, payment.l1_block)
             and not (payment.outpoint in waiting and self._is_proven_in(payment))
         }
         yield from sorted(found.items(), key=lambda item: (item[1].height, item[0]))
@@ -168,11 +167,12 @@ class EvidenceMaker:
     def _is_mature(self, block: Anchor) -> bool:
         return self._core.watcher.confirmations(block.height) >= self._core.rules.params.coinbase_confirmations
 
-    def _is_new(self, txid: Txid, opening: Opening, transaction: Transaction) -> bool:
-        return self._may_enter(OutPoint(txid, opening.vout), transaction.outputs[opening.vout].value_sats)
+    def _is_new(self, txid: Txid, opening: Opening, transaction: Transaction, block: Anchor) -> bool:
+        return self._may_enter(OutPoint(txid, opening.vout), transaction.outputs[opening.vout].value_sats, block)
 
-    def _may_enter(self, outpoint: OutPoint, value_sats: int) -> bool:
-        ledger = self._core.store.ledger
+    def _may_enter(self, outpoint: OutPoint, value_sats: int, block: Anchor) -> bool:
+        ledger, params = self._core.store.ledger, self._core.rules.params
         number = ledger.versions.get(outpoint.txid)
         settled = number is None or number in ledger.closed_lineages
-        return settled and may_enter(ledger, outpoint) and value_sats >= self._core.rules.params.coin_floor_sats
+        in_time = may_still_enter(ledger, outpoint, block.height, ledger.totals.anchor.height, params)
+        return settled and in_time and value_sats >= params.coin_floor_sats

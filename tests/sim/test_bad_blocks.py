@@ -157,6 +157,7 @@ NOT_MADE: dict[Reason, str] = {
     **dict.fromkeys((EvidenceReason.DUPLICATED_HASHES, EvidenceReason.NOT_EXACTLY_ONE_MATCH), ONLY_ITS_L1),
     **dict.fromkeys((EvidenceReason.TRANSACTION_TOO_LARGE, EvidenceReason.CHANGE_CLAIMED), ONLY_ITS_L1),
     **dict.fromkeys((EvidenceReason.BELOW_FLOOR, EvidenceReason.OVER_CAP), ONLY_ITS_L1),
+    EvidenceReason.TOO_OLD: "takes two weeks of L1; tests/attacks/test_late_deposits.py",
     TransactionRule.TOTAL_SIZE: ONLY_THE_DECODER,
     TransactionReason.HAS_WITNESS: "of stripped forms alone, and evidence has a reason of its own for it",
     TransactionReason.EMPTY: ONLY_SPECIAL_SCRIPTS,

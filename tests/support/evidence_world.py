@@ -37,7 +37,7 @@ class EvidenceWorld:
         assert (self.chosen(), len(self.pool), self.pool.size_bytes) == before
         return caught.value.reason
 
-    def chosen(self, anchor_height: int = 10**6, **caps: int) -> list[Evidence]:
+    def chosen(self, anchor_height: int = 1_000, **caps: int) -> list[Evidence]:
         """What the next block would get, if the caps were these."""
         params = replace(self.chain.rules.params, **caps)
         return self.pool.select(self.chain.state.ledger, anchor_height, params)

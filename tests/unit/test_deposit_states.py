@@ -219,6 +219,23 @@ async def test_deposit_that_l1_spent_before_it_was_claimed_is_named(autojump_clo
         assert (await only_deposit(member, script)).status is not DepositStatus.SPENT, "nobody can tell"
 
 
+async def test_deposit_that_came_too_late_to_be_claimed_is_named(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation(*ALL, peg={"recovery_timelock_blocks": 72}) as federation:
+        member, script = federation.members[0], ALICE.script()
+        federation.pay_deposit(script, DEPOSIT_SATS)
+        federation.l1.mine(35 + NEEDED - 1)
+        await trio.sleep(LOOK_S)
+        assert (await only_deposit(member, script)).status is DepositStatus.UNWATCHED
+        l1_height = federation.l1.chain.height - NEEDED + 1
+        federation.l1.mine(1)
+        await federation.until(lambda: member.core.store.ledger.totals.anchor.height > l1_height)
+        member.relay.register(script)
+        await trio.sleep(LOOK_S)
+        info = await only_deposit(member, script)
+        assert (info.status, info.claim_txid, info.blocks_left) == (DepositStatus.TOO_OLD, None, None)
+        assert len(member.core.evidence) == 0
+
+
 async def test_deposit_of_which_no_proof_is_taken_is_named_with_the_reason(autojump_clock: trio.abc.Clock) -> None:
     async with memory_federation(0) as federation:
         member, script = federation.members[0], ALICE.script()

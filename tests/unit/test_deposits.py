@@ -192,6 +192,21 @@ def test_evidence_rejects_a_block_above_the_anchor() -> None:
     assert _reason(small_ledger(), above) is EvidenceReason.ABOVE_ANCHOR
 
 
+@pytest.mark.parametrize("timelock_blocks", [71, 72])
+def test_evidence_rejects_an_output_past_half_of_the_recovery_keys_wait(timelock_blocks: int) -> None:
+    params = replace(PARAMS, recovery_timelock_blocks=timelock_blocks)
+    deposit = pays((200_000, deposit_script()))
+
+    def enter(age: int, ledger: Ledger) -> None:
+        evidence = evidence_of(deposit, DEPOSIT, l1_height=START_HEIGHT - age)
+        apply_evidence(ledger, evidence, lone_fact(evidence.l1_height), CUSTODY, params)
+
+    ledger = small_ledger()
+    assert rejection(ledger, lambda: enter(36, ledger)) is EvidenceReason.TOO_OLD
+    enter(35, ledger)
+    assert deposit.outpoint(0) in ledger.coins
+
+
 def test_evidence_rejects_a_transaction_over_the_cap() -> None:
     evidence = evidence_of(pays((200_000, deposit_script())), DEPOSIT)
     size = len(evidence.transaction)

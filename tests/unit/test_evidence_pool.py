@@ -171,10 +171,10 @@ def test_evidence_of_a_lost_coin_waits_until_it_is_restored(world: EvidenceWorld
     book_losses(ledger, Deficit.of((LostCoin(payment.outpoint(0), 50_000),)))
     world.add(evidence)
     assert world.chosen() == [evidence]
-    assert world.pool.recheck(world.chain.state) == []
+    assert world.pool.recheck(world.chain.state, world.chain.rules) == []
     restore_coin(ledger, payment.outpoint(0), evidence.l1_height)
     assert world.chosen() == []
-    assert world.pool.recheck(world.chain.state) == [payment.txid]
+    assert world.pool.recheck(world.chain.state, world.chain.rules) == [payment.txid]
 
 
 def test_settlement_is_not_merged_with_openings(world: EvidenceWorld) -> None:

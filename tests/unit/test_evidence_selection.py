@@ -28,7 +28,7 @@ def test_openings_that_one_block_has_no_room_for_wait_for_the_next() -> None:
     for vout in (0, 1):
         assert world.chosen() == [part(evidence, vout)]
         world.chain.extend(evidence=world.chosen())
-    assert world.pool.recheck(world.chain.state) == [payment.txid]
+    assert world.pool.recheck(world.chain.state, world.chain.rules) == [payment.txid]
 
 
 # Merging
@@ -94,10 +94,10 @@ def test_recheck_forgets_what_has_entered(world: EvidenceWorld) -> None:
     _, later = world.chain.pay_reserve(ALICE.script(), 50_000)
     world.add(evidence)
     world.add(later)
-    assert world.pool.recheck(world.chain.state) == []
+    assert world.pool.recheck(world.chain.state, world.chain.rules) == []
     world.chain.bury()
     world.chain.extend(evidence=[evidence])
-    assert world.pool.recheck(world.chain.state) == [payment.txid]
+    assert world.pool.recheck(world.chain.state, world.chain.rules) == [payment.txid]
     assert world.chosen() == [later]
     assert world.pool.size_bytes == len(later.encode())
 
@@ -107,7 +107,7 @@ def test_recheck_keeps_the_openings_that_have_not_entered(world: EvidenceWorld) 
     world.add(evidence)
     world.chain.bury()
     world.chain.extend(evidence=[part(evidence, 0)])
-    assert world.pool.recheck(world.chain.state) == []
+    assert world.pool.recheck(world.chain.state, world.chain.rules) == []
     assert world.chosen() == [part(evidence, 1)]
     assert world.pool.size_bytes == len(part(evidence, 1).encode())
     world.chain.extend(evidence=world.chosen())
@@ -116,9 +116,9 @@ def test_recheck_keeps_the_openings_that_have_not_entered(world: EvidenceWorld) 
 def test_recheck_forgets_a_settlement_once_it_is_settled(world: EvidenceWorld) -> None:
     evidence = world.settlement()
     txid = world.add(evidence)
-    assert world.pool.recheck(world.chain.state) == []
+    assert world.pool.recheck(world.chain.state, world.chain.rules) == []
     world.chain.extend(evidence=world.chosen())
-    assert world.pool.recheck(world.chain.state) == [txid]
+    assert world.pool.recheck(world.chain.state, world.chain.rules) == [txid]
     assert world.refused(evidence) is LedgerReason.ALREADY_SETTLED
 
 

@@ -64,6 +64,18 @@ async def test_claim_is_refused_for_its_reason(autojump_clock: trio.abc.Clock) -
         assert (await claim_refusal(member, deposit.txid, script)).reason is ClaimReason.ALREADY_ENTERED
 
 
+async def test_claim_of_what_is_too_old_is_refused(autojump_clock: trio.abc.Clock) -> None:
+    async with memory_federation(*ALL, peg={"recovery_timelock_blocks": 72}) as federation:
+        member, script = federation.members[0], ALICE.script()
+        deposit = federation.pay_deposit(script, DEPOSIT_SATS)
+        l1_height = federation.l1.chain.height
+        federation.l1.mine(36 + NEEDED - 1)
+        await federation.until(lambda: member.core.store.ledger.totals.anchor.height >= l1_height + 36)
+        refused = await claim_refusal(member, deposit.txid, script)
+        assert refused.reason is ClaimReason.TOO_OLD
+        assert refused.detail.startswith(f"paid in L1 block {l1_height}, 36 blocks ago, and credited within 35 only")
+
+
 async def test_claim_says_what_else_the_transaction_pays(autojump_clock: trio.abc.Clock) -> None:
     async with memory_federation(0) as federation:
         member, chain = federation.members[0], federation.l1.chain
