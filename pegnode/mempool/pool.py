@@ -59,12 +59,21 @@ class PoolLimits:
 
 @dataclass(frozen=True, slots=True)
 class WaitingTransaction:
-    """One entry. burned_sats: what it takes of the withdrawal window.  arrived_ms: what the clock said when it came."""
+    """One entry. effect: what it spends, burns and pays.  arrived_ms: what the clock said when it came."""
 
     transaction: Transaction
-    fee_sats: int
-    burned_sats: int
+    effect: TransactionEffect
     arrived_ms: int
+
+    @property
+    def fee_sats(self) -> int:
+        """What it pays, in satoshis."""
+        return self.effect.fee_sats
+
+    @property
+    def burned_sats(self) -> int:
+        """What it takes of the withdrawal window."""
+        return sum(value_sats for _, _, value_sats in self.effect.burns)
 
     @property
     def size_bytes(self) -> int:
@@ -126,11 +135,11 @@ class Mempool:
         context = BlockContext(view.tip.header.height + 1, max(now_ms, view.tip.header.time_ms + 1))
         utxos = _PoolUtxos(view.utxos, self._entries, context)
         effect = check_all_but_scripts(transaction, utxos, view.ledger, context, rules)
-        burned_sats = sum(value_sats for _, _, value_sats in effect.burns)
+        entry = WaitingTransaction(transaction, effect, now_ms)
         self._check_policy(transaction, effect, rules)
-        self._check_window(burned_sats, view, rules)
+        self._check_window(entry, view, rules)
         check_scripts(transaction, effect)
-        return WaitingTransaction(transaction, effect.fee_sats, burned_sats, now_ms)
+        return entry
 
     def select(self, view: ChainView, max_bytes: int) -> list[Transaction]:
         """The oldest entries that a block on top of `view` could hold, of together at most `max_bytes`.
@@ -229,10 +238,10 @@ class Mempool:
                 return True
         return False
 
-    def _check_window(self, burned_sats: int, view: ChainView, rules: ChainRules) -> None:
-        room_sats = max(0, window_room_sats(view.ledger, rules.params) - self._burned_sats)
-        if burned_sats > room_sats:
-            raise Rejected(PoolReason.OVER_WINDOW, f"{burned_sats} sats, room for {room_sats}")
+    def _check_window(self, entry: WaitingTransaction, view: ChainView, rules: ChainRules) -> None:
+        room_sats = window_room_sats(view.ledger, rules.params) - self._burned_sats
+        if entry.burned_sats > max(0, room_sats):
+            raise Rejected(PoolReason.OVER_WINDOW, f"{entry.burned_sats} sats, room for {max(0, room_sats)}")
 
     def _check_policy(self, transaction: Transaction, effect: TransactionEffect, rules: ChainRules) -> None:
         least_sats = fee_sats(transaction.vsize_vbytes, self._limits.min_feerate_sat_kvb)
