@@ -5,7 +5,9 @@ disk always holds the state after some final block, and the certificate that pro
 this chain's, and that the ledger is the one to which the tip's header commits.
 """
 
+import stat
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -266,8 +268,13 @@ class ChainStore:
         return Recount.begin(self._tip, self._ledger, utxos)
 
     def size_on_disk_bytes(self) -> int:
-        """What the directory holds, as file sizes."""
-        return sum(file.stat().st_size for file in self.path.iterdir() if file.is_file())
+        """What the directory holds, as file sizes. RocksDB may delete some of them meanwhile."""
+        size_bytes = 0
+        for file in self.path.iterdir():
+            with suppress(FileNotFoundError):
+                status = file.stat()
+                size_bytes += status.st_size if stat.S_ISREG(status.st_mode) else 0
+        return size_bytes
 
     def close(self) -> None:
         """Free the directory. The store can't be read afterwards; closing twice is allowed."""

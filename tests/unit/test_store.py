@@ -1,6 +1,9 @@
 """The store: what it gives back."""
 
+import os
 from pathlib import Path
+
+import pytest
 
 from bridge.bitcoin.hashes import sha256
 from bridge.bitcoin.identifiers import Txid
@@ -242,3 +245,23 @@ def test_proofs_of_faults_survive_a_restart_one_for_each_member_view_and_pair_of
     store = open_store(tmp_path / "chain")
     assert store.equivocations() == (again, *found[1:])
     store.close()
+
+
+def test_size_is_told_while_rocksdb_deletes_files(store: ChainStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    size_bytes, going, gone = store.size_on_disk_bytes(), store.path / "000998.sst", store.path / "000999.sst"
+    stat, seen = Path.stat, []
+
+    def stat_and_delete(path: Path, **options: bool) -> os.stat_result:
+        gone.unlink(missing_ok=True)
+        found = stat(path, **options)
+        if path == going:
+            seen.append(path)
+            path.unlink()
+        return found
+
+    for file in (going, gone):
+        file.write_bytes(bytes(7))
+    (store.path / "a directory").mkdir()
+    monkeypatch.setattr(Path, "stat", stat_and_delete)
+    assert store.size_on_disk_bytes() == size_bytes + 7
+    assert seen == [going]
