@@ -50,6 +50,12 @@ CONNECTIONS_BURST = 128.0
 """How fast one address may open connections: enough for a federation of 19 on one machine that starts anew."""
 LOOK_UP_AGAIN_S = 600.0
 """The names of configured peers are looked up so often: their addresses may change."""
+GUEST_READS_PER_S = 1_500.0
+GUEST_READS_BURST = 10_000.0
+MEMBER_READS_PER_S = 10_000.0
+MEMBER_READS_BURST = 100_000.0
+"""How much the guests of one address, or a member, may make this node read before it reads them more slowly: see
+`pegnode.net.libp2p_link`. An honest frame costs five reads, so a guest's messages use up their own allowance first."""
 MEMBER_WINDOW_BYTES = 4 * 1024 * 1024
 GUEST_WINDOW_BYTES = 512 * 1024
 """How much a peer may send that this node has yet to read: from a member a largest frame at once."""
@@ -92,6 +98,8 @@ class Libp2pHost:
             PeerRole.GUEST: replace(limits, max_queued_bytes=guest_queued_bytes),
         }
         self._openings: Allowances[str] = Allowances(CONNECTIONS_PER_S, CONNECTIONS_BURST, trio.current_time)
+        self._guest_reads: Allowances[str] = Allowances(GUEST_READS_PER_S, GUEST_READS_BURST, trio.current_time)
+        self._member_reads: Allowances[PeerId] = Allowances(MEMBER_READS_PER_S, MEMBER_READS_BURST, trio.current_time)
         self._rng = rng
         self._peers = PeerTable(self._peer_id, settings.members, settings.max_guests)
         self._endpoints = [parse_endpoint(multiaddr) for multiaddr in settings.listen]
@@ -203,7 +211,8 @@ class Libp2pHost:
     async def _serve(self, socket: trio.SocketStream, dialled: PeerId | None, address: str = "") -> Visit:
         """From the socket to the departure, which is reported. Nothing but cancellation gets out."""
         bound_unsent(socket)
-        wire = SocketConnection(socket, self._limits.silence_limit_s)
+        address = address or _remote_address(socket)
+        wire = SocketConnection(socket, self._limits.silence_limit_s, self._guest_reads.of(address))
         scope = trio.CancelScope(deadline=trio.current_time() + self._limits.handshake_limit_s)
         handshake = Handshake(address, scope.cancel)
 
@@ -214,7 +223,7 @@ class Libp2pHost:
             if visit.peer is not None and self._peers.role_of(visit.peer) is PeerRole.MEMBER:
                 self._doorway.know(visit.peer, visit.address)
 
-        visit = Visit(self._peers, dialled is not None, dialled, settle, address or _remote_address(socket))
+        visit = Visit(self._peers, dialled is not None, dialled, settle, address)
         if dialled is None:
             self._doorway.enter(handshake)
         departure = Departure(DropReason.HANDSHAKE_FAILED, detail="no Hello in time")
@@ -235,6 +244,8 @@ class Libp2pHost:
     async def _converse(self, wire: SocketConnection, visit: Visit) -> Departure:
         link = await self._upgrader.secure(wire, visit.peer)
         visit.peer = link.peer
+        if self._peers.role_of(link.peer) is PeerRole.MEMBER:
+            wire.reads = self._member_reads.of(link.peer)
         self._peers.require_welcome(visit)
         departure = Departure(DropReason.CLOSED)
         async with trio.open_nursery() as nursery:

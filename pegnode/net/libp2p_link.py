@@ -8,6 +8,11 @@ one nursery and ends with it.
 
 Noise is the only security protocol offered: libp2p's default would accept plaintext, with which anyone can claim any
 peer id.
+
+Below the frames of our protocol there is work that no message pays for: pings of Yamux, answers, window updates, data
+of streams that nobody reads, Noise messages of one byte. Each costs this process some reads, of the socket, the secure
+channel or the stream. So the reads are paced: who needs more of them than his due is read more slowly, and waits in
+his own kernel. Nobody is dropped for it: what an honest peer has to say meanwhile, it says in fewer and larger frames.
 """
 
 import math
@@ -33,11 +38,13 @@ from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicat
 from libp2p.security.noise.io import MAX_PLAINTEXT_LENGTH
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_PROTOCOL
 from libp2p.security.noise.transport import Transport as NoiseTransport
+from libp2p.security.secure_session import SecureSession
 from libp2p.stream_muxer.yamux.yamux import HEADER_SIZE, MAX_MESSAGE_SIZE, Yamux, YamuxStream
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_PROTOCOL
 from libp2p.transport.upgrader import TransportUpgrader
 from typing_extensions import override
 
+from pegnode.net.allowance import Allowance
 from pegnode.net.transport import DropReason, PeerId, RemoteFault
 
 STREAM_PROTOCOL = TProtocol("/pegnode/1")
@@ -48,6 +55,11 @@ _WRITE_BYTES = MAX_PLAINTEXT_LENGTH - HEADER_SIZE
 """One Yamux frame of this size fills one Noise message."""
 UNSENT_BYTES = 64 * 1024
 """What may wait in the kernel beyond what is under way."""
+READS_AT_ONCE = 250
+"""Most reads find in a buffer what they want: after so many, some 2 ms, everybody else has a turn."""
+_GIVE_BACK_BYTES = 64 * 1024
+"""So much of the window is given back at once. Less would answer each small frame with one of its own; more could leave
+a peer behind a narrow link without a window for longer than the 5 s for which Yamux waits."""
 _MAX_HANDSHAKE_BYTES = 1024 * 1024
 """What a peer may send before its Hello has passed: a few kB, and what it sends on top without waiting."""
 
@@ -62,9 +74,14 @@ class SocketConnection(ReadWriteCloser):
 
     silence_limit_s: it also cuts off one that says nothing for so long before that. A network that loses one direction
     may let a connection be opened and then swallow the handshake: the sooner that is given up, the better.
+    reads: how many reads the peer may cost, here and above; None: any number. It may be exchanged at any time.
     """
 
-    def __init__(self, socket: trio.SocketStream, silence_limit_s: float = math.inf) -> None:
+    def __init__(
+        self, socket: trio.SocketStream, silence_limit_s: float = math.inf, reads: Allowance | None = None
+    ) -> None:
+        self.reads = reads
+        self._reads_at_once = 0
         self._socket = socket
         self._silence_limit_s = silence_limit_s
         self._receiving = trio.CancelScope()
@@ -80,6 +97,7 @@ class SocketConnection(ReadWriteCloser):
     @override
     async def read(self, n: int | None = None) -> bytes:
         """Exactly `n` bytes, or what there is when None. Raises ConnectionClosedError at the end."""
+        await self.pace()
         wanted_bytes = 1 if n is None else n
         while len(self._buffer) < wanted_bytes:
             self._buffer += await self._receive()
@@ -88,6 +106,14 @@ class SocketConnection(ReadWriteCloser):
             data = bytes(view[:taken_bytes])
         del self._buffer[:taken_bytes]
         return data
+
+    async def pace(self) -> None:
+        """Wait until the peer may cost one more read, and now and then until others had their turn."""
+        self._reads_at_once += 1
+        wait_s = 0.0 if self.reads is None else self.reads.owe(1)
+        if wait_s > 0 or self._reads_at_once >= READS_AT_ONCE:
+            self._reads_at_once = 0
+            await trio.sleep(wait_s)
 
     @override
     async def write(self, data: bytes) -> None:
@@ -132,6 +158,27 @@ def bound_unsent(socket: trio.SocketStream) -> None:
             socket.setsockopt(IPPROTO_TCP, TCP_NOTSENT_LOWAT, UNSENT_BYTES)
 
 
+class PacedSession(SecureSession):
+    """A secure channel whose reads count: a muxer's each frame costs one or two. It takes the place of `session`."""
+
+    def __init__(self, session: SecureSession, wire: SocketConnection) -> None:
+        super().__init__(
+            local_peer=session.local_peer,
+            local_private_key=session.local_private_key,
+            remote_peer=session.remote_peer,
+            remote_permanent_pubkey=session.remote_permanent_pubkey,
+            is_initiator=session.is_initiator,
+            conn=session.conn,
+        )
+        self._wire = wire
+
+    @override
+    async def read(self, n: int | None = None) -> bytes:
+        """As the base class reads."""
+        await self._wire.pace()
+        return await super().read(n)
+
+
 class BoundedYamux(Yamux):
     """Yamux that ends a connection whose peer sends more than it may.
 
@@ -152,22 +199,37 @@ class BoundedYamux(Yamux):
 
 
 class MuxedStream:
-    """Our stream as a `ByteStream`."""
+    """Our stream as a `ByteStream`. window_bytes: how much the peer may send that we have yet to read."""
 
-    def __init__(self, stream: YamuxStream, muxer: BoundedYamux) -> None:
+    def __init__(self, stream: YamuxStream, muxer: BoundedYamux, wire: SocketConnection, window_bytes: int) -> None:
         self._stream = stream
+        self._wire = wire
+        self._window_bytes = window_bytes
+        self._read_bytes = 0
         self.muxer = muxer
+
+    async def widen(self) -> None:
+        """Let the peer send a whole window at once, and no more: Yamux starts with 256 KiB."""
+        extra_bytes = self._window_bytes - self._stream.target_recv_window
+        self._stream.target_recv_window += extra_bytes
+        await self._give_back(extra_bytes)
 
     async def read(self, limit_bytes: int) -> bytes:
         """Between 1 and `limit_bytes` bytes; empty at the end. Raises trio.BrokenResourceError; RemoteFault FLOOD."""
+        await self._wire.pace()
         try:
-            return await self._stream.read(limit_bytes)
+            data = await self.muxer.read_stream(self._stream.stream_id, limit_bytes)
+            self._read_bytes += len(data)
+            if self._read_bytes >= _GIVE_BACK_BYTES:
+                read_bytes, self._read_bytes = self._read_bytes, 0
+                await self._give_back(read_bytes)
         except EOFError:
             self._require_no_flood()
             return b""
         except BaseLibp2pError as error:
             self._require_no_flood()
             raise trio.BrokenResourceError(str(error)) from error
+        return data
 
     async def write(self, data: bytes) -> None:
         """Returns when `data` is on its way. Raises trio.BrokenResourceError; RemoteFault FLOOD."""
@@ -177,6 +239,10 @@ class MuxedStream:
         except BaseLibp2pError as error:
             self._require_no_flood()
             raise trio.BrokenResourceError(str(error)) from error
+
+    async def _give_back(self, size_bytes: int) -> None:
+        self._stream.recv_window += size_bytes
+        await self._stream.send_window_update(size_bytes)
 
     def _require_no_flood(self) -> None:
         if self.muxer.overflowed:
@@ -208,21 +274,19 @@ class SecureLink:
         self._muxer.max_backlog_bytes = window_bytes + BACKLOG_SLACK_BYTES
         try:
             await self._muxer.event_started.wait()
-            stream = await (self._select() if self._is_initiator else self._accept())
-            await _widen(stream, window_bytes)
+            muxed = await (self._muxer.open_stream() if self._is_initiator else self._muxer.accept_stream())
+            stream = MuxedStream(cast(YamuxStream, muxed), self._muxer, self._wire, window_bytes)
+            await self._agree(MultiselectCommunicator(cast(ReadWriteCloser, stream)))
+            await stream.widen()
         except Exception as error:
             raise RemoteFault(DropReason.HANDSHAKE_FAILED, _describe(error)) from error
-        return MuxedStream(stream, self._muxer)
-
-    async def _select(self) -> YamuxStream:
-        stream = await self._muxer.open_stream()
-        await MultiselectClient().select_one_of([STREAM_PROTOCOL], MultiselectCommunicator(stream))
         return stream
 
-    async def _accept(self) -> YamuxStream:
-        stream = cast(YamuxStream, await self._muxer.accept_stream())
-        await Multiselect({STREAM_PROTOCOL: None}).negotiate(MultiselectCommunicator(stream))
-        return stream
+    async def _agree(self, communicator: MultiselectCommunicator) -> None:
+        if self._is_initiator:
+            await MultiselectClient().select_one_of([STREAM_PROTOCOL], communicator)
+        else:
+            await Multiselect({STREAM_PROTOCOL: None}).negotiate(communicator)
 
 
 class LinkUpgrader:
@@ -240,22 +304,14 @@ class LinkUpgrader:
         expected = ID.from_base58(dialled) if dialled is not None else None
         try:
             raw = RawConnection(wire, initiator=dialled is not None)
-            secured = await self._upgrader.upgrade_security(raw, dialled is not None, expected)
+            session = await self._upgrader.upgrade_security(raw, dialled is not None, expected)
+            secured = PacedSession(cast(SecureSession, session), wire)
             # Not by `upgrade_connection`: that agrees on our class and then makes a plain Yamux.
             await self._upgrader.muxer_multistream.select_transport(secured)
             muxer = BoundedYamux(secured, secured.get_remote_peer(), is_initiator=secured.is_initiator)
         except Exception as error:
             raise RemoteFault(DropReason.HANDSHAKE_FAILED, _describe(error)) from error
         return SecureLink(wire, secured, muxer)
-
-
-async def _widen(stream: YamuxStream, window_bytes: int) -> None:
-    """Let the peer send so much at once, and no more: Yamux would start with 256 KiB and grow to 16 MiB."""
-    stream._apply_autotune_epoch = lambda buffered: 0  # type: ignore[method-assign] # the only way to turn it off
-    extra_bytes = window_bytes - stream.target_recv_window
-    stream.target_recv_window += extra_bytes
-    stream.recv_window += extra_bytes
-    await stream.send_window_update(extra_bytes)
 
 
 def _describe(error: BaseException) -> str:

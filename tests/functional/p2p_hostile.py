@@ -5,12 +5,15 @@ addresses of their own, since a guest's faults are held against its address.
 """
 
 import secrets
+import struct
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import trio
+from libp2p.io.exceptions import ConnectionClosedError
+from libp2p.stream_muxer.yamux.yamux import FLAG_ACK, TYPE_PING, YAMUX_HEADER_FORMAT
 
 from bridge.bitcoin.curve import x_only
 from bridge.bitcoin.hashes import sha256
@@ -219,6 +222,19 @@ async def pings(stage: Stage, source: str) -> None:
     await until_dropped(stage, source, encode_frame(FrameKind.PING, bytes(8)) * 1_000)
 
 
+async def frames_of_the_muxer(stage: Stage, source: str) -> None:
+    """Pongs of Yamux, which cost no message. They are read so slowly that nothing else of the peer is heard."""
+    pongs = struct.pack(YAMUX_HEADER_FORMAT, 0, TYPE_PING, FLAG_ACK, 0, 1) * 5_000
+    async with dial(stage.address("alice"), secrets.token_bytes(32), source) as peer:
+        await peer.hello(stage.chain_id, PeerRole.GUEST)
+        await peer.hears(TipMessage)
+        with trio.fail_after(DEADLINE_S), suppress(ConnectionClosedError):
+            while not peer.ended.is_set():
+                async with peer.stream.muxer._write_lock:
+                    await peer.stream.muxer.secured_conn.write(pongs)
+                await trio.lowlevel.checkpoint()
+
+
 async def cheap_transactions(stage: Stage, source: str) -> None:
     """Valid but for the fee, which no pool takes."""
     spender, script = MiniWallet("cheap"), MiniWallet("cheap").script(ScriptType.P2TR)
@@ -272,6 +288,7 @@ async def half_open_sockets(stage: Stage, source: str) -> None:
 FLOODS: dict[Flood, str] = {
     tips: "flood",
     pings: "flood",
+    frames_of_the_muxer: "silent",
     cheap_transactions: "flood",
     orphans: "flood",
     large_transactions: "flood",
