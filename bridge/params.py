@@ -37,6 +37,7 @@ class ParamsReason(Reason):
     """`coin_floor_sats` would not pay for spending the coin at the highest feerate, or L1's nodes call it dust."""
     CLAIM_FEE = "params-claim-fee"  # `claim_fee_sats` would not pay for spending the coin at the highest feerate.
     MIN_DEPOSIT = "params-min-deposit"  # `min_deposit_sats` is below claim fee and coin floor together.
+    MIN_WITHDRAWAL = "params-min-withdrawal"  # What is credited for the least deposit could not be withdrawn.
     WITHDRAWAL_CAPS = "params-withdrawal-caps"
     """Least deposit, one withdrawal, a window's and the peg's caps don't ascend."""
     WITHDRAWAL_EXPIRY = "params-withdrawal-expiry"
@@ -65,6 +66,7 @@ class PegParams:
     coin_floor_sats: int
     min_deposit_sats: int
     # withdrawals
+    min_withdrawal_sats: int
     max_withdrawal_sats: int
     withdrawal_window_anchors: int
     max_window_withdrawals_sats: int
@@ -136,6 +138,8 @@ class PegParams:
             raise Rejected(
                 ParamsReason.WITHDRAWAL_CAPS, "not in the order least deposit, one withdrawal, a window's, the peg's"
             )
+        if self.min_withdrawal_sats > self.min_deposit_sats - self.claim_fee_sats:
+            raise Rejected(ParamsReason.MIN_WITHDRAWAL, "above what is credited for the least deposit")
         if self.withdrawal_expiry_anchors <= self.batch_max_wait_anchors + self.max_anchor_step:
             # A step of the anchor that long would make it due and expired at once, and refunds come before batches.
             raise Rejected(
@@ -177,6 +181,7 @@ _RANGES = {
     "claim_fee_sats": _SOME_MONEY,
     "coin_floor_sats": _SOME_MONEY,
     "min_deposit_sats": _SOME_MONEY,
+    "min_withdrawal_sats": _SOME_MONEY,
     "max_withdrawal_sats": _SOME_MONEY,
     "withdrawal_window_anchors": _LISTED,
     "max_window_withdrawals_sats": _SOME_MONEY,

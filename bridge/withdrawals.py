@@ -37,6 +37,7 @@ class BurnReason(Reason):
     DUST = "burn-dust"  # The value is below the L1 script's dust limit.
     MAX_FEE = "burn-max-fee"  # After the whole of max_fee, less than the L1 script's dust limit is left.
     BELOW_REFUND_FEE = "burn-below-refund-fee"  # The value is not above `refund_fee_sats`.
+    BELOW_MIN_WITHDRAWAL = "burn-below-min-withdrawal"  # The value is below `min_withdrawal_sats`.
     OVER_MAX_WITHDRAWAL = "burn-over-max-withdrawal"  # The value is above `max_withdrawal_sats`.
     OVER_WINDOW = "burn-over-window"  # With what was burned lately, it is above `max_window_withdrawals_sats`.
 
@@ -80,7 +81,8 @@ def parse_burn(output: TxOut, l1_genesis_hash: BlockHash) -> Burn:
 def check_burns(burns: Sequence[tuple[Burn, int]], view: LedgerView, custody: Custody, params: PegParams) -> None:
     """Whether burns, each with the value it holds in sats, may all be recorded on top of `view`, at its anchor.
 
-    Raises Rejected(BurnReason): RESERVE_SCRIPT, DUST, MAX_FEE, BELOW_REFUND_FEE, OVER_MAX_WITHDRAWAL, OVER_WINDOW.
+    Raises Rejected(BurnReason): RESERVE_SCRIPT, DUST, MAX_FEE, BELOW_REFUND_FEE, BELOW_MIN_WITHDRAWAL,
+    OVER_MAX_WITHDRAWAL, OVER_WINDOW.
     """
     room_sats = window_room_sats(view, params)
     for burn, value_sats in burns:
@@ -109,5 +111,7 @@ def _check_burn(burn: Burn, value_sats: int, custody: Custody, params: PegParams
         raise Rejected(BurnReason.MAX_FEE, f"{value_sats} less {burn.max_fee_sats} may leave under {dust_sats} sats")
     if value_sats <= params.refund_fee_sats:
         raise Rejected(BurnReason.BELOW_REFUND_FEE, f"{value_sats} sats could not be refunded")
+    if value_sats < params.min_withdrawal_sats:
+        raise Rejected(BurnReason.BELOW_MIN_WITHDRAWAL, f"{value_sats} sats, at least {params.min_withdrawal_sats}")
     if value_sats > params.max_withdrawal_sats:
         raise Rejected(BurnReason.OVER_MAX_WITHDRAWAL, f"{value_sats} sats, at most {params.max_withdrawal_sats}")

@@ -105,6 +105,7 @@ PARAMETERS_OF_RULES: Mapping[Reason, tuple[str, ...]] = {
     ParamsReason.COIN_FLOOR: ("coin_floor_sats", "feerate_ceiling_sat_kvb"),
     ParamsReason.CLAIM_FEE: ("claim_fee_sats", "feerate_ceiling_sat_kvb"),
     ParamsReason.MIN_DEPOSIT: ("min_deposit_sats", "claim_fee_sats", "coin_floor_sats"),
+    ParamsReason.MIN_WITHDRAWAL: ("min_withdrawal_sats", "min_deposit_sats", "claim_fee_sats"),
     ParamsReason.WITHDRAWAL_CAPS: (
         "max_withdrawal_sats",
         "min_deposit_sats",

@@ -64,7 +64,8 @@ def print_agreement(assembly: Assembly, template: AgreedTemplate, anchor_depth: 
             "anchor": f"{genesis.l1.anchor_height} {genesis.l1.anchor_hash_hex}, {seen}",
             "time": time_text(genesis.time_ms),
             "deposits": f"after {peg.confirmations} confirmations, at least {coins(peg.min_deposit_sats)}",
-            "withdrawals": f"{coins(peg.max_withdrawal_sats)} at most, of {coins(peg.max_peg_sats)} in the reserve",
+            "withdrawals": f"{coins(peg.min_withdrawal_sats)} at least and {coins(peg.max_withdrawal_sats)} at most,"
+            f" of {coins(peg.max_peg_sats)} in the reserve",
             "members": f"{count}, {count - (count - 1) // 3} of which decide",
         }
     )

@@ -55,6 +55,8 @@ def withdraw(
                 amount_sats=amount_sats,
                 max_fee_sats=max_fee_sats,
             )
+        if amount_sats < estimate.min_withdrawal_sats:
+            fail(f"too little: the least that may be withdrawn is {coins(estimate.min_withdrawal_sats)}")
         if estimate.max_fee_sats < estimate.least_max_fee_sats:
             fail(
                 f"too little: no batch costs a payee less than {estimate.least_max_fee_sats} sats, so with --max-fee"

@@ -162,6 +162,7 @@ class PegInfoReply(msgspec.Struct, frozen=True):
     confirmations: int
     min_deposit_sats: int
     claim_fee_sats: int
+    min_withdrawal_sats: int
     max_withdrawal_sats: int
     window_burned_sats: int
     window_left_sats: int
@@ -353,8 +354,8 @@ class WithdrawalEstimateReply(msgspec.Struct, frozen=True):
     """estimatewithdrawal. suggested_max_fee_sats: what a payout of this burn alone would cost at twice the estimate.
 
     least_max_fee_sats: no batch that the rules allow costs a payee less; a burn with a lower bound is never paid.
-    received_sats: at least this reaches the address if max_fee_sats is the bound.  burn_script_hex: the output script
-    that burns, null without a refund address.
+    received_sats: at least this reaches the address if max_fee_sats is the bound.  min_withdrawal_sats: no less may be
+    burned.  burn_script_hex: the output script that burns, null without a refund address.
     """
 
     amount_sats: int
@@ -364,6 +365,7 @@ class WithdrawalEstimateReply(msgspec.Struct, frozen=True):
     max_fee_sats: int
     received_sats: int
     dust_limit_sats: int
+    min_withdrawal_sats: int
     burn_script_hex: str | None
 
 

@@ -147,6 +147,7 @@ _REASONS: tuple[tuple[str, Reason, Misuse], ...] = (
     ("burns dust", BurnReason.DUST, _burn(value_sats=200)),
     ("burns for fees alone", BurnReason.MAX_FEE, _burn(max_fee_sats=2**40)),
     ("burns too little to refund", BurnReason.BELOW_REFUND_FEE, _burn(value_sats=400, max_fee_sats=0)),
+    ("burns less than may be", BurnReason.BELOW_MIN_WITHDRAWAL, _burn(value_sats=999, max_fee_sats=0)),
     ("burns without an end", BurnReason.MALFORMED, _burn(cut=1)),
 )
 

@@ -23,6 +23,7 @@ PARAMS = PegParams(
     claim_fee_sats=30_000,
     coin_floor_sats=30_000,
     min_deposit_sats=100_000,
+    min_withdrawal_sats=300,
     max_withdrawal_sats=5_000_000_000,
     withdrawal_window_anchors=144,
     max_window_withdrawals_sats=20_000_000_000,

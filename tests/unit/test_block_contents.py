@@ -133,6 +133,7 @@ def broken_payments(chain: MemoryChain) -> dict[Reason, Transaction]:
         BurnReason.RESERVE_SCRIPT: paid(chain.burn_output(value_sats, change_script, ALICE.script())),
         BurnReason.DUST: paid(chain.burn_output(293, BOB.script(), ALICE.script(), max_fee_sats=0)),
         BurnReason.MAX_FEE: paid(chain.burn_output(value_sats, BOB.script(), ALICE.script(), max_fee_sats=value_sats)),
+        BurnReason.BELOW_MIN_WITHDRAWAL: paid(chain.burn_output(999, BOB.script(), ALICE.script(), max_fee_sats=0)),
         BurnReason.BELOW_REFUND_FEE: paid(chain.burn_output(500, BOB.script(), ALICE.script(), max_fee_sats=0)),
     }
 

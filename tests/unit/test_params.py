@@ -134,6 +134,12 @@ def test_first_version_is_refused_more_inputs_than_any() -> None:
     assert _reason(batch_max_first_inputs=most + 1, **wide) is ParamsReason.BATCH_INPUTS
 
 
+def test_least_withdrawal_is_refused_above_what_the_least_deposit_credits() -> None:
+    most = PARAMS.min_deposit_sats - PARAMS.claim_fee_sats
+    assert _reason(min_withdrawal_sats=most) is None
+    assert _reason(min_withdrawal_sats=most + 1) is ParamsReason.MIN_WITHDRAWAL
+
+
 def test_maintenance_is_refused_fewer_inputs_than_a_payout_and_more_first_ones_than_any() -> None:
     least, most = PARAMS.batch_max_first_inputs, PARAMS.maintenance_max_inputs
     assert _reason(maintenance_max_first_inputs=least, maintenance_max_inputs=least) is None

@@ -205,6 +205,7 @@ async def test_estimate_covers_a_batch_of_one_at_the_present_feerate(node: FakeN
     assert reply.max_fee_sats == reply.suggested_max_fee_sats
     assert reply.received_sats == BURNED_SATS - reply.max_fee_sats
     assert reply.dust_limit_sats == dust_limit_sats(PAYEES[0])
+    assert reply.min_withdrawal_sats == node.rules.params.min_withdrawal_sats
     assert reply.burn_script_hex is None
 
 

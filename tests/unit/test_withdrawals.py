@@ -125,16 +125,16 @@ def test_burn_may_pay_a_deposit_script() -> None:
 @given(burn=BURNS.map(lambda burn: replace(burn, max_fee_sats=burn.max_fee_sats % 100_000)))
 def test_burn_leaves_its_payee_no_dust(burn: Burn) -> None:
     least_sats = burn.max_fee_sats + dust_limit_sats(burn.l1_script)
-    check_burns([(burn, least_sats)], new_ledger(), CUSTODY, replace(PARAMS, refund_fee_sats=0))
+    check_burns([(burn, least_sats)], new_ledger(), CUSTODY, replace(PARAMS, refund_fee_sats=0, min_withdrawal_sats=1))
     expected = BurnReason.MAX_FEE if burn.max_fee_sats else BurnReason.DUST
-    assert _check_reason((burn, least_sats - 1), refund_fee_sats=0) is expected
+    assert _check_reason((burn, least_sats - 1), refund_fee_sats=0, min_withdrawal_sats=1) is expected
 
 
 def test_burn_rejects_a_value_below_dust_whatever_its_max_fee() -> None:
     dust_sats = dust_limit_sats(BURN.l1_script)
     for max_fee_sats in (0, 1, 2**64 - 1):
         burn = replace(BURN, max_fee_sats=max_fee_sats)
-        assert _check_reason((burn, dust_sats - 1), refund_fee_sats=0) is BurnReason.DUST
+        assert _check_reason((burn, dust_sats - 1), refund_fee_sats=0, min_withdrawal_sats=1) is BurnReason.DUST
 
 
 def test_burn_rejects_a_max_fee_that_may_eat_its_value() -> None:
@@ -147,6 +147,11 @@ def test_burn_rejects_a_max_fee_that_may_eat_its_value() -> None:
 def test_burn_rejects_what_a_refund_would_use_up() -> None:
     check_burns([(BURN, 5_001)], new_ledger(), CUSTODY, replace(PARAMS, refund_fee_sats=5_000))
     assert _check_reason((BURN, 5_000), refund_fee_sats=5_000) is BurnReason.BELOW_REFUND_FEE
+
+
+def test_burn_rejects_less_than_the_least_withdrawal() -> None:
+    check_burns([(BURN, 10_000)], new_ledger(), CUSTODY, replace(PARAMS, min_withdrawal_sats=10_000))
+    assert _check_reason((BURN, 9_999), min_withdrawal_sats=10_000) is BurnReason.BELOW_MIN_WITHDRAWAL
 
 
 def test_burn_rejects_more_than_the_cap_of_one() -> None:

@@ -56,6 +56,7 @@ async def getpeginfo(node: NodeApi) -> PegInfoReply:
         confirmations=params.confirmations,
         min_deposit_sats=params.min_deposit_sats,
         claim_fee_sats=params.claim_fee_sats,
+        min_withdrawal_sats=params.min_withdrawal_sats,
         max_withdrawal_sats=params.max_withdrawal_sats,
         window_burned_sats=burned_sats,
         window_left_sats=params.max_window_withdrawals_sats - burned_sats,

@@ -104,6 +104,7 @@ async def estimatewithdrawal(
         max_fee_sats=bound_sats,
         received_sats=amount_sats - bound_sats,
         dust_limit_sats=dust_limit_sats(l1_script),
+        min_withdrawal_sats=node.rules.params.min_withdrawal_sats,
         burn_script_hex=script_hex,
     )
 
