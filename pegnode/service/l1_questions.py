@@ -12,7 +12,7 @@ import trio
 
 from bridge.abandoned import AbandonedBranches, Ancestry
 from bridge.bitcoin.identifiers import BlockHash, OutPoint, Txid
-from bridge.bitcoin.transaction import Transaction, TxOut
+from bridge.bitcoin.transaction import TxOut
 from bridge.evidence import Evidence, L1BlockFact
 from bridge.l1.answers import ChainInfo, L1Header, L1TxOut
 from bridge.l1.client import L1Client
@@ -22,6 +22,7 @@ from bridge.ledger import LedgerView
 from bridge.lineages import open_versions
 from bridge.params import PegParams
 from bridge.state import Anchor, BatchVersion, Coin
+from federation.recorded_batch import spends
 from federation.reserve_law import ReserveFacts
 from pegnode.chain.block import Block
 from pegnode.chain.conditions import VoteFacts, claimed_outputs, lost_outputs
@@ -218,16 +219,13 @@ class L1Questions:
         """The ledger's coins as this Bitcoin node has them. Raises L1Unavailable."""
         versions = _versions_by_coin(ledger)  # taken at once: the ledger may move on while the node is asked
         _, outputs = await self._coin_outputs(versions)
-        held_sats = paid_out_sats = 0
-        missing: list[OutPoint] = []
-        for coin, output in zip(versions, outputs, strict=True):
-            if output is not None:
-                held_sats += output.value_sats
-            elif await self._confirmed(_spenders(coin, versions[coin])):
-                paid_out_sats += coin.value_sats
-            else:
-                missing.append(coin.outpoint)
-        return L1Reserve(held_sats, paid_out_sats, tuple(missing))
+        gone = [coin for coin, output in zip(versions, outputs, strict=True) if output is None]
+        spent = await self._spent_by_confirmed(chain.from_iterable(versions[coin] for coin in gone))
+        return L1Reserve(
+            held_sats=sum(output.value_sats for output in outputs if output is not None),
+            paid_out_sats=sum(coin.value_sats for coin in gone if coin.outpoint in spent),
+            missing=tuple(coin.outpoint for coin in gone if coin.outpoint not in spent),
+        )
 
     async def reserve_facts(self, ledger: LedgerView, *, halted: bool) -> ReserveFacts:
         """What a signature needs to know of the reserve. Raises L1Unavailable."""
@@ -262,6 +260,12 @@ class L1Questions:
                 await trio.sleep(WATCHER_POLL_S)
         raise L1Unavailable(L1Reason.UNREAD, "a reserve coin is gone, and the newest blocks are not read yet")
 
+    async def _spent_by_confirmed(self, versions: Iterable[BatchVersion]) -> frozenset[OutPoint]:
+        """What those of the versions spend that are confirmed. Each is asked for once, and read only if it is."""
+        recorded = {version.txid: version for version in versions}  # coins of one batch share its versions
+        confirmed = [recorded[txid] for txid in await self._confirmed(recorded)]
+        return frozenset(chain.from_iterable(spends(version.transaction) for version in confirmed))
+
     async def _confirmed(self, txids: Iterable[Txid]) -> frozenset[Txid]:
         return frozenset([txid for txid in txids if await self.block_of(txid) is not None])
 
@@ -282,15 +286,6 @@ def _versions_by_coin(ledger: LedgerView) -> dict[Coin, tuple[BatchVersion, ...]
     """Every coin with the versions of the open batch that locks it."""
     by_lineage = {number: lineage.versions for number, lineage in ledger.open_lineages.items()}
     return {coin: () if coin.lineage is None else by_lineage.get(coin.lineage, ()) for _, coin in ledger.coins.items()}
-
-
-def _spenders(coin: Coin, versions: Iterable[BatchVersion]) -> list[Txid]:
-    """Those of the versions that spend the coin: a replacement may spend coins that the ones before do not."""
-    return [
-        version.txid
-        for version in versions
-        if any(txin.outpoint == coin.outpoint for txin in Transaction.parse_stripped(version.transaction).inputs)
-    ]
 
 
 def _fact(header: L1Header | None) -> L1BlockFact | None:

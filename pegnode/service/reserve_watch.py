@@ -19,6 +19,7 @@ One that a final record named is known, and stays on L1 for ever.
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 import trio
@@ -143,20 +144,18 @@ class ReserveWatch:
         return Sight(dict(self._spenders), waiting)
 
     async def _unexplained(self, gone: Mapping[Coin, tuple[BatchVersion, ...]]) -> frozenset[OutPoint]:
-        """Those of the coins that no version of their lineage spent. Raises L1Error."""
-        may_be_confirmed: dict[Txid, bool] = {}
-        unexplained = set()
-        for coin, versions in gone.items():
-            for version in versions:
-                transaction = Transaction.parse_stripped(version.transaction)
-                if not any(txin.outpoint == coin.outpoint for txin in transaction.inputs):
-                    continue
-                if version.txid not in may_be_confirmed:
-                    may_be_confirmed[version.txid] = await self._may_be_confirmed(version, transaction)
-                if may_be_confirmed[version.txid]:
-                    break
-            else:
-                unexplained.add(coin.outpoint)
+        """Those of the coins that no version of their lineage spent. Raises L1Error.
+
+        Each version is read once, and others have their turn after each: a lineage may have 32 of them, and hundreds of
+        coins.
+        """
+        unexplained = {coin.outpoint for coin in gone}
+        for version in dict.fromkeys(chain.from_iterable(gone.values())):  # coins of one batch share its versions
+            transaction = Transaction.parse_stripped(version.transaction)
+            await trio.lowlevel.checkpoint()
+            explained = unexplained.intersection(txin.outpoint for txin in transaction.inputs)
+            if explained and await self._may_be_confirmed(version, transaction):
+                unexplained -= explained
         return frozenset(unexplained)
 
     async def _may_be_confirmed(self, version: BatchVersion, transaction: Transaction) -> bool:
