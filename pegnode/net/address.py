@@ -88,6 +88,10 @@ def parse_endpoint(multiaddr: str) -> Endpoint:
             ipaddress.IPv4Address(host)
         elif protocol == "ip6":
             ipaddress.IPv6Address(host)
+        else:
+            host.encode("idna")
+    except UnicodeError as error:
+        raise TransportError(f"{multiaddr!r} has no name that can be looked up") from error
     except ValueError as error:
         raise TransportError(f"{multiaddr!r} has no valid IP address") from error
     return Endpoint(host, int(port))

@@ -272,7 +272,7 @@ async def follow_names(doorway: Doorway, hosts: Iterable[str]) -> None:
         for host in hosts:
             try:
                 found = await trio.socket.getaddrinfo(host, None)
-            except (OSError, UnicodeError) as error:
+            except OSError as error:
                 _log.debug("no address of a configured peer", host=host, error=str(error))
                 continue
             doorway.know(host, *(address_group(str(sockaddr[0])) for *_, sockaddr in found))

@@ -88,6 +88,8 @@ def test_endpoint_and_address_are_read(multiaddr: str, endpoint: Endpoint) -> No
         "/ip6/127.0.0.1/tcp/1",
         "/ip4/node.example/tcp/1",
         "/dns4//tcp/1",
+        "/dns4/member..example/tcp/1",
+        "/dns/" + "a" * 64 + ".example/tcp/1",
         "x/ip4/127.0.0.1/tcp/1",
     ],
 )
