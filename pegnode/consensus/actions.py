@@ -107,9 +107,14 @@ class WakeAt:
 
 @dataclass(frozen=True, slots=True)
 class RequestBlock:
-    """Fetch the body of a certified block from the other members; answer BlockReceived. May be asked again."""
+    """Fetch the body of a certified block, or of its ancestor; answer BlockReceived. May be asked again.
+
+    holders: who signed the certificate. Who notarized a block has it, and its ancestors; of who voted to finalize it,
+    one honest member at least.
+    """
 
     block_hash: BlockHash
+    holders: tuple[int, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)

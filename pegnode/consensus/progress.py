@@ -73,7 +73,7 @@ def fetch(state: ConsensusState, roots: list[BlockHash]) -> None:
         missing = state.tree.missing(root, state.certificates.final_view)
         if missing is not None and missing not in state.requested:
             state.requested.add(missing)
-            state.emit(RequestBlock(missing))
+            state.emit(RequestBlock(missing, _holders(state, root)))
 
 
 def check(state: ConsensusState, roots: list[BlockHash]) -> None:
@@ -144,6 +144,15 @@ def _proposal_ms(state: ConsensusState) -> int | None:
 
 
 def _deadline_ms(state: ConsensusState) -> int | None:
+def _holders(state: ConsensusState, root: BlockHash) -> tuple[int, ...]:
+    """Who signed the certificate of this wanted block; of a proposal, which has none yet, that of its parent."""
+    info = state.tree.info(root)
+    certificate = state.certificates.certificate_of(root)
+    if certificate is None and info is not None:
+        certificate = state.certificates.certificate_of(info.parent_hash)
+    return () if certificate is None else tuple(member for member, _ in certificate.signatures)
+
+
     """When this member nullifies the current view; None while the timer stands or if it may not."""
     due_ms = state.pace.due_ms
     if due_ms is None or not state.may_sign(VoteKind.NULLIFY, state.view):

@@ -1,10 +1,12 @@
-"""Blocks that members ask one another for by their hash: asked of all, and taken from whom they were asked of.
+"""Blocks that members ask one another for by their hash, and take from whom they asked.
 
-Every request is answered, if only with nothing, and one at a time is open with each member for each block. Who leaves
-open what it was asked for is asked no more, and dropped in the end.
+Theory of operation. A block is long, and each answer may hold it: so it is asked of f+1 members, of whom one is honest,
+first of those whose signatures say that they have it. Every request is answered, if only with nothing; as long as the
+block is missing, each time that it is asked for again f+1 members owe an answer, one of them at least asked anew. So
+those who don't answer delay it, and no more. They are asked after others, then not at all, and dropped in the end.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -35,32 +37,50 @@ class _Debt:
 
 
 class BlockRequests:
-    """One member's. bodies: the blocks at hand that are not final, as they come and go.  take: is given what came."""
+    """One member's. fault_tolerance: f.  take: is given what came.
+
+    bodies: the blocks at hand that are not final, as they come and go.
+    """
 
     def __init__(
-        self, store: ChainStore, peers: Peers, bodies: Mapping[BlockHash, Body], take: Callable[[Body], None]
+        self,
+        store: ChainStore,
+        peers: Peers,
+        fault_tolerance: int,
+        bodies: Mapping[BlockHash, Body],
+        take: Callable[[Body], None],
     ) -> None:
         self._store = store
+        self._fault_tolerance = fault_tolerance
         self._peers = peers
         self._bodies = bodies
         self._take = take
         self._debts: dict[PeerId, _Debt] = {}
+        self._turns: dict[PeerId, int] = {}
+        self._turn = 0
         peers.on_message(BlockRequest, self._answer, from_guests=False)
         peers.on_message(BlockAnswer, self._receive, from_guests=False)
         peers.on_disconnected(self._forget)
 
-    def ask(self, block_hash: BlockHash) -> None:
-        """Ask every member that is connected, and has not been asked for this block without answering."""
+    def ask(self, block_hash: BlockHash, holders: Collection[int]) -> None:
+        """Ask for a block, once more if it is still missing. holders: the members that are known to have it."""
         self._drop_the_silent()
-        for peer in sorted(self._peers.transport.connected()):
-            debt = self._debts.get(peer)
-            is_open = debt is not None and (block_hash in debt.blocks or len(debt.blocks) >= MAX_OPEN)
-            if self._peers.member_of(peer) is not None and not is_open:
-                self._ask(peer, block_hash)
+        owing = sum(block_hash in debt.blocks for debt in self._debts.values())
+        for peer in self._able(block_hash, holders)[: max(1, self._fault_tolerance + 1 - owing)]:
+            if self._peers.send(peer, BlockRequest(block_hash)):
+                self._turn += 1
+                self._turns[peer] = self._turn
+                self._debts.setdefault(peer, _Debt(trio.current_time())).blocks.add(block_hash)
 
-    def _ask(self, peer: PeerId, block_hash: BlockHash) -> None:
-        if self._peers.send(peer, BlockRequest(block_hash)):
-            self._debts.setdefault(peer, _Debt(trio.current_time())).blocks.add(block_hash)
+    def _able(self, block_hash: BlockHash, holders: Collection[int]) -> list[PeerId]:
+        """Who can be asked for a block: first who have it, then who owe least, then who were asked longest ago."""
+        able: list[tuple[bool, int, int, int, PeerId]] = []
+        for peer in self._peers.transport.connected():
+            member, debt = self._peers.member_of(peer), self._debts.get(peer)
+            blocks = set() if debt is None else debt.blocks
+            if member is not None and block_hash not in blocks and len(blocks) < MAX_OPEN:
+                able.append((member not in holders, len(blocks), self._turns.get(peer, 0), member, peer))
+        return [peer for *_, peer in sorted(able)]
 
     def _drop_the_silent(self) -> None:
         before_s = trio.current_time() - ANSWER_TIMEOUT_S

@@ -89,7 +89,8 @@ class ConsensusDriver:
         self._wake_at_ms: int | None = None
         self._queue = EventQueue()
         self._hearing = Hearing(core, peers, self._queue, self.watch, own_memory, equivocations)
-        self._block_requests = BlockRequests(core.store, peers, self._bodies, self._take_asked_for)
+        tolerance = core.rules.membership.fault_tolerance
+        self._block_requests = BlockRequests(core.store, peers, tolerance, self._bodies, self._take_asked_for)
         core.on_final(self._after_final)
         equivocations.on_own_guilt(own_memory.found)
 
@@ -220,8 +221,8 @@ class ConsensusDriver:
                 self._peers.send_to_member(member, certificates_message(certificates))
             case act.SendProposal():
                 self._send_proposal(action)
-            case act.RequestBlock(block_hash):
-                self._block_requests.ask(block_hash)
+            case act.RequestBlock(block_hash, holders):
+                self._block_requests.ask(block_hash, holders)
             case act.Build():
                 nursery.start_soon(self._build, action)
             case act.Validate(block_hash):
