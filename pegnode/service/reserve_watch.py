@@ -13,7 +13,8 @@ one that is gone was spent. An abandoned anchor is a finding of its own (see `l1
 
 The versions of closed lineages that did not settle them share coins with the one that did. So none can be confirmed
 unless L1 abandoned the settlement; one at the peg's depth, or at any once the anchor's loss is certain, is a finding.
-One that a final record named is known, and stays on L1 for ever.
+One that a final record named is known, and stays on L1 for ever. One of a lineage that lost its coins may be recorded
+anew, byte for byte, once they return: then it is the later lineage's.
 """
 
 from collections.abc import Callable, Mapping
@@ -192,10 +193,12 @@ class ReserveWatch:
 
     def _second_versions(self, depth: int) -> dict[Finding, str]:
         """The versions of closed lineages that L1 holds, `depth` deep, without having settled them."""
-        watcher = self._core.watcher
+        watcher, recorded = self._core.watcher, self._core.store.ledger.versions
         found: dict[Finding, str] = {}
         for closed in self._closed:
             for txid in closed.others:
+                if recorded.get(txid) != closed.number:
+                    continue
                 block = watcher.block_of(txid)
                 finding = Finding.second_version(txid)
                 if block is None or watcher.confirmations(block.height) < depth or self._is_named(finding):
