@@ -67,10 +67,9 @@ def absorb(state: ConsensusState, certificate: Certificate, *, formed: bool = Fa
     if rival is not None:
         state.stop(rival, certificate)
         return
-    stalled_views = state.stalled_views
     if not state.certificates.add(certificate):
         return
-    _learn(state, certificate, stalled_views, journaled=journaled)
+    _learn(state, certificate, journaled=journaled)
     if not journaled:
         state.emit(SaveCertificate(certificate))
     if formed:
@@ -100,6 +99,7 @@ def receive_proposal(state: ConsensusState, event: ProposalReceived) -> None:
     _judge_proposal(state, event)
     _forget_unknown(state, event.info.hash)
 
+
 def unwanted(state: ConsensusState, vote: Vote) -> ConsensusReason | None:
     """Why the block of a proposal with this checked vote of its leader's would not be kept; None if it would be."""
     if vote.member != state.membership.leader(vote.view):
@@ -114,7 +114,6 @@ def unwanted(state: ConsensusState, vote: Vote) -> ConsensusReason | None:
         return ConsensusReason.EQUIVOCATION
     first = state.proposals.get(vote.view)
     return None if first is None or first.hash == vote.block_hash else ConsensusReason.SECOND_PROPOSAL
-
 
 
 def receive_block(state: ConsensusState, event: BlockReceived) -> None:
@@ -214,18 +213,17 @@ def _vote_finalize(state: ConsensusState, notarization: Certificate) -> None:
         state.cast(VoteKind.FINALIZE, view, block_hash)
 
 
-def _learn(state: ConsensusState, certificate: Certificate, stalled_views: int, *, journaled: bool) -> None:
-    """Measure the current view, which this certificate ends; see whose votes it holds. What is past teaches nothing."""
-    if journaled:
-        return
-    state.patience.note_heard((member for member, _ in certificate.signatures), certificate.view)
-    if certificate.view != state.view:
-        return
-    due_ms = state.pace.due_ms
-    if certificate.kind is VoteKind.NOTARIZE and due_ms is not None and state.now_ms >= due_ms:
-        state.patience.note_notarized(state.view, state.now_ms - due_ms, stalled_views)
-    if certificate.kind is VoteKind.NULLIFY and state.own.signed(VoteKind.NULLIFY, state.view):
-        state.patience.note_waited_in_vain(state.view)
+def _learn(state: ConsensusState, certificate: Certificate, *, journaled: bool) -> None:
+    """Measure the current view, which this certificate ends; see whose votes it holds, and how the views go."""
+    patience, view, is_current = state.patience, certificate.view, certificate.view == state.view and not journaled
+    if not journaled:
+        patience.note_heard((member for member, _ in certificate.signatures), view)
+    if certificate.kind is VoteKind.NULLIFY:
+        patience.note_nullified(view, waited=is_current and state.own.signed(VoteKind.NULLIFY, view))
+    elif certificate.kind is VoteKind.FINALIZE:
+        patience.note_final(view)
+    elif is_current and state.pace.due_ms is not None and state.now_ms >= state.pace.due_ms:
+        patience.note_notarized(view, state.now_ms - state.pace.due_ms)
 
 
 def _note_nullified(state: ConsensusState, view: int) -> None:

@@ -23,7 +23,8 @@ descends from every final block. None of this depends on time, on the network, o
 
 Liveness. Every certificate that a member forms goes to all, and votes and certificates since the last final view are
 sent again on a timer. So once messages arrive, all honest members reach a common view; every run of f+1 leaders has an
-honest one, whose block all honest members notarize before their timers fire, and then finalize.
+honest one, whose block all honest members notarize before their timers fire, and then finalize: for the timers grow
+until they do, whatever f leaders get done.
 
 A block is due (and the view's timer runs) from the earliest of: includable work known here; f+1 nullify votes, of which
 one is honest; a certified block that is not final; a proposal of this view; the heartbeat. An idle chain stays in one
@@ -116,8 +117,7 @@ class Simplex:
     @property
     def timeout_ms(self) -> int:
         """What a view gets that is entered now, if its leader was not missed."""
-        state = self._started
-        return state.patience.fresh_timeout_ms(state.stalled_views)
+        return self._started.patience.fresh_timeout_ms
 
     @property
     def missed_leaders(self) -> frozenset[int]:
@@ -127,13 +127,13 @@ class Simplex:
     def keeps(self, block_hash: BlockHash) -> bool:
         """Whether the machine still counts on this block's body; asked when Forget is carried out."""
         return self._started.tree.info(block_hash) is not None
+
     def unwanted(self, vote: Vote) -> ConsensusReason | None:
         """Why the block that comes with its leader's checked vote would be of no use now; None if it would be kept.
 
         So that its body is read only then. The vote itself is worth hearing either way.
         """
         return intake.unwanted(self._started, vote)
-
 
     def handle(self, event: Event, now_ms: int) -> list[Action]:
         """What to do after `event`, in order. now_ms: a clock that never goes back, of any origin.

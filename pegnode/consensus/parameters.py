@@ -40,7 +40,7 @@ class ConsensusParams:
     view_timeout_ms: how long a view may take once a block is due, before members vote to nullify it, while nothing
         was measured yet.
     min_view_timeout_ms: the least that measuring makes of it, and what a leader gets who was missed.
-    max_view_timeout_ms: the most, also of the doubling that follows f+1 nullified views in a row.
+    max_view_timeout_ms: the most, also of the doubling that follows views waited for in vain.
     heartbeat_ms: an idle chain gets an empty block after this time.
     resend_ms: votes and certificates since the last final view are sent again this often.
     """

@@ -125,6 +125,13 @@ def expire(state: ConsensusState) -> None:
     state.pace.run_timer(due, state.now_ms)
     deadline_ms = _deadline_ms(state)
     if deadline_ms is not None and state.now_ms >= deadline_ms:
+        if not _leader_gave_up(state):
+            proposal = state.proposals.get(state.view)
+            state.patience.note_given_up(
+                state.view,
+                prudence=proposal is not None and proposal.carries_l1,
+                proposed=proposal is not None or not state.leads,
+            )
         state.cast(VoteKind.NULLIFY, state.view)
 
 
@@ -137,13 +144,6 @@ def schedule(state: ConsensusState) -> None:
         state.emit(WakeAt(wake_ms))
 
 
-def _proposal_ms(state: ConsensusState) -> int | None:
-    """When this member proposes in the current view; None if it does not."""
-    proposes = state.leads and state.building_view is None and state.may_sign(VoteKind.NOTARIZE, state.view)
-    return state.pace.proposal_ms(state.work_known, state.unfinal, state.patience.timeout_ms) if proposes else None
-
-
-def _deadline_ms(state: ConsensusState) -> int | None:
 def _holders(state: ConsensusState, root: BlockHash) -> tuple[int, ...]:
     """Who signed the certificate of this wanted block; of a proposal, which has none yet, that of its parent."""
     info = state.tree.info(root)
@@ -153,13 +153,20 @@ def _holders(state: ConsensusState, root: BlockHash) -> tuple[int, ...]:
     return () if certificate is None else tuple(member for member, _ in certificate.signatures)
 
 
+def _proposal_ms(state: ConsensusState) -> int | None:
+    """When this member proposes in the current view; None if it does not."""
+    proposes = state.leads and state.building_view is None and state.may_sign(VoteKind.NOTARIZE, state.view)
+    return state.pace.proposal_ms(state.work_known, state.unfinal, state.patience.timeout_ms) if proposes else None
+
+
+def _deadline_ms(state: ConsensusState) -> int | None:
     """When this member nullifies the current view; None while the timer stands or if it may not."""
     due_ms = state.pace.due_ms
     if due_ms is None or not state.may_sign(VoteKind.NULLIFY, state.view):
         return None
     if _leader_gave_up(state):
         return due_ms
-    return due_ms + state.patience.view_timeout_ms(state.view, state.stalled_views)
+    return due_ms + state.patience.view_timeout_ms(state.view)
 
 
 def _leader_gave_up(state: ConsensusState) -> bool:

@@ -66,7 +66,7 @@ class ConsensusState:
         self.votes = VoteBook(membership.epoch, membership.quorum)
         self.own = OwnVotes(max(floor_view, final.view))
         self.pace = Pace(params, now_ms)
-        self.patience = Patience(params, membership)
+        self.patience = Patience(params, membership, member)
         self.restraint = L1Restraint(membership.fault_tolerance)
         self.proposals: dict[int, BlockInfo] = {}
         self.requested: set[BlockHash] = set()
@@ -83,11 +83,6 @@ class ConsensusState:
     def unfinal(self) -> bool:
         """Whether the newest certified block is not final."""
         return self.certificates.highest()[0] > self.certificates.final_view
-
-    @property
-    def stalled_views(self) -> int:
-        """How many nullified views lie between the newest certified block and the current view."""
-        return self.view - 1 - self.certificates.highest()[0]
 
     @property
     def oldest_view_kept(self) -> int:

@@ -20,6 +20,7 @@ from pegnode.consensus.certificates import CertificateBook
 from pegnode.consensus.events import BlockInfo, FinalTip, Start
 from pegnode.consensus.own_votes import OwnVotes
 from pegnode.consensus.pace import Pace
+from pegnode.consensus.patience import Patience
 from pegnode.consensus.state import ConsensusState
 from pegnode.consensus.votes import VoteBook
 
@@ -207,6 +208,18 @@ def timer_without_heartbeat() -> AbstractContextManager[Any]:
             self._timer_from_ms = now_ms
 
     return mock.patch.object(Pace, "run_timer", run_timer)
+
+
+def any_notarization_ends_backing_off() -> AbstractContextManager[Any]:
+    """Whoever has a block notarized makes the timeout short again, for leaders who need longer too."""
+    real = Patience.note_notarized
+
+    def note_notarized(self: Patience, view: int, took_ms: int) -> None:
+        real(self, view, took_ms)
+        self._failed_turns = [0] * len(self._failed_turns)
+        self._stalled_views.clear()
+
+    return mock.patch.object(Patience, "note_notarized", note_notarized)
 
 
 def _may_sign(lax: VoteKind) -> AbstractContextManager[Any]:

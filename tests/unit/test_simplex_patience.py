@@ -37,8 +37,8 @@ class Chain:
         self.probe.wait(took_ms)
         self.parent = block(self.view, self.parent or tip_of_genesis(), self.probe.size)
         quorum = range(self.probe.size - (self.probe.size - 1) // 3)
-        signers = tuple((self.view + offset) % self.probe.size for offset in quorum)
-        self.probe.take(notarization(self.parent, tuple(sorted(signers))))
+        signers = tuple(sorted((self.view + offset) % self.probe.size for offset in quorum))
+        self.probe.take(notarization(self.parent, signers), finalization(self.parent, signers))
 
     def nullify(self, *voters: int) -> None:
         """The probe waits in vain; these others gave up too."""
@@ -118,7 +118,8 @@ def test_f_leaders_who_hurry_leave_the_others_time() -> None:
 def test_nullified_view_is_no_measurement() -> None:
     chain = certified(*[400] * 48)
     chain.nullify(1, 2, 3)
-    chain.certify(400)
+    chain.probe.wait(400)  # the next one is due at once
+    chain.probe.take(notarization(block(chain.view, chain.parent or tip_of_genesis())))
     assert chain.probe.machine.timeout_ms == MARGIN * 400
 
 
@@ -140,10 +141,11 @@ def test_views_caught_up_with_are_no_measurement() -> None:
 
 def test_view_that_was_jumped_over_is_no_measurement() -> None:
     chain = certified(*[600] * 48)
-    for distance in (9, 5):
+    for distance in (11, 5):
         chain.wait_until_due()
         chain.probe.wait(20_000)
-        chain.probe.take(notarization(block(chain.view + distance)))
+        far = block(chain.view + distance)
+        chain.probe.take(notarization(far), finalization(far))
     assert chain.probe.machine.timeout_ms == MARGIN * 600
 
 
@@ -186,6 +188,92 @@ def test_what_a_view_took_after_backing_off_holds_for_every_leader() -> None:
     assert chain.gives_up_after(MARGIN * 2_000)
 
 
+def rounds_in_vain(chain: Chain, rounds: int, *leaders: int) -> None:
+    """So often everybody has its turn: those of these leaders end in a nullification, the others' blocks are final."""
+    for _ in range(4 * rounds):
+        if chain.view % 4 in leaders:
+            chain.nullify(0, 2, 3)
+        else:
+            chain.parent = block(chain.view, chain.parent or tip_of_genesis())
+            chain.probe.take(notarization(chain.parent), finalization(chain.parent))
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 3])
+def test_timeout_doubles_with_each_turn_in_vain_of_f_plus_1_leaders_however_quick_the_others_are(rounds: int) -> None:
+    chain = certified(*[400] * 48)
+    rounds_in_vain(chain, rounds, 1, 3)
+    assert chain.probe.machine.timeout_ms == (MARGIN * 400) << rounds
+
+
+def test_turns_in_vain_of_f_leaders_double_nothing() -> None:
+    chain = certified(*[400] * 48)
+    rounds_in_vain(chain, 20, 1)
+    assert chain.probe.machine.timeout_ms == MARGIN * 400
+
+
+def test_final_block_of_its_own_forgives_a_leader_its_turns_in_vain() -> None:
+    chain = certified(*[400] * 48)
+    rounds_in_vain(chain, 2, 1, 3)
+    chain.parent = block(chain.view, chain.parent or tip_of_genesis())
+    chain.probe.take(notarization(chain.parent))
+    assert chain.probe.machine.timeout_ms == 4 * MARGIN * 400
+    chain.probe.take(finalization(chain.parent))
+    assert chain.parent.leader == 1
+    assert chain.probe.machine.timeout_ms == MARGIN * 400
+
+
+@pytest.mark.parametrize(("turns", "factor"), [(1, 1), (2, 2)])
+def test_views_given_up_here_alone_double_it_too_while_nothing_is_final(turns: int, factor: int) -> None:
+    """Each member may give up another leader, and so none of the notarized views get every vote that they need."""
+    chain = certified(*[400] * 48)
+    for turn in range(1, turns + 1):
+        chain.probe.wait(INTERVAL_MS + MOST_MS)
+        if turn < turns:
+            for _ in range(4):
+                chain.parent = block(chain.view, chain.parent or tip_of_genesis())
+                chain.probe.take(notarization(chain.parent))
+    assert chain.probe.machine.timeout_ms == factor * MARGIN * 400
+
+
+def test_turn_that_may_have_failed_by_prudence_is_not_held_against_the_time() -> None:
+    chain = certified(*[400] * 48)
+    for leader in (1, 2, 3):
+        chain.probe.propose(block(chain.view, chain.parent or tip_of_genesis(), carries_l1=leader > 1))
+        chain.nullify(0, 2, 3)
+    assert chain.probe.machine.timeout_ms == 2 * MARGIN * 400
+    chain.parent = block(chain.view, chain.parent or tip_of_genesis())
+    chain.probe.take(notarization(chain.parent), finalization(chain.parent))
+    assert chain.probe.machine.timeout_ms == MARGIN * 400
+
+
+def test_leaders_who_give_up_themselves_were_not_waited_for_in_vain() -> None:
+    chain = certified(*[400] * 48)
+    for leader in (1, 2):
+        chain.wait_until_due() if leader == 1 else None
+        chain.probe.vote(leader, VoteKind.NULLIFY, chain.view)
+        chain.probe.take(nullification(chain.view, (0, 2, 3)))
+    assert chain.probe.machine.timeout_ms == 2 * MARGIN * 400
+    chain.parent = block(chain.view, chain.parent or tip_of_genesis())
+    chain.probe.take(notarization(chain.parent), finalization(chain.parent))
+    assert chain.probe.machine.timeout_ms == MARGIN * 400
+
+
+@pytest.mark.parametrize(("proposes", "factor"), [(False, 2), (True, 1)])
+def test_own_turn_that_ended_before_this_member_could_propose_doubles_at_once(proposes: bool, factor: int) -> None:
+    probe = Probe(member=1)
+    probe.tell(events.WorkKnown(True))
+    asked = probe.wait(INTERVAL_MS)
+    if proposes:
+        probe.tell(events.BlockBuilt(probe.build(asked).info))
+    assert [vote.kind for vote in of(actions.CastVote, probe.wait(TIMEOUT_MS))] == [VoteKind.NULLIFY]
+    assert probe.machine.timeout_ms == factor * TIMEOUT_MS
+    probe.take(nullification(1), notarization(block(2)), finalization(block(2)))
+    assert probe.machine.timeout_ms == factor * TIMEOUT_MS
+    own = block(5, block(2))
+    probe.take(notarization(own), finalization(own))
+    assert probe.machine.timeout_ms == TIMEOUT_MS
+
+
 # who is not waited for
 
 
@@ -196,7 +284,8 @@ def next_turn(chain: Chain) -> Chain:
         chain.wait_until_due()
         chain.probe.wait(400)
         chain.parent = block(chain.view, chain.parent or tip_of_genesis())
-        chain.probe.take(notarization(chain.parent, tuple(one for one in range(4) if one != gone)))
+        others = tuple(one for one in range(4) if one != gone)
+        chain.probe.take(notarization(chain.parent, others), finalization(chain.parent, others))
     return chain
 
 
@@ -253,8 +342,7 @@ def test_vote_of_an_earlier_view_ends_nothing() -> None:
 
 def test_signature_in_a_certificate_is_a_sign_of_life() -> None:
     chain = gone_leader()
-    assert chain.parent is not None
-    chain.probe.take(finalization(chain.parent, (0, 1, 2)))
+    chain.probe.take(notarization(block(chain.view, chain.parent or tip_of_genesis()), (0, 1, 2)))
     assert chain.probe.machine.missed_leaders == frozenset()
 
 

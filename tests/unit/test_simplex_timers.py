@@ -122,13 +122,17 @@ def test_timeout_doubles_after_each_f_plus_1_stalled_views_up_to_its_cap(stalled
     assert nullifies_at(probe, probe.now_ms + int(factor * TIMEOUT_MS))
 
 
-def test_timeout_is_short_again_after_a_notarized_block() -> None:
+@pytest.mark.parametrize("final", [False, True])
+def test_timeout_is_short_again_after_a_final_block_and_not_after_a_notarized_one(final: bool) -> None:
     probe = started_long_ago()
-    for view in range(1, 8):
+    probe.tell(events.WorkKnown(True))
+    for view in range(1, 5):
         probe.take(nullification(view))
-    probe.take(notarization(block(8)))
+    probe.take(notarization(block(5)))
+    if final:
+        probe.take(finalization(block(5)))
     entered_ms = probe.now_ms
-    assert nullifies_at(probe, entered_ms + INTERVAL_MS + TIMEOUT_MS)
+    assert nullifies_at(probe, entered_ms + INTERVAL_MS + (TIMEOUT_MS if final else 4 * TIMEOUT_MS))
 
 
 # when waiting is in vain
