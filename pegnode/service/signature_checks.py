@@ -75,8 +75,8 @@ class SignatureChecks:
                 return None
             new[statement] = certificate
         self._certified.update(dict.fromkeys(new))
-        for oldest in list(self._certified)[: len(self._certified) - MAX_STATEMENTS]:
-            del self._certified[oldest]
+        while len(self._certified) > MAX_STATEMENTS:
+            del self._certified[next(iter(self._certified))]
         return list(new.values())
 
     def _charge(self, peer: PeerId, checks: int) -> bool:
