@@ -55,6 +55,7 @@ class Start:
     certificate: the finalization of the final tip, None for genesis.  votes: own votes of the journal.
     certificates: the journal's.  blocks: the bodies that the journal holds.
     floor_view: the journal was pruned up to here, so nothing at or below is ever signed again.
+    stopped: certificates that contradict each other were seen in an earlier life.
     """
 
     final: FinalTip
@@ -63,6 +64,7 @@ class Start:
     certificates: tuple[Certificate, ...] = ()
     blocks: tuple[BlockInfo, ...] = ()
     floor_view: int = 0
+    stopped: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,6 +166,7 @@ class Simplex:
         self._state = ConsensusState(
             self._member, self._membership, self._params, start.final, start.certificate, start.floor_view, now_ms
         )
+        self._state.stopped = start.stopped
 
 
 def _check_use(event: Event) -> None:

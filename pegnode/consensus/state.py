@@ -67,7 +67,7 @@ class ConsensusState:
         self.own = OwnVotes(max(floor_view, final.view))
         self.pace = Pace(params, now_ms)
         self.patience = Patience(params, membership, member)
-        self.restraint = L1Restraint(membership.fault_tolerance)
+        self.restraint = L1Restraint(membership)
         self.proposals: dict[int, BlockInfo] = {}
         self.requested: set[BlockHash] = set()
         self.helped_ms: dict[int, int] = {}

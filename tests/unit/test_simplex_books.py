@@ -1,8 +1,10 @@
 """The parts of the consensus machine that can be asked directly."""
 
+import pytest
+
 from pegnode.consensus.certificates import CertificateBook
 from pegnode.consensus.restraint import L1Restraint
-from tests.machine.fake_chain import GENESIS
+from tests.machine.fake_chain import GENESIS, fake_membership
 from tests.support.simplex import block, finalization, notarization, nullification
 
 FIRST = block(1)
@@ -50,7 +52,7 @@ def test_finality_drops_what_lies_at_or_below_and_keeps_the_rest() -> None:
 
 
 def test_restraint_stops_doubling_at_its_cap() -> None:
-    restraint = L1Restraint(fault_tolerance=1)
+    restraint = L1Restraint(fake_membership(4))
     view = quiet_from = 0
     for _ in range(20):
         view += 1
@@ -59,3 +61,18 @@ def test_restraint_stops_doubling_at_its_cap() -> None:
         while not restraint.allows(view + 1):
             view += 1
     assert view - quiet_from == 2 << 6
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 7, 10, 15, 134, 255])
+def test_restraint_gives_every_leader_its_turn_to_end_it(size: int) -> None:
+    """If only some had it, 2 of 134 for one, and these were faulty, nothing of L1 would be certified again."""
+    restraint = L1Restraint(fake_membership(size))
+    view, tried = 0, set()
+    for failures in range(6 + size):
+        view += 1
+        while not restraint.allows(view):
+            view += 1
+        restraint.note_nullified(view)
+        if failures >= 6:
+            tried.add(view % size)
+    assert tried == set(range(size))
