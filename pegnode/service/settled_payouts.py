@@ -57,9 +57,7 @@ class SettledPayouts:
         return [
             closed.settled_by
             for closed in self._closed
-            if closed.settled_by is not None
-            and closed.settled_l1_height is not None
-            and watcher.block_at(closed.settled_l1_height) is not None
+            if closed.settled_by is not None and watcher.block_at(closed.ended_l1_height) is not None
         ]
 
     async def _offer(self, txid: Txid, signed: bytes) -> None:
