@@ -171,7 +171,7 @@ async def test_closed_lineages_are_known_whether_they_closed_before_the_start_or
             await running.start(0)
         [closed] = running.members[0].reserve_watch._closed
         assert (closed.number, closed.settled_by) == (0, lineage.versions[1].txid)
-        assert (closed.settled_l1_height, closed.others) == (lineage.settled_l1_height, (lineage.versions[0].txid,))
+        assert (closed.ended_l1_height, closed.others) == (lineage.settled_l1_height, (lineage.versions[0].txid,))
 
 
 async def test_closed_lineages_are_forgotten_when_no_record_can_reach_them(
