@@ -134,13 +134,47 @@ def _locked(path: Path) -> Iterator[None]:
             descriptor = os.open(path / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
         kind = fcntl.LOCK_SH
     try:
-        try:
-            fcntl.lockf(descriptor, kind | fcntl.LOCK_NB)
-        except OSError as error:
-            raise DiskError(DiskFault.LOCKED, "another process has it open") from error
+        _lock(descriptor, kind)
         yield
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def only_maker(path: Path) -> Iterator[None]:
+    """Keep other processes from making `path`, which need not exist yet, for as long as this lasts.
+
+    The lock is a file beside it, and goes afterwards; one that a killed process left hinders nobody. Raises DiskError.
+    """
+    lock = path.with_name(f"{path.name}.lock")
+    with translated(lock):
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        _lock(descriptor, fcntl.LOCK_EX)
+        if not _is_open(descriptor, lock):  # its maker ended, and took it away, since we opened it
+            raise DiskError(DiskFault.LOCKED, "another process made it just now")
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, kind: int) -> None:
+    """Lock an open file against other processes. Raises DiskError (LOCKED) without waiting."""
+    try:
+        fcntl.lockf(descriptor, kind | fcntl.LOCK_NB)
+    except OSError as error:
+        raise DiskError(DiskFault.LOCKED, "another process has it open") from error
+
+
+def _is_open(descriptor: int, path: Path) -> bool:
+    """Whether this is the file at `path`."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def require_writable(path: Path) -> None:

@@ -26,6 +26,7 @@ from federation.rocks import (
     common_options,
     disk_error,
     linked,
+    only_maker,
     require_writable,
 )
 from pegnode.storage.errors import StorageError, StorageReason
@@ -89,13 +90,16 @@ class Database:
     def create(cls, path: Path, families: Sequence[str], first: "Changes") -> None:
         """Make a database that holds `first`, whole or not at all: it is made beside `path` and then moved there.
 
-        What an earlier attempt left beside is removed. Raises StorageError.
+        What an earlier attempt left beside is removed, what another process made meanwhile is left alone. Raises
+        StorageError; LOCKED while another process makes it.
         """
         beside = path.with_name(f"{path.name}.new")
         with _advising(path):
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             require_writable(path.parent)
-            with Hold(beside):
+            with Hold(beside), only_maker(path):
+                if cls.exists(path):
+                    return
                 shutil.rmtree(beside, ignore_errors=True)
                 beside.mkdir(mode=0o700)
                 database = cls._opened(beside, beside, families, ExitStack(), read_only=False)

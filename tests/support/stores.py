@@ -1,5 +1,8 @@
 """A chain in a store, filled by hand: the ledger's own transitions move the money, nothing else checks the blocks."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -194,6 +197,33 @@ def contents(store: ChainStore) -> dict[str, object]:
 def files(path: Path) -> dict[str, bytes]:
     """What a database's directory holds, but for the lock file: whoever reads and closes that gives up the lock."""
     return {file.name: file.read_bytes() for file in path.iterdir() if file.name != "LOCK"}
+
+
+HOLDING_SCRIPT = (
+    "import sys\n"
+    "from pathlib import Path\n"
+    "from tests.support.stores import open_store\n"
+    "store = open_store(Path(sys.argv[1]))\n"
+    "print('open', flush=True)\n"
+    "sys.stdin.readline()\n"
+)
+"""Another process that has a store open until it is told to end."""
+
+
+def other_process(script: str, path: Path) -> subprocess.Popen[str]:
+    """Another process that runs a script with a path, and is told to go on by a line."""
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    command = [sys.executable, "-c", script, str(path)]
+    return subprocess.Popen(
+        command, cwd=root, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def said(other: subprocess.Popen[str]) -> str:
+    """The next line from it."""
+    assert other.stdout is not None
+    return other.stdout.readline().strip()
 
 
 def _apply(state: ChainState, applied: AppliedTransaction) -> None:

@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,6 +20,7 @@ from tests.support.stores import (
     CLAIM,
     DEPOSIT,
     DEPOSIT_SATS,
+    HOLDING_SCRIPT,
     RULES,
     contents,
     deposit,
@@ -31,17 +30,9 @@ from tests.support.stores import (
     make_rules,
     next_block,
     open_store,
+    other_process,
+    said,
 )
-
-SCRIPT = (
-    "import sys\n"
-    "from pathlib import Path\n"
-    "from tests.support.stores import open_store\n"
-    "store = open_store(Path(sys.argv[1]))\n"
-    "print('open', flush=True)\n"
-    "sys.stdin.readline()\n"
-)
-"""Another process that has a store open until it is told to end."""
 
 
 def refusal(path: Path, name: str = "a chain") -> StorageReason:
@@ -94,14 +85,9 @@ def test_open_store_locks_its_directory_and_close_frees_it(tmp_path: Path) -> No
 
 
 def test_store_of_another_process_is_locked(tmp_path: Path) -> None:
-    path, root = tmp_path / "chain", Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
-    command = [sys.executable, "-c", SCRIPT, str(path)]
-    with subprocess.Popen(
-        command, cwd=root, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "open\n"
+    path = tmp_path / "chain"
+    with other_process(HOLDING_SCRIPT, path) as other:
+        assert said(other) == "open"
         assert refusal(path) is StorageReason.LOCKED
         other.communicate("done\n", timeout=20)
     open_store(path).close()
@@ -311,14 +297,6 @@ def test_open_refuses_a_directory_that_cannot_be_written(tmp_path: Path, monkeyp
     open_store(tmp_path / "chain").close()
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert refusal(tmp_path / "chain") is StorageReason.READ_ONLY
-
-
-def test_creation_that_was_cut_short_is_begun_anew(tmp_path: Path) -> None:
-    beside = tmp_path / "chain.new"
-    beside.mkdir()
-    (beside / "CURRENT").write_text("half of a database")
-    open_store(tmp_path / "chain").close()
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["chain"]
 
 
 def test_look_refuses_what_is_not_there_and_makes_nothing(tmp_path: Path) -> None:
