@@ -6,7 +6,8 @@ certificate of the highest view that it knows. A number drawn at this start come
 
     journal      signs again                                    above
     kept         when 2f + 1 others have answered; after        its floor; the highest view heard, if this
-                 GRACE_S, when a quorum less one has            member knew of none so high
+                 GRACE_S, when a quorum less one has, if        member knew of none so high
+                 that is fewer
     forgotten    when 2f + 1 others have vouched                the highest view heard + 2
 
 A vote by this member's key that the journal lacks ends it, whoever shows it, alone or in a proof of its guilt: the
@@ -148,7 +149,8 @@ class OwnMemory:
     def _is_enough(self, is_late: bool) -> bool:
         if self._journal.state is JournalState.FORGOTTEN:
             return len(self._vouched) >= self._needed  # who is alone has nobody to tell, and stays silent
-        return len(self._answered) >= (self._least if is_late else min(self._needed, len(self._others)))
+        wanted = min(self._needed, len(self._others))
+        return len(self._answered) >= (min(wanted, self._least) if is_late else wanted)
 
     def _raise_floor(self) -> None:
         """Bar the views in which this member may have voted."""

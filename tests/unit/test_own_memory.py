@@ -15,13 +15,14 @@ from federation.certificate import NO_BLOCK, Certificate, Vote, VoteKind, vote_d
 from federation.journal import Journal
 from federation.journal_errors import JournalReason, JournalRefused
 from federation.journal_header import JournalIdentity, JournalState
+from pegnode.chain.state import GenesisState
 from pegnode.net.messages import MAX_OWN_VOTES, Message, OwnVotesAnswer, OwnVotesRequest
 from pegnode.net.transport import DropReason, PeerId
 from pegnode.service.own_memory import GRACE_S, OwnMemory
 from pegnode.service.peers import Peers
 from pegnode.service.unfinal import UnfinalBlock
 from pegnode.storage.store import ChainStore, FinalBlock
-from tests.support.chain import MemoryChain, vote_secrets
+from tests.support.chain import MemoryChain, local_genesis, vote_secrets
 from tests.support.lone_node import Wire, lone_core
 from tests.support.memory_entries import MemoryEntries
 
@@ -34,8 +35,11 @@ BLOCK = BlockHash(sha256(b"a block"))
 class Rig:
     """Member 0 of four with its journal, and what the others say to it."""
 
-    def __init__(self, path: Path, *, forgotten: bool = False, floor_view: int = 0) -> None:
+    def __init__(self, path: Path, *, members: int = 4, forgotten: bool = False, floor_view: int = 0) -> None:
         self.chain = MemoryChain()
+        if members != 4:
+            genesis = local_genesis(self.chain.header.anchor, members=members)
+            self.chain.rules, self.chain.state = genesis.rules(), GenesisState(genesis.rules().genesis_header)
         self.store = ChainStore.open(path / "chain", self.chain.rules)
         rules = self.chain.rules
         self.entries = MemoryEntries()
@@ -145,6 +149,22 @@ async def test_kept_journal_hears_the_last_member_out_for_a_while(
         await trio.sleep(GRACE_S - 1)
         assert not start.over.is_set()
         await trio.sleep(2)
+        assert start.over.is_set()
+
+
+@pytest.mark.parametrize(("members", "needed"), [(3, 1), (4, 2), (5, 3), (6, 3)])
+async def test_kept_journal_never_needs_more_answers_for_having_waited(
+    tmp_path: Path, autojump_clock: trio.abc.Clock, members: int, needed: int
+) -> None:
+    """2f + 1 others, or a quorum less one if that is fewer: with 3 or 6 members it is not."""
+    rig = Rig(tmp_path, members=members)
+    async with starting(rig) as start:
+        for member in range(1, needed):
+            rig.answer(member)
+        await trio.sleep(GRACE_S + 1)
+        assert not start.over.is_set()
+        rig.answer(needed)
+        await trio.sleep(0.1)
         assert start.over.is_set()
 
 
