@@ -9,6 +9,9 @@ applied, what follows it is asked for already, of the peer whose turn it is.
 Who has not answered for PATIENCE_S is not waited for any longer when another one can be asked, and who has not for
 ANSWER_TIMEOUT_S is dropped. So is whoever answers what proves false, or what was not asked for. Who brought nothing
 new, little, or late has a demerit, and is asked after those who have fewer; it loses one with each good answer.
+
+Whoever brings proof of a final block beside this node's own chain is not at fault: more members are than consensus
+bears. Nothing becomes final here then, nor when the machine saw the like, or a member's journal says that it did.
 """
 
 import math
@@ -175,8 +178,10 @@ class CatchUp:
                 with trio.move_on_after(MEMBER_GRACE_S):
                     await self._hurry.wait()
             self._wanted, self._hurry = trio.Event(), trio.Event()
-            while self._best_peer(self._next_height()) is not None:
+            while self._core.contradiction is None and self._best_peer(self._next_height()) is not None:
                 await self._fetch()
+            if self._core.contradiction is not None:
+                self._core.waiting_for = f"people to settle it: {self._core.contradiction}"
 
     async def _drop_the_silent(self) -> None:
         while True:
@@ -312,6 +317,18 @@ class CatchUp:
         for parent, child in pairwise(headers):
             if child.parent != parent.hash:
                 raise MalformedError("the blocks are no chain")
+        self._compare(headers)
+
+    def _compare(self, headers: Sequence[Header]) -> None:
+        """Stop for good when one of these, which a quorum made final, is beside this node's own chain."""
+        store = self._core.store
+        tip = store.tip.header
+        for header in headers:
+            follows = header.height > tip.height + 1 or header.parent == tip.hash
+            if not follows and store.height_of(header.hash) is None:
+                name = f"{hash_to_hex(header.hash)}, height {header.height},"
+                self._core.contradict(f"a quorum made block {name} final beside this node's own chain")
+                return
 
     def _commit(self) -> None:
         """Make final, in one write, what is kept and certified; nothing, unless it all leads down to the tip."""

@@ -51,6 +51,9 @@ MAX_WAITING: Final = 1_024
 MAKE_ROOM_S: Final = 1.0
 """Events that may wait before this member takes part, and how often they are counted."""
 
+TWO_CERTIFICATES: Final = "two certificates contradict each other"
+"""Why nothing becomes final: they are in the journal, and are told of by `peg evidence list`."""
+
 OfVotes = act.ReportEquivocation | act.ReportUnknownOwnVote
 LocalAction = act.SaveCertificate | act.Finalized | act.PruneJournal | act.WakeAt | act.Forget | OfVotes | Report
 """What needs neither peers nor time."""
@@ -93,6 +96,8 @@ class ConsensusDriver:
         self._block_requests = BlockRequests(core.store, peers, tolerance, self._bodies, self._take_asked_for)
         core.on_final(self._after_final)
         equivocations.on_own_guilt(own_memory.found)
+        if journal.contradiction is not None:
+            core.contradict(TWO_CERTIFICATES)
 
     def work_known(self, known: bool) -> None:
         """Tell the machine whether there is anything that a block could include."""
@@ -163,6 +168,7 @@ class ConsensusDriver:
             certificates=content.certificates,
             blocks=tuple(self._info(block) for block, _ in blocks),
             floor_view=content.floor_view,
+            stopped=self._journal.contradiction is not None,
         )
 
     async def _next_event(self) -> Queued:
@@ -236,9 +242,11 @@ class ConsensusDriver:
                 self._journal.record_certificate(certificate)
             case act.Finalized(info, certificate):
                 self._core.finalize(info.hash, certificate.encode())
-            case act.PruneJournal(final_view):
+            case act.PruneJournal(final_view) if self._core.contradiction is None:
                 self._journal.prune(final_view)
                 self._own_notarize = {view: vote for view, vote in self._own_notarize.items() if view > final_view}
+            case act.PruneJournal():
+                pass  # that block did not become final here
             case act.WakeAt(at_ms):
                 self._wake_at_ms = at_ms
             case act.Forget(block_hashes):
@@ -251,6 +259,7 @@ class ConsensusDriver:
                 self._equivocations.note(first, second)
             case act.ReportConflictingCertificates(one, other):
                 self._journal.note_contradiction(one, other)
+                self._core.contradict(TWO_CERTIFICATES)
                 report(action)
                 self._equivocations.note_certificates(one, other)
             case _:
@@ -258,7 +267,7 @@ class ConsensusDriver:
 
     async def _cast(self, action: act.CastVote) -> None:
         """Sign, write, send: in this order. Raises SignerAway, which ends this process: it is no member without."""
-        if not self._own_memory.may_sign or self._journal.contradiction is not None:
+        if not self._own_memory.may_sign or self._core.contradiction is not None:
             return
         epoch = self._core.rules.membership.epoch
         try:

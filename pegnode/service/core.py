@@ -44,6 +44,7 @@ class NodeCore:
 
     now_ms: Unix time in milliseconds.
     waiting_for: what the node can't go on without at present, for people; None when nothing is missing.
+    contradiction: why nothing becomes final here any more, for people: what quorums said excludes itself; None if not.
     key_alarm: why this member's own vote key must be taken for stolen, or for running twice, for people; None if not.
     l1: how one's own Bitcoin node is.  l1_reports: by member, the highest L1 block that it says is at the peg's depth.
     """
@@ -58,6 +59,7 @@ class NodeCore:
     questions: L1Questions
     now_ms: Callable[[], int]
     waiting_for: str | None = None
+    contradiction: str | None = None
     key_alarm: str | None = None
     l1: L1Health = NOT_ASKED
     l1_reports: dict[int, Anchor] = field(default_factory=dict)
@@ -155,14 +157,23 @@ class NodeCore:
         for listener in self._on_work:
             listener()
 
+    def contradict(self, detail: str) -> None:
+        """Make nothing final any more, as long as this process runs: no rule says which of two branches is right."""
+        if self.contradiction is None:
+            self.contradiction = detail
+            log.error("nothing becomes final here any more", because=detail)
+
     def finalize(
         self, block_hash: BlockHash, certificate: bytes, certificates: Mapping[BlockHash, bytes] = NO_CERTIFICATES
     ) -> None:
         """Commit a valid block and its ancestors, clear the pools of what they hold, and tell the listeners.
 
         certificates: finalizations of ancestors, as far as they have their own.
-        A block that does not lead down to the tip by blocks kept here is left to be caught up with.
+        A block that does not lead down to the tip by blocks kept here is left to be caught up with. After a
+        contradiction nothing is done.
         """
+        if self.contradiction is not None:
+            return
         if self.store.height_of(block_hash) is None and not self.unfinal.reaches_tip(block_hash):
             log.error("a final block stands on none that is kept here", hash=hash_to_hex(block_hash))
             return

@@ -54,9 +54,9 @@ class AskingNobody(OwnMemory):
 
 
 class DriverRig:
-    """Member 0 of four, and what the others say to it."""
+    """Member 0 of four, and what the others say to it. journal: of an earlier life."""
 
-    def __init__(self, chain: MemoryChain, store: ChainStore) -> None:
+    def __init__(self, chain: MemoryChain, store: ChainStore, journal: Journal | None = None) -> None:
         self.chain = chain
         rules = chain.rules
         self.wire = Wire(rules.membership, OWN)
@@ -66,7 +66,7 @@ class DriverRig:
         self.signer = Signer(secrets, rules.membership, OWN, rules.chain_id, bytes)
         self.auditor = Auditor(self.core, cast(L1Client, None), lambda: True)
         self.resumption = Resumption(self.core, cast(L1Client, None), lambda: True)
-        self.journal = Journal.create(MemoryEntries(), JournalIdentity(rules.chain_id, 0, OWN))
+        self.journal = journal or Journal.create(MemoryEntries(), JournalIdentity(rules.chain_id, 0, OWN))
         self.own_memory = AskingNobody(self.core, self.peers, self.journal, OWN, bytes)
         self.driver = ConsensusDriver(
             self.core,

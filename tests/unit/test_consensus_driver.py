@@ -167,6 +167,38 @@ async def test_member_without_its_signer_ends(member: DriverRig, autojump_clock:
     assert member.own_votes() == []
 
 
+async def test_nothing_becomes_final_once_certificates_contradict_each_other(
+    member: DriverRig, autojump_clock: trio.abc.Clock
+) -> None:
+    """Neither by the machine, nor by catching up, nor after a restart: the journal keeps them."""
+    block = member.proposal(1)
+    notarization = member.certificate(VoteKind.NOTARIZE, 1, block.hash)
+    finalization = member.certificate(VoteKind.FINALIZE, 1, block.hash)
+    async with member.running():
+        member.deliver(block)
+        await trio.sleep(0.1)
+        member.tell(notarization)
+        member.tell(member.certificate(VoteKind.NOTARIZE, 1, BlockHash(b"\x07" * 32)))
+        await trio.sleep(0.1)
+        assert member.core.contradiction is not None
+        member.tell(finalization)
+        await trio.sleep(0.1)
+        assert member.core.unfinal.reaches_tip(block.hash)
+        member.core.finalize(block.hash, finalization.encode())
+        assert member.core.store.tip.header.height == 0
+    votes = len(member.journal.contents().votes)
+    restarted = DriverRig(member.chain, member.core.store, member.journal)
+    assert restarted.core.contradiction == member.core.contradiction
+    async with restarted.running():
+        restarted.deliver(block)
+        await trio.sleep(0.1)
+        restarted.tell(finalization)
+        await trio.sleep(60)
+        assert restarted.driver._machine.stopped
+        assert restarted.core.store.tip.header.height == 0
+        assert len(restarted.journal.contents().votes) == votes
+
+
 class Reluctant(Judge):
     """It finds one block as valid as others, and is not prudent to vote for it."""
 
@@ -197,7 +229,7 @@ async def test_block_that_was_forgotten_and_comes_again_is_judged_again(
             assert not member.driver._machine.keeps(withheld.hash)
         member.tell(notarization, *nullifications)
         await trio.sleep(0.01)
-        member.wire.deliver(member.peers.peer_of(3), BlockAnswer(withheld.hash, withheld.encode()))
+        member.wire.deliver(member.peers.peer_of(1), BlockAnswer(withheld.hash, withheld.encode()))
         await trio.sleep(60)
         member.chain.extend(slot=member.chain.slot(include_l1=False, view=1))
         following = member.proposal(9)

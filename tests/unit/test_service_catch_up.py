@@ -324,3 +324,46 @@ async def test_final_anchor_that_l1_contradicts_halts(
         told = "left the L1 block" if knows_all else "another L1 block is active"
         assert told in late.core.halt_findings[0]
         assert (late.height == federation.members[0].height) == knows_all
+
+
+async def test_node_that_is_shown_a_final_block_beside_its_chain_makes_nothing_final_any_more(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    """More members are faulty than consensus bears; whoever shows it is not, and no rule says which branch is right."""
+    async with library(2) as books:
+        federation, node = books.federation, books.node
+        first, second = (certified(federation, federation_block(books, height)) for height in (1, 2))
+        genesis = federation.disks[2].open_store(federation.rules)
+        beside = federation.run_of_blocks(genesis, 3)
+        assert beside[0].block.hash != federation_block(books, 1).block.hash
+        books.boast(1)
+        await books.requested()
+        books.answer(first)
+        await federation.until(lambda: node.height == 1)
+        books.boast(3)
+        assert await books.requested() == 2
+        books.answer(certified(federation, beside[1]), certified(federation, beside[2]))
+        await trio.sleep(1)
+        assert node.core.contradiction is not None
+        assert node.core.waiting_for == f"people to settle it: {node.core.contradiction}"
+        books.server.heard.clear()
+        books.boast(4)
+        await trio.sleep(5)
+        assert books.server.told(FinalBlocksRequest) == []
+        books.answer(second, first_height=2)
+        await trio.sleep(5)
+        assert (node.height, node.store.block_at(1)) == (1, first.block)
+        assert DropReason.FALSE_BLOCKS not in books.left()
+
+
+async def test_blocks_that_this_node_has_already_are_none_beside_its_chain(autojump_clock: trio.abc.Clock) -> None:
+    """While its answer was underway, something became final here."""
+    async with library(0) as books:
+        federation, node = books.federation, books.node
+        run = federation.run_of_blocks(node.store, 3)
+        books.boast(3)
+        assert await books.requested() == 1
+        federation.commit(node.store, run[:2])
+        books.answer(*(certified(federation, unfinal) for unfinal in run))
+        await federation.until(lambda: node.height == 3)
+        assert node.core.contradiction is None
