@@ -147,7 +147,7 @@ class _TransactionRoutes:
         return await self._page(await self._waiting.touching(_script_hash(script_hash)))
 
     async def transaction(self, txid: str) -> Response:
-        return _json(await to_the_end(self._transaction_json(self._find(txid))))
+        return _json(await to_the_end(self._named_json(txid)))
 
     async def transaction_hex(self, txid: str) -> Response:
         return PlainTextResponse(self._find_bytes(txid).hex())
@@ -206,6 +206,9 @@ class _TransactionRoutes:
             if found is not None:
                 rendered.append((yield from encoded(self._transaction_json(found))))
         return rendered
+
+    def _named_json(self, txid: str) -> Generator[None, None, Json]:
+        return (yield from self._transaction_json(self._find(txid)))
 
     def _transaction_json(self, found: FoundTransaction) -> Generator[None, None, Json]:
         yield

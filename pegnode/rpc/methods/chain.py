@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from bridge.bitcoin.identifiers import BlockHash, OutPoint, Script, hash_to_hex
+from bridge.bitcoin.identifiers import BlockHash, OutPoint, Script, Txid, hash_to_hex
 from pegnode.chain.header import HEADER_SIZE, Header
 from pegnode.rpc.arguments import block_hash_argument, index_argument, txid_argument
 from pegnode.rpc.errors import RpcCode, RpcError
@@ -94,12 +94,12 @@ async def getrawtransaction(
         place = node.store.index.place(wanted)
         if place is None or place.height != height:
             raise RpcError(RpcCode.INVALID_ADDRESS_OR_KEY, "No such transaction")
-    found = find_bytes(node, wanted) if int(verbosity) == 0 else find_transaction(node, wanted)
-    if found is None:
+    if int(verbosity) > 0:
+        return await to_the_end(_named_json(node, wanted, with_spent=int(verbosity) > 1))
+    data = find_bytes(node, wanted)
+    if data is None:
         raise RpcError(RpcCode.INVALID_ADDRESS_OR_KEY, "No such transaction")
-    if isinstance(found, bytes):
-        return found.hex()
-    return await to_the_end(_found_json(node, found, node.store.tip.header.height, with_spent=int(verbosity) > 1))
+    return data.hex()
 
 
 async def gettxout(node: NodeApi, txid: str, n: int, include_mempool: bool = True) -> Json | None:
@@ -153,6 +153,14 @@ def _transactions_json(node: NodeApi, height: int) -> Generator[None, None, list
         shown = yield from encoded(_found_json(node, found_final(final), tip_height))
         rendered.append(shown)
     return rendered
+
+
+def _named_json(node: NodeApi, txid: Txid, *, with_spent: bool) -> Generator[None, None, Json]:
+    """The transaction of this txid; raises RpcError."""
+    found = find_transaction(node, txid)
+    if found is None:
+        raise RpcError(RpcCode.INVALID_ADDRESS_OR_KEY, "No such transaction")
+    return (yield from _found_json(node, found, node.store.tip.header.height, with_spent=with_spent))
 
 
 def _found_json(
