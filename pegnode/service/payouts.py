@@ -13,6 +13,7 @@ complaint. Nothing here decides anything: what may be paid is in the final ledge
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
+from math import inf
 from typing import Final
 
 import structlog
@@ -64,6 +65,7 @@ class Payouts:
         self._is_current = is_current
         self._sessions: dict[Txid, CosignSession] = {}
         self._shares: dict[Txid, dict[int, CosignShare]] = {}
+        self._answered_s: dict[Txid, dict[int, float]] = {}
         self._early: dict[int, OrderedDict[Txid, tuple[PeerId, CosignShare]]] = {}
         self._refusals: dict[Txid, str] = {}
         self._complaints: dict[Txid, str] = {}
@@ -116,7 +118,7 @@ class Payouts:
 
     def _forget_closed(self) -> None:
         open_versions = set(chain.from_iterable(self._open_lineages()))
-        for kept in (self._sessions, self._shares, self._refusals, self._complaints):
+        for kept in (self._sessions, self._shares, self._answered_s, self._refusals, self._complaints):
             for txid in kept.keys() - open_versions:
                 del kept[txid]
 
@@ -175,14 +177,17 @@ class Payouts:
                 self._take(peer, member, share)
 
     def _take(self, peer: PeerId, sender: int, share: CosignShare) -> None:
-        """Take a member's share of an open version, or keep it until this node has seen the version final too."""
+        """Take a member's share of an open version, or keep it until this node has seen the version final too.
+
+        One of a closed version is from a member that has yet to hear of the settlement.
+        """
         if share.txid not in self._core.store.ledger.versions:
             shares = self._early.setdefault(sender, OrderedDict())
             shares[share.txid] = (peer, share)
             if len(shares) > MAX_EARLY_SHARES:
                 shares.popitem(last=False)
             return
-        session = self._session(share.txid)
+        session = self._session(share.txid) if self._is_open(share.txid) else None
         if session is None:
             return
         try:
@@ -195,9 +200,22 @@ class Payouts:
             self._shares.setdefault(share.txid, {})[sender] = share
         signed = self._core.store.signed_payout(share.txid)
         if signed is not None:
-            self._peers.send(peer, SignedPayoutMessage(signed))
+            self._answer(peer, sender, share.txid, signed)
         elif is_new:
             self._poked.set()
+
+    def _answer(self, peer: PeerId, sender: int, txid: Txid, signed: bytes) -> None:
+        """Give a member what it still collects shares for, as often as it sends them by itself: it is far longer."""
+        answered_s, now_s = self._answered_s.setdefault(txid, {}), trio.current_time()
+        if now_s >= answered_s.get(sender, -inf) + RETRY_S:
+            answered_s[sender] = now_s
+            self._peers.send(peer, SignedPayoutMessage(signed))
+
+    def _is_open(self, txid: Txid) -> bool:
+        """Whether a version's lineage is open in the final ledger."""
+        ledger = self._core.store.ledger
+        number = ledger.versions.get(txid)
+        return number is not None and number in ledger.open_lineages
 
     def _receive_signed(self, peer: PeerId, message: SignedPayoutMessage) -> None:
         """Take a payout that another member has combined, if this one could have made the same."""
@@ -206,7 +224,7 @@ class Payouts:
         except Rejected as error:
             raise MalformedError(str(error)) from error
         txid = signed.txid
-        if txid not in self._core.store.ledger.versions or self._core.store.signed_payout(txid) is not None:
+        if not self._is_open(txid) or self._core.store.signed_payout(txid) is not None:
             return
         session = self._session(txid)
         if session is None:

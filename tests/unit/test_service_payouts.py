@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 
 from bridge.bitcoin.identifiers import Txid
 from bridge.bitcoin.transaction import TxOut
@@ -101,6 +102,21 @@ async def test_signed_payout_of_another_member_is_kept_and_broadcast(autojump_cl
         progress = lone.member.live.payout_progress(lone.txid)
         assert progress is not None
         assert (progress.signed, progress.broadcast, progress.confirmations) == (True, True, 0)
+        assert lone.faulty.left == []
+
+
+async def test_repeated_shares_are_answered_with_the_signed_payout_no_faster_than_a_member_repeats_them(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    async with lone_member() as lone:
+        lone.finalize()
+        await lone.say(SignedPayoutMessage(lone.signed().serialize()))
+        before = len(lone.faulty.told(SignedPayoutMessage))
+        for answers in (1, 2):
+            for _ in range(5):
+                await lone.say(SharesMessage((lone.share(1).encode(),) * 20))
+            assert len(lone.faulty.told(SignedPayoutMessage)) == before + answers
+            await trio.sleep(payouts_module.RETRY_S)
         assert lone.faulty.left == []
 
 
@@ -210,3 +226,20 @@ async def test_payout_is_broadcast_again_after_a_restart_and_forgotten_once_sett
         await trio.sleep(2 * payouts_module.RETRY_S)
         payouts = member.payouts
         assert (payouts._sessions, payouts._shares, payouts._refusals, payouts._complaints) == ({}, {}, {}, {})
+
+
+async def test_share_of_a_settled_payout_is_let_be(autojump_clock: trio.abc.Clock) -> None:
+    """It is from a member that lags: nothing is wrong, and nothing is logged, however often it comes."""
+    async with memory_federation(*ALL, peg=ONE_IS_ENOUGH) as federation:
+        txid = await burn_some(federation, federation.members[0])
+        await federation.until(lambda: txid in federation.l1.mempool)
+        federation.bury()
+        members = federation.members.values()
+        await federation.until(lambda: not any(list(one.store.ledger.open_lineages.items()) for one in members))
+        await trio.sleep(2 * payouts_module.RETRY_S)
+        share = CosignShare(txid, 1, (bytes(64),))
+        with capture_logs() as logged:
+            federation.members[1].peers.to_members(SharesMessage((share.encode(),)))
+            await trio.sleep(1)
+        assert [entry["event"] for entry in logged if entry["log_level"] == "warning"] == []
+        assert [one.dropped for one in members] == [[]] * len(ALL)
