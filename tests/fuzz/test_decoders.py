@@ -87,6 +87,7 @@ THROUGH = {
     "pegnode.halts:LatchedFinding.read": "with LatchedFinding.decode",
     "pegnode.net.connection:ByteStream.read": _NO_FORMAT,
     "pegnode.net.libp2p_link:MuxedStream.read": _NO_FORMAT,
+    "pegnode.net.libp2p_link:PacedSession.read": _NO_FORMAT,
     "pegnode.net.libp2p_link:SocketConnection.read": _NO_FORMAT,
     "pegnode.options.reading:load_document": "with NodeConfig.load",
     "pegnode.options.reading:parse_document": "with NodeConfig.load",
