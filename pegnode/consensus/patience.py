@@ -118,9 +118,9 @@ class Patience:
 
     @property
     def _doublings(self) -> int:
-        honest_and_f_more = self._membership.fault_tolerance + 1
-        failed_turns = sorted(self._failed_turns)[-honest_and_f_more]
-        return max(len(self._stalled_views) // honest_and_f_more, failed_turns, self._unproposed_turns)
+        one_honest = self._membership.fault_tolerance + 1
+        failed_turns = sorted(self._failed_turns)[-one_honest]
+        return max(len(self._stalled_views) // one_honest, failed_turns, self._unproposed_turns)
 
     def _doubled_ms(self, timeout_ms: int) -> int:
         for _ in range(self._doublings):

@@ -328,3 +328,14 @@ def test_votes_kept_are_bounded_under_a_flood() -> None:
             probe.take(nullification(view))
     assert probe.machine._state is not None
     assert len(probe.machine._state.votes) <= 3 * (2 * VIEW_WINDOW + 1)
+
+
+def test_notarized_block_that_waits_for_l1_is_no_parent_until_the_verdict_comes() -> None:
+    """So a member whose Bitcoin node is away counts among the faulty ones: docs/consensus.md, Assumptions."""
+    probe = Probe(answer_checks=False)
+    probe.propose(FIRST)
+    probe.tell(events.BlockChecked(FIRST.hash, Verdict.WAITING))
+    probe.take(notarization(FIRST))
+    child = block(2, FIRST)
+    assert actions.Validate(child.hash) not in probe.propose(child)
+    assert actions.Validate(child.hash) in probe.tell(events.BlockChecked(FIRST.hash, Verdict.VOTABLE))
