@@ -22,6 +22,7 @@ from federation.rocks import (
     disk_error,
     held_still,
     linked,
+    only_maker,
     require_writable,
 )
 
@@ -56,7 +57,6 @@ class RocksEntries:
         with _advising(path), ExitStack() as held:
             if path.exists() and any(path.iterdir()):
                 raise JournalRefused(JournalReason.EXISTS, f"{path} is not empty")
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # `parents` gives those the umask's mode
             path.mkdir(exist_ok=True, mode=0o700)
             return cls._write_to(path, held, create=True)
 
@@ -129,11 +129,10 @@ def create_journal(path: Path, identity: JournalIdentity, floor_view: int = 0) -
 
     Raises JournalRefused: EXISTS, LOCKED, NO_SPACE, READ_ONLY, UNUSABLE.
     """
-    if path.exists() and any(path.iterdir()):
-        raise JournalRefused(JournalReason.EXISTS, f"{path} is not empty")
-    beside = _made_beside(path, identity, floor_view, forgotten=False)
-    with _advising(path):
-        beside.rename(path)
+    with _advising(path), only_maker(path):
+        if path.exists() and any(path.iterdir()):
+            raise JournalRefused(JournalReason.EXISTS, f"{path} is not empty")
+        _made_beside(path, identity, floor_view, forgotten=False).rename(path)
     return open_journal(path, identity)
 
 
@@ -143,7 +142,7 @@ def renew_journal(path: Path, identity: JournalIdentity) -> Path | None:
     Nothing is deleted. An attempt that was cut short is made good by another. Raises JournalRefused: LOCKED, NO_SPACE,
     READ_ONLY, UNUSABLE.
     """
-    with _advising(path), held_still(path):
+    with _advising(path), only_maker(path), held_still(path):
         beside = _made_beside(path, identity, 0, forgotten=True)
         aside = None
         if path.exists() and any(path.iterdir()):

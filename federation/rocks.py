@@ -144,10 +144,12 @@ def _locked(path: Path) -> Iterator[None]:
 def only_maker(path: Path) -> Iterator[None]:
     """Keep other processes from making `path`, which need not exist yet, for as long as this lasts.
 
-    The lock is a file beside it, and goes afterwards; one that a killed process left hinders nobody. Raises DiskError.
+    The folder that it lies in is made, for this user alone, if it is not there. The lock is a file beside it, and goes
+    afterwards; one that a killed process left hinders nobody. Raises DiskError.
     """
     lock = path.with_name(f"{path.name}.lock")
     with translated(lock):
+        lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # `parents` gives those above the umask's mode
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         _lock(descriptor, fcntl.LOCK_EX)

@@ -94,18 +94,16 @@ class Database:
         StorageError; LOCKED while another process makes it.
         """
         beside = path.with_name(f"{path.name}.new")
-        with _advising(path):
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with _advising(path), only_maker(path), Hold(beside):
             require_writable(path.parent)
-            with Hold(beside), only_maker(path):
-                if cls.exists(path):
-                    return
-                shutil.rmtree(beside, ignore_errors=True)
-                beside.mkdir(mode=0o700)
-                database = cls._opened(beside, beside, families, ExitStack(), read_only=False)
-                database.write(first)
-                database.close()
-                beside.rename(path)
+            if cls.exists(path):
+                return
+            shutil.rmtree(beside, ignore_errors=True)
+            beside.mkdir(mode=0o700)
+            database = cls._opened(beside, beside, families, ExitStack(), read_only=False)
+            database.write(first)
+            database.close()
+            beside.rename(path)
 
     @staticmethod
     def require_free(path: Path) -> None:

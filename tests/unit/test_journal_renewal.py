@@ -1,5 +1,6 @@
 """A journal in place of a lost one, a journal that is behind, and what is kept of the others' votes."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,8 +11,9 @@ from federation.certificate import VoteKind
 from federation.journal import Journal
 from federation.journal_entries import create_journal, open_journal, renew_journal
 from federation.journal_errors import JournalReason, JournalRefused
-from federation.journal_header import JournalState
+from federation.journal_header import JournalIdentity, JournalState
 from tests.support.memory_entries import MemoryEntries
+from tests.support.stores import other_process, said
 from tests.unit.test_journal import BODY, IDENTITY, OTHER, certificate, refusal, vote
 
 
@@ -176,6 +178,31 @@ def test_journal_in_use_is_not_renewed(tmp_path: Path) -> None:
     journal.record_vote(vote(VoteKind.NULLIFY, 1))
     journal.close()
     assert [item.name for item in tmp_path.iterdir()] == ["journal"]
+
+
+MAKING_SCRIPT = (
+    "import sys\n"
+    "from pathlib import Path\n"
+    "from federation.rocks import only_maker\n"
+    "with only_maker(Path(sys.argv[1])):\n"
+    "    print('making', flush=True)\n"
+    "    sys.stdin.readline()\n"
+)
+
+
+@pytest.mark.parametrize("make", [create_journal, renew_journal])
+def test_journal_is_made_by_one_process_at_a_time(
+    tmp_path: Path, make: Callable[[Path, JournalIdentity], object]
+) -> None:
+    path = tmp_path / "journal"
+    with other_process(MAKING_SCRIPT, path) as other:
+        try:
+            assert said(other) == "making"
+            assert refusal(lambda: make(path, IDENTITY)) is JournalReason.LOCKED
+        finally:
+            other.communicate("go on\n", timeout=60)
+    assert other.returncode == 0
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_renewal_that_was_cut_short_is_made_good(tmp_path: Path) -> None:
