@@ -128,7 +128,7 @@ async def _connect(endpoint: Endpoint) -> str:
     try:
         with trio.fail_after(CONNECT_TIMEOUT_S):
             await trio.socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
+    except OSError:
         return "no such host"
     except trio.TooSlowError:
         return "the name service does not answer"
