@@ -171,17 +171,30 @@ class Watch:
             if self.final[header.height - 1] != header.hash:
                 raise Violation(f"member {index} has another final block at height {header.height}")
             return
+        self._take(header, unfinal.data, member.store.certificate_at(header.height))
+
+    def _take(self, header: Header, block: bytes, certificate: bytes | None) -> None:
+        """The first honest member holds the next final block."""
         self.final.append(header.hash)
         self.final_views.append(header.view)
         self._trace.note("the chain", f"block {header.height} {short(header.hash)} of view {header.view}")
         if self.oracle is not None:
-            self.oracle.judge(unfinal.data, member.store.certificate_at(header.height))
+            self.oracle.judge(block, certificate)
 
     def check_tip(self, index: int, member: Member) -> None:
-        """A member that starts holds blocks that were final before."""
-        header = member.store.tip.header
-        if header.height > len(self.final) or (header.height and self.final[header.height - 1] != header.hash):
-            raise Violation(f"member {index} starts with a tip at height {header.height} that was never final")
+        """A member that starts holds blocks that were final before.
+
+        Or, with a certificate, such as it wrote in the moment before its process ended, when nobody else had them yet.
+        """
+        store, tip = member.store, member.store.tip.header
+        if tip.height > len(self.final) and store.certificate_at(tip.height) is None:
+            raise Violation(f"member {index} starts with a tip at height {tip.height} that was never final")
+        for height in range(len(self.final) + 1, tip.height + 1):
+            block = store.block_at(height)
+            assert block is not None
+            self._take(Header.decode(block[:HEADER_SIZE]), block, store.certificate_at(height))
+        if tip.height and self.final[tip.height - 1] != tip.hash:
+            raise Violation(f"member {index} starts with another final block at height {tip.height}")
 
     def check_drop(self, index: int, other: int | None, reason: DropReason) -> None:
         """An honest member ended a connection: never for the fault of another honest one."""
