@@ -55,17 +55,7 @@ def withdraw(
                 amount_sats=amount_sats,
                 max_fee_sats=max_fee_sats,
             )
-        if amount_sats < estimate.min_withdrawal_sats:
-            fail(f"too little: the least that may be withdrawn is {coins(estimate.min_withdrawal_sats)}")
-        if estimate.max_fee_sats < estimate.least_max_fee_sats:
-            fail(
-                f"too little: no batch costs a payee less than {estimate.least_max_fee_sats} sats, so with --max-fee"
-                f" {estimate.max_fee_sats} it is never paid, but refunded; suggested:"
-                f" {estimate.suggested_max_fee_sats}"
-            )
-        if estimate.received_sats < estimate.dust_limit_sats:
-            least_sats = estimate.max_fee_sats + estimate.dust_limit_sats
-            fail(f"too little: with a fee of up to {coins(estimate.max_fee_sats)} the least is {coins(least_sats)}")
+        _require_enough(amount_sats, estimate)
         with open_spending_wallet(home, name or DEFAULT_WALLET, passphrase_file) as wallet:
             burn = wallet.withdraw(rpc_url(home.config()), l1_address, amount_sats, estimate.max_fee_sats)
         if json:
@@ -78,6 +68,21 @@ def withdraw(
                 "paid": f"at least {coins(estimate.received_sats)} to {l1_address}, {_when(estimate)}",
             }
         )
+
+
+def _require_enough(amount_sats: int, estimate: WithdrawalEstimateReply) -> None:
+    """End the command when so much, with this bound on the fee, could not be burned or would never be paid."""
+    if amount_sats < estimate.min_withdrawal_sats:
+        fail(f"too little: the least that may be withdrawn is {coins(estimate.min_withdrawal_sats)}")
+    if estimate.max_fee_sats < estimate.least_max_fee_sats:
+        fail(
+            f"too little: no batch costs a payee less than {estimate.least_max_fee_sats} sats, so with --max-fee"
+            f" {estimate.max_fee_sats} it is never paid, but refunded; suggested:"
+            f" {estimate.suggested_max_fee_sats}"
+        )
+    if estimate.received_sats < estimate.dust_limit_sats:
+        least_sats = estimate.max_fee_sats + estimate.dust_limit_sats
+        fail(f"too little: with a fee of up to {coins(estimate.max_fee_sats)} the least is {coins(least_sats)}")
 
 
 def _when(estimate: WithdrawalEstimateReply) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -153,18 +154,23 @@ async def test_address_that_connects_too_fast_is_not_answered_and_keeps_no_other
         nursery.cancel_scope.cancel()
 
 
+async def greet_beside_silence(node: Node, member: Node, addresses: Sequence[str]) -> None:
+    """A member greets after its handshake was under way while sockets that say nothing came from these addresses."""
+    async with client(node, member.secret) as peer:
+        sockets = [await connect_from(address, node) for address in addresses]
+        for _ in range(10):
+            await node.expect("refused", peer=None, reason="handshake-failed")
+        await peer.greet(PeerRole.MEMBER)
+        await node.expect("connected", peer=member.peer)
+    for socket in sockets:
+        socket.close()
+
+
 async def test_half_open_sockets_of_one_address_end_no_handshake_of_another() -> None:
     async with fleet() as ships:
         node, member = Node(), Node()
         await ships.start(node, [node, member], handshake_limit_s=3600.0)
-        async with client(node, member.secret) as peer:
-            sockets = [await connect_from("127.0.0.2", node) for _ in range(MAX_PENDING_INBOUND + 10)]
-            for _ in range(10):
-                await node.expect("refused", peer=None, reason="handshake-failed")
-            await peer.greet(PeerRole.MEMBER)
-            await node.expect("connected", peer=member.peer)
-        for socket in sockets:
-            socket.close()
+        await greet_beside_silence(node, member, ["127.0.0.2"] * (MAX_PENDING_INBOUND + 10))
 
 
 @pytest.mark.parametrize("known_by", ["configuration", "an earlier visit"])
@@ -176,14 +182,8 @@ async def test_half_open_sockets_of_many_addresses_end_no_handshake_of_a_member(
         await ships.start(node, [node, member], dial=[member] if is_configured else (), handshake_limit_s=3600.0)
         if not is_configured:
             await visit(node, member.secret, PeerRole.MEMBER)
-        async with client(node, member.secret) as peer:
-            sockets = [await connect_from(f"127.0.1.{number}", node) for number in range(1, MAX_PENDING_INBOUND + 11)]
-            for _ in range(10):
-                await node.expect("refused", peer=None, reason="handshake-failed")
-            await peer.greet(PeerRole.MEMBER)
-            await node.expect("connected", peer=member.peer)
-        for socket in sockets:
-            socket.close()
+        addresses = [f"127.0.1.{number}" for number in range(1, MAX_PENDING_INBOUND + 11)]
+        await greet_beside_silence(node, member, addresses)
 
 
 async def test_peer_that_committed_a_fault_is_kept_out_for_a_while() -> None:

@@ -45,12 +45,11 @@ recovery_keys_hex = {recovery_keys_hex()}
 @cache
 def document_decoders() -> tuple[Decoder, ...]:
     """All of them."""
-    return (*_parameters(), *_secrets(), *_cards())
+    return (*_parameters(), *_configurations(), *_secrets(), *_cards())
 
 
 def _parameters() -> tuple[Decoder, ...]:
     genesis = scene().chain.genesis
-    functionary, node = FUNCTIONARY.encode(), NODE.encode()
     template = (CONFIGS / "local.toml").read_bytes()
     return (
         Decoder(
@@ -86,18 +85,23 @@ def _parameters() -> tuple[Decoder, ...]:
             (render_accusation(Accusation.of(equivocation(scene().chain.rules, 2), scene().chain.rules)),),
         ),
         Decoder("pegnode.genesis:Genesis.from_template", _template, (GenesisRefused,), (template,)),
+    )
+
+
+def _configurations() -> tuple[Decoder, ...]:
+    return (
         Decoder(
             "pegnode.config:NodeConfig.load",
             _through_file(NodeConfig.load),
             (ConfigRefused, FileRefused),
-            (node,),
+            (NODE.encode(),),
             refused=(b"a." * 990 + b"a = 1", b"[" + b"a." * 990 + b"a]", b"a = " + b"[" * 990 + b"]" * 990),
         ),
         Decoder(
             "pegnode.config:FunctionaryConfig.load",
             _through_file(FunctionaryConfig.load),
             (ConfigRefused, FileRefused),
-            (functionary,),
+            (FUNCTIONARY.encode(),),
         ),
     )
 

@@ -151,11 +151,7 @@ class Member:
         self.reports: L1Reports | None = None
         voting = () if index is None or self.signer is None else self._take_part(index, self.signer)
         self.live = self._live()
-        relaying = (self.peers.run, self.relay.run, self.records.run, self.catch_up.run)
-        parts = (*relaying, self.evidence_maker.run, self.payouts.run)
-        watching = (partial(self.l1_monitor.run, self._l1_changed), partial(watcher.run, L1_POLL_S, self._l1_changed))
-        watches = (self.l1_mempool.run, self.reserve_watch.run, self.settled_payouts.run)
-        self.tasks: tuple[Task, ...] = (*parts, *watches, *watching, *voting)
+        self.tasks = (*self._tasks_of_every_node(), *voting)
 
     @property
     def height(self) -> int:
@@ -178,6 +174,14 @@ class Member:
         finally:
             self.store.close()
             self.stopped.set()
+
+    def _tasks_of_every_node(self) -> tuple[Task, ...]:
+        """What runs with keys and without."""
+        relaying = (self.peers.run, self.relay.run, self.records.run, self.catch_up.run)
+        watches = (self.l1_mempool.run, self.reserve_watch.run, self.settled_payouts.run)
+        l1_reader = partial(self.core.watcher.run, L1_POLL_S, self._l1_changed)
+        watching = (*watches, partial(self.l1_monitor.run, self._l1_changed), l1_reader)
+        return (*relaying, self.evidence_maker.run, self.payouts.run, *watching)
 
     def _take_part(self, index: int, signer: SignerPort) -> tuple[Task, ...]:
         """Join the parts that only a member has, and return what they run."""
