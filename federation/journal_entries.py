@@ -153,10 +153,9 @@ def renew_journal(path: Path, identity: JournalIdentity) -> Path | None:
 
 
 def _made_beside(path: Path, identity: JournalIdentity, floor_view: int, *, forgotten: bool) -> Path:
-    """A whole journal next to its place, to be moved there."""
+    """A whole journal next to its place, to be moved there; for the only maker."""
     beside = path.with_name(f"{path.name}.new")
-    with _advising(path), Hold(beside):
-        shutil.rmtree(beside, ignore_errors=True)  # of an attempt that was cut short
+    shutil.rmtree(beside, ignore_errors=True)  # of an attempt that was cut short
     Journal.create(RocksEntries.create(beside), identity, floor_view, forgotten=forgotten).close()
     return beside
 

@@ -94,7 +94,7 @@ class Database:
         StorageError; LOCKED while another process makes it.
         """
         beside = path.with_name(f"{path.name}.new")
-        with _advising(path), only_maker(path), Hold(beside):
+        with _advising(path), only_maker(path):
             require_writable(path.parent)
             if cls.exists(path):
                 return
