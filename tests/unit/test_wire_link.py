@@ -9,9 +9,10 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.wire_link import CHUNK_BYTES, Link, Quality
+from tests.support.wire_link import CHUNK_BYTES, PACKET_BYTES, Link, Quality
 
 DELAY = Quality(delay_ms=100, jitter_ms=20)
+LOSING = Quality(delay_ms=100, stall_chance=0.25, stall_ms=400)
 
 
 @dataclass
@@ -160,6 +161,67 @@ async def test_sink_that_breaks_does_not_hold_up_the_source(carried: Carried, au
     await carried.source.send_eof()
     await trio.sleep(1)
     assert carried.arrived == []
+
+
+async def test_lost_packet_comes_after_the_retransmission(carried: Carried, autojump_clock: trio.abc.Clock) -> None:
+    carried.link.become(LOSING)
+    trips_ms = []
+    for number in range(400):
+        began_s = trio.current_time()
+        await carried.source.send_all(bytes([number % 256]))
+        await trio.sleep(60)
+        trips_ms.append(round(1000 * (carried.arrived[-1][0] - began_s)))
+    assert len(carried.arrived) == 400
+    assert set(trips_ms) >= {100, 500, 1300}, "not lost, lost, lost twice: after 400 ms, and after 800 more"
+    assert sum(trip_ms > 100 for trip_ms in trips_ms) == pytest.approx(100, abs=30)
+    assert sum(trip_ms > 500 for trip_ms in trips_ms) == pytest.approx(25, abs=15)
+
+
+async def test_what_follows_a_lost_packet_waits_for_it_on_its_own_stream_alone(
+    carried: Carried, nursery: trio.Nursery, autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sender, near = trio.testing.memory_stream_pair()
+    far, receiver = trio.testing.memory_stream_pair()
+    other = Carried(carried.link, sender, receiver)
+    nursery.start_soon(carried.link.carry, near, far)
+    nursery.start_soon(other.listen)
+    began_s = trio.current_time()
+    carried.link.become(Quality(stall_chance=0.5, stall_ms=400))
+    monkeypatch.setattr(carried.link.rng, "random", iter([0.5, 0.4, 0.6]).__next__)  # the jitter; lost; not again
+    await carried.source.send_all(b"lost")
+    await trio.sleep(0.001)
+    monkeypatch.undo()
+    carried.link.become(Quality())
+    await carried.source.send_all(b" and found")
+    await other.source.send_all(b"beside it")
+    await trio.sleep(0.3)
+    assert (carried.data, other.data) == (b"", b"beside it")
+    await trio.sleep(0.3)
+    assert carried.data == b"lost and found"
+    assert {round(time_s - began_s, 6) for time_s, _ in carried.arrived} == {0.4}
+
+
+async def test_more_bytes_are_more_packets_of_which_one_may_be_lost(
+    carried: Carried, autojump_clock: trio.abc.Clock
+) -> None:
+    carried.link.become(LOSING)
+    late = 0
+    for _ in range(200):
+        began_s = trio.current_time()
+        await carried.source.send_all(bytes(2 * PACKET_BYTES + 1))
+        await trio.sleep(60)
+        late += carried.arrived[-1][0] - began_s > 0.2
+    assert late / 200 == pytest.approx(1 - 0.75**3, abs=0.1)
+
+
+async def test_same_seed_loses_the_same_packets(autojump_clock: trio.abc.Clock) -> None:
+    async def trips_s(seed: int) -> list[float]:
+        link = Link(random.Random(seed), LOSING)
+        return [await _seconds(link.pass_once) for _ in range(100)]
+
+    first = await trips_s(1)
+    assert await trips_s(1) == pytest.approx(first)
+    assert await trips_s(2) != pytest.approx(first)
 
 
 @pytest.mark.parametrize(
