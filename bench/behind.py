@@ -1,13 +1,15 @@
 """A member, and a node without keys, that are far behind a federation that goes on making blocks.
 
 All run in one process over the network in memory, on real disks, in real time: whoever catches up takes its time from
-the members too, so what it costs them is the worst case.
+the members too, so what it costs them is the worst case. Who does not catch up, or has then another chain or ledger
+than the others, ends the bench with an error.
 """
 
 import shutil
 import statistics
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -18,6 +20,7 @@ import trio
 from bench.report import milliseconds, print_table
 from bridge.bitcoin.script import ScriptType
 from bridge.bitcoin.transaction import Transaction
+from bridge.ledger import ledger_root
 from tests.support.members import Member, MemoryFederation
 from tests.support.memory_disk import Disk
 from tests.support.mini_wallet import Coin, MiniWallet, coins_of
@@ -30,6 +33,8 @@ MAX_WAITING: Final = 8
 """The pool takes no long chains of transactions that wait for each other."""
 USUAL_BLOCKS: Final = 20
 SAMPLE_S: Final = 0.1
+STANDSTILL_S: Final = 60.0
+"""Who has not one block more after so long is not slow."""
 MEBIBYTE: Final = 1 << 20
 
 
@@ -49,6 +54,41 @@ def write_history(federation: MemoryFederation, index: int, blocks: int) -> tupl
     return size_bytes, wallet, coins
 
 
+class FailedCatchUpError(Exception):
+    """Somebody did not catch up, or with something else than the others have."""
+
+
+class Progress:
+    """Of nodes that must go on: each height, and since when it is that."""
+
+    def __init__(self, **nodes: Member) -> None:
+        self._nodes = nodes
+        self._since = {name: (node.height, trio.current_time()) for name, node in nodes.items()}
+
+    def check(self) -> None:
+        """Look at them again. Raises FailedCatchUpError."""
+        for name, node in self._nodes.items():
+            height, since_s = self._since[name]
+            if node.height > height:
+                self._since[name] = (node.height, trio.current_time())
+            elif trio.current_time() - since_s > STANDSTILL_S:
+                raise FailedCatchUpError(f"{name} is at height {height}, and has been for {STANDSTILL_S:.0f} s")
+
+
+async def agree(front: Member, behind: Member) -> None:
+    """Compare the tip and the ledger of who has caught up with those of a member. Raises FailedCatchUpError."""
+    tip, root = behind.store.tip.header, ledger_root(behind.store.ledger)
+    progress = Progress(**{"the front": front})
+    while front.height < tip.height:
+        await trio.sleep(SAMPLE_S)
+        progress.check()
+    theirs = front.store.header_at(tip.height)
+    if theirs is None or theirs.hash != tip.hash:
+        raise FailedCatchUpError(f"who has caught up has another block {tip.height} than the others")
+    if root != theirs.ledger_root:
+        raise FailedCatchUpError(f"who has caught up has another ledger after block {tip.height} than the others")
+
+
 @dataclass
 class Watched:
     """What was seen of a node while it caught up. Times in seconds, memory in bytes above that of the start."""
@@ -61,12 +101,24 @@ class Watched:
 
 
 def run(blocks: int) -> None:
-    """Measure and print."""
+    """Measure and print. Raises SystemExit if somebody did not catch up."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
-    with tempfile.TemporaryDirectory(prefix="pegnode-bench-") as directory:
+    with tempfile.TemporaryDirectory(prefix="pegnode-bench-") as directory, ending_in_words():
         rows = trio.run(_measure, Path(directory), blocks)
     columns = ("", "seconds", "blocks a second", "blocks kept", "memory", "longest between blocks of the others")
     print_table(f"{blocks:,} blocks of {TRANSFERS} transfers behind three members that go on", columns, rows)
+
+
+@contextmanager
+def ending_in_words() -> Iterator[None]:
+    """Let what failed within be the last line, and the exit status 1."""
+    try:
+        yield
+    except* FailedCatchUpError as failed:
+        first: BaseException = failed
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        raise SystemExit(f"FAILED: {first}") from None
 
 
 async def _measure(folder: Path, blocks: int) -> list[tuple[str, ...]]:
@@ -87,12 +139,15 @@ async def _measure(folder: Path, blocks: int) -> list[tuple[str, ...]]:
         node = Member(federation, None, Disk(folder / "node"), federation._bitcoin_node())
         await nursery.start(node.run)
         rows.append(_row("a node without keys", await _watch(front, node, lambda: node.height >= front.height)))
+        await agree(front, node)
         await federation.start(BEHIND)
         late = federation.members[BEHIND]
         rows.append(_row("a member", await _watch(front, late, lambda: late.height >= front.height)))
+        await agree(front, late)
         height = front.height
         led = await _watch(front, late, lambda: _led_by(front, height) == BEHIND)
         rows.append(_row("until a block of its own is final", led))
+        await agree(late, node)
         nursery.cancel_scope.cancel()
     return rows
 
@@ -117,11 +172,13 @@ async def _transfer_for_ever(federation: MemoryFederation, wallet: MiniWallet, c
 
 
 async def _watch(front: Member, behind: Member, done: Callable[[], bool]) -> Watched:
-    """Watch `behind` until it is done, and how the blocks of `front` go on."""
+    """Watch `behind` until it is done, and how the blocks of `front` go on. Raises FailedCatchUpError."""
+    progress = Progress(**{"who is behind": behind, "the front": front})
     seen, began_s, before_bytes = Watched(), trio.current_time(), _resident_bytes()
     start, height, since_s = behind.height, front.height, trio.current_time()
     while not done():
         await trio.sleep(SAMPLE_S)
+        progress.check()
         seen.grown_bytes = max(seen.grown_bytes, _resident_bytes() - before_bytes)
         bodies = 0 if behind.driver is None else len(behind.driver._bodies)
         seen.most_kept = max(seen.most_kept, bodies + len(behind.core.unfinal))

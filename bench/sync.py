@@ -2,6 +2,7 @@
 
 First one from a member over a real socket: both run in this process, so the time is that of the asking node and of what
 it costs the answering one. Then a member and a node that follow a federation which goes on meanwhile (bench/behind.py).
+The exit status is 1 if one of them does not catch up, or has another chain or ledger then.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import structlog
 import trio
 
 from bench import behind
-from bench.behind import TRANSFERS, write_history
+from bench.behind import TRANSFERS, Progress, agree, ending_in_words, write_history
 from bench.report import print_machine, print_table
 from pegnode.net.address import peer_id_from_secret
 from pegnode.net.libp2p_host import HostSettings, Libp2pHost
@@ -28,6 +29,7 @@ from tests.support.mini_wallet import GROUP_ORDER
 
 BLOCKS = 1_000
 SERVER = 1
+LOOK_S = 1.0
 
 
 class Sockets:
@@ -57,9 +59,9 @@ class Sockets:
 
 
 def run(blocks: int = BLOCKS) -> None:
-    """Measure and print."""
+    """Measure and print. Raises SystemExit if the node does not catch up."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
-    with tempfile.TemporaryDirectory(prefix="pegnode-bench-") as directory:
+    with tempfile.TemporaryDirectory(prefix="pegnode-bench-") as directory, ending_in_words():
         seconds, size_bytes = trio.run(_sync, Path(directory), blocks)
     rows = [
         ("blocks a second", f"{blocks / seconds:,.0f}"),
@@ -82,8 +84,13 @@ async def _sync(directory: Path, blocks: int) -> tuple[float, int]:
         node.core.on_final(lambda _: done.set() if node.height >= height else None)
         began = time.perf_counter()
         await nursery.start(node.run)
-        await done.wait()
+        progress = Progress(**{"the late joiner": node})
+        while not done.is_set():
+            with trio.move_on_after(LOOK_S):
+                await done.wait()
+            progress.check()
         seconds = time.perf_counter() - began
+        await agree(federation.members[SERVER], node)
         nursery.cancel_scope.cancel()
     return seconds, size_bytes
 
