@@ -3,13 +3,13 @@
 Theory of operation. Each villain has some kinds of evil, drawn from the seed, and none of the others; of those it has,
 each takes an occasion or lets it go by, as eagerly as was drawn. A frame that its member sends goes through the evils
 in turn: the first that changes it decides. From time to time an evil strikes of its own accord. The villains of one
-federation have each other's keys, and one purse: the cheat's, among the users.
+federation have each other's keys, hear what any of them hears, and have one purse: the cheat's, among the users.
 
 Nothing that a villain sends is more than a real one could send. What it must not bring about is looked for elsewhere.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from random import Random
 
@@ -19,9 +19,10 @@ from bridge.errors import MalformedError
 from pegnode.net.messages import decode_message
 from pegnode.net.transport import PeerId
 from tests.sim import evil_answers, evil_leader, evil_memory, evil_votes, evil_wire
+from tests.sim.bad_blocks import KINDS
 from tests.sim.evil import Evil, Villain
 from tests.sim.knowledge import Knowledge
-from tests.sim.seams import World
+from tests.sim.seams import Adversary, World
 
 EVILS: tuple[type[Evil], ...] = (
     evil_leader.Twins,
@@ -29,12 +30,14 @@ EVILS: tuple[type[Evil], ...] = (
     evil_leader.OtherBodies,
     evil_leader.BadJustification,
     evil_leader.PassOver,
+    evil_leader.KeepBodies,
     evil_votes.VoteForAll,
     evil_votes.Contradict,
     evil_votes.VoteAhead,
     evil_votes.ForgeVotes,
     evil_votes.ForgeCertificates,
     evil_votes.FinishForOne,
+    evil_votes.TwoEnds,
     evil_answers.FalseTips,
     evil_answers.FalseFinalBlocks,
     evil_answers.FalseBlocks,
@@ -43,6 +46,7 @@ EVILS: tuple[type[Evil], ...] = (
     evil_answers.FalseShares,
     evil_answers.FalseItems,
     evil_memory.FalseMemories,
+    evil_memory.TwinsForRestarted,
     evil_memory.FalseGuilt,
     evil_wire.Garbage,
     evil_wire.Replay,
@@ -57,14 +61,23 @@ STRIKE_S = 0.6
 
 
 class ByzantineMember:
-    """One villain, and its evils. chosen: only these, for tests of one of them."""
+    """One villain, and its evils.
 
-    def __init__(self, world: World, index: int, rng: Random, chosen: Sequence[type[Evil]] | None = None) -> None:
+    chosen: only these, for tests of one of them.  knowledge: what it shares with its accomplices.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        index: int,
+        rng: Random,
+        chosen: Sequence[type[Evil]] | None = None,
+        knowledge: Knowledge | None = None,
+    ) -> None:
         self._rng = rng
         self._world = world
-        secrets = {member: world.vote_secret(member) for member in sorted(world.byzantine)}
         inject = partial(world.network.inject, world.peer_id(index))
-        self.villain = Villain(world, index, Knowledge(world, secrets), inject)
+        self.villain = Villain(world, index, knowledge or Knowledge.of(world), inject)
         if chosen is None:
             drawn = rng.sample(EVILS, rng.randint(1, MOST_EVILS))
             chosen = [kind for kind in EVILS if kind in drawn]
@@ -111,6 +124,17 @@ class ByzantineMember:
                     self._rng.choice(self.evils).strike()
 
 
-def adversary_of(world: World, index: int, rng: Random) -> ByzantineMember:
-    """Who plays an evil member, as drawn."""
-    return ByzantineMember(world, index, rng)
+def carried_out(adversaries: Iterable[Adversary]) -> Counter[str]:
+    """How often all of them together did what: by an evil's name, and where there are varieties by "name: variety"."""
+    counted: Counter[str] = Counter()
+    for adversary in adversaries:
+        if isinstance(adversary, ByzantineMember):
+            counted.update(adversary.carried_out)
+    return counted
+
+
+def never_done(counted: Mapping[str, int]) -> list[str]:
+    """Of all evils, and all kinds of bad blocks, those that were not carried out."""
+    names = [evil.name for evil in EVILS]
+    names += [f"{evil_leader.BadBlocks.name}: {kind.name}" for kind in KINDS]
+    return [name for name in names if not counted.get(name)]

@@ -213,11 +213,9 @@ def spoilt_transactions(
     state: ChainView, rules: ChainRules, wallets: Sequence[MiniWallet], rng: Random
 ) -> tuple[bytes, ...]:
     """Transactions of the evil's coin that no node may pass on, encoded; none if it has no coin."""
-    coins = list(own_coins(state, wallets))
+    coins = [(wallet, coin) for wallet, coin in own_coins(state, wallets) if coin[1].value_sats >= 20_000]
     if not coins:
         return ()
     wallet, coin = rng.choice(coins)
     _, _, misuse = rng.choice([item for item in _REASONS if item[2] is not _long])
-    if coin[1].value_sats < 20_000:
-        return ()
     return tuple(item if isinstance(item, bytes) else item.serialize() for item in misuse(wallet, coin, rules))

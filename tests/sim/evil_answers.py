@@ -50,25 +50,45 @@ class FalseTips(Evil):
 
 
 class FalseFinalBlocks(Evil):
-    """Answers requests for final blocks with few, none, others, or others with a certificate of the evil's; unasked."""
+    """Boasts a little, so as to be asked for final blocks; answers with few, none, others, or what is not final."""
 
     name = "false final blocks"
 
     def on_send(self, destination: PeerId, message: AnyMessage, payload: bytes) -> Sequence[bytes] | None:
-        if not isinstance(message, FinalBlocksAnswer) or not message.blocks or not self.is_eager():
+        if isinstance(message, TipMessage) and self.is_eager():
+            return encoded([TipMessage(message.height + self.rng.choice((1, 2, 12)), message.block_hash)])
+        if not isinstance(message, FinalBlocksAnswer) or not self.is_eager():
             return None
-        first, blocks = message.first_height, message.blocks
-        swapped = tuple(self._swapped(item) for item in blocks)
-        choices = [
-            FinalBlocksAnswer(first, (), (), b""),
-            FinalBlocksAnswer(first, blocks[:1], (), message.certificate),
-            FinalBlocksAnswer(first, tuple(reversed(blocks)), message.headers, message.certificate),
-            FinalBlocksAnswer(first + 1, blocks, message.headers, message.certificate),
-            FinalBlocksAnswer(first, swapped, (), b""),
-            FinalBlocksAnswer(first, blocks, message.headers[:-1], message.certificate),
-        ]
-        self.villain.done(self.name, f"from height {first}")
+        choices = self._changed(message) if message.blocks else self._made_up(message.first_height)
+        if not choices:
+            return None
+        self.villain.done(self.name, f"from height {message.first_height}")
         return encoded([self.rng.choice(choices)])
+
+    def _changed(self, answer: FinalBlocksAnswer) -> list[FinalBlocksAnswer]:
+        first, blocks = answer.first_height, answer.blocks
+        swapped = tuple(self._swapped(item) for item in blocks)
+        return [
+            FinalBlocksAnswer(first, (), (), b""),
+            FinalBlocksAnswer(first, blocks[:1], (), answer.certificate),
+            FinalBlocksAnswer(first, tuple(reversed(blocks)), answer.headers, answer.certificate),
+            FinalBlocksAnswer(first + 1, blocks, answer.headers, answer.certificate),
+            FinalBlocksAnswer(first, swapped, (), b""),
+            FinalBlocksAnswer(first, blocks, answer.headers[:-1], answer.certificate),
+        ]
+
+    def _made_up(self, height: int) -> list[FinalBlocksAnswer]:
+        """Of what is not final: a block that was proposed, with its notarization, the evil's votes, or nothing."""
+        knowledge = self.villain.knowledge
+        answers = []
+        for block in knowledge.blocks.values():
+            if block.header.height == height:
+                notarized = knowledge.certificate(VoteKind.NOTARIZE, block.header.view, block.hash)
+                proofs = [b"" if notarized is None else notarized.encode(), self._own_proof(block)]
+                answers += [
+                    FinalBlocksAnswer(height, (FinalBlock(block.encode(), proof),), (), b"") for proof in proofs
+                ]
+        return answers
 
     def strike(self) -> None:
         """Unasked."""
@@ -82,14 +102,15 @@ class FalseFinalBlocks(Evil):
         """Another block at its height, with the same certificate or with the evil's signatures alone."""
         block = Block.decode(item.block)
         other = Block(replace(block.header, time_ms=block.header.time_ms + 1), block.body)
-        if item.certificate and self.rng.random() < 0.5:
-            return FinalBlock(other.encode(), item.certificate)
-        knowledge = self.villain.knowledge
-        votes = [knowledge.sign(VoteKind.FINALIZE, other.header.view, other.hash, index) for index in knowledge.secrets]
+        is_kept = item.certificate and self.rng.random() < 0.5
+        return FinalBlock(other.encode(), item.certificate if is_kept else self._own_proof(other))
+
+    def _own_proof(self, block: Block) -> bytes:
+        """A certificate of the evil's signatures alone."""
+        knowledge, view = self.villain.knowledge, block.header.view
+        votes = [knowledge.sign(VoteKind.FINALIZE, view, block.hash, index) for index in knowledge.secrets]
         signatures = tuple((vote.member, vote.signature64) for vote in votes)
-        return FinalBlock(
-            other.encode(), Certificate(VoteKind.FINALIZE, 0, other.header.view, other.hash, signatures).encode()
-        )
+        return Certificate(VoteKind.FINALIZE, 0, view, block.hash, signatures).encode()
 
 
 class FalseBlocks(Evil):
@@ -203,11 +224,11 @@ class FalseItems(Evil):
     def strike(self) -> None:
         if not self.is_eager():
             return
-        makers = (self._transaction, self._evidence_message, self._record, self._claim_scripts)
-        message = self.rng.choice(makers)()
-        if message is not None:
-            self.villain.say_some(self.rng, message)
-            self.villain.done(self.name, type(message).__name__)
+        seldom, often = (self._transaction, self._evidence_message), (self._record, self._claim_scripts)
+        makers = [*self.rng.sample(seldom, 2), *often] if self.rng.random() < 0.7 else [self.rng.choice(often)]
+        message = next(message for maker in makers if (message := maker()) is not None)
+        self.villain.say_some(self.rng, message)
+        self.villain.done(self.name, "", type(message).__name__)
 
     def _transaction(self) -> Message | None:
         member = self.villain.member

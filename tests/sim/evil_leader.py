@@ -6,23 +6,46 @@ from random import Random
 
 from bridge.bitcoin.identifiers import BlockHash
 from bridge.errors import Rejected
-from federation.certificate import Certificate, VoteKind
+from federation.certificate import Certificate, Vote, VoteKind
 from pegnode.chain.block import EMPTY_BODY, Block
 from pegnode.chain.builder import Candidates, Slot, build_block
 from pegnode.chain.facts import NO_FACTS
 from pegnode.chain.state import ChainView
 from pegnode.chain.transactions import parse_transaction
-from pegnode.chain.verdicts import BlockRejected
-from pegnode.net.messages import AnyMessage, ProposalMessage, encode_message
+from pegnode.chain.verdicts import BlockRejected, BodyReason
+from pegnode.net.messages import AnyMessage, BlockAnswer, ProposalMessage, VotesMessage, decode_message, encode_message
 from pegnode.net.transport import PeerId
 from tests.sim.bad_blocks import KINDS, Scene
-from tests.sim.evil import Evil, Villain
+from tests.sim.evil import Evil, Villain, encoded
 from tests.sim.workload import CHEAT, user_wallet
 from tests.support.memory_member import Member
 
+TRIED = 16
+"""Kinds of bad blocks that are tried in one turn."""
+AT_ONCE = 3
+"""Bad blocks of one turn."""
+HEAVY = 0.2
+"""The chance that a heavy kind is tried when it is drawn."""
+LOOKED_BACK = 8
+"""Final blocks among which an old transaction is looked for."""
+SELDOM = frozenset(
+    {
+        BodyReason.BAD_EVIDENCE,
+        BodyReason.BAD_BATCH,
+        BodyReason.REFUND_MISSING,
+        BodyReason.REFUND_NOT_DUE,
+        BodyReason.REFUND_ORDER,
+        BodyReason.REFUND_DIFFERS,
+    }
+)
+"""Of what takes a block with evidence, a batch or a refund, which few are. These kinds come first."""
+
 
 class LeaderEvil(Evil):
-    """Makes other proposals of one's own; each view's are made once, and who gets which is drawn."""
+    """Makes other proposals of one's own, once for each view, and deals them out together with the genuine one.
+
+    Its member's vote is heard with its proposal alone: who knows a leader's vote for one block reads no other.
+    """
 
     def __init__(self, villain: Villain, rng: Random) -> None:
         super().__init__(villain, rng)
@@ -31,19 +54,32 @@ class LeaderEvil(Evil):
         self._given: dict[PeerId, bytes] = {}
 
     def on_send(self, destination: PeerId, message: AnyMessage, payload: bytes) -> Sequence[bytes] | None:
+        if isinstance(message, VotesMessage):
+            return self.silenced(message, self._is_of_own_block)
         if not isinstance(message, ProposalMessage):
             return None
         block = Block.decode(message.block)
-        if block.header.leader != self.villain.index:
+        if block.header.leader != self.villain.index or not self.plays_in(block.header.view):
             return None
         if block.header.view != self._view:
             self._view, self._given = block.header.view, {}
-            self._variants = [encode_message(item) for item in self.variants(block, message)] if self.is_eager() else []
+            self._variants = self._dealt(payload, [encode_message(item) for item in self.variants(block, message)])
         if not self._variants:
             return None
         if destination not in self._given:
-            self._given[destination] = self.rng.choice((payload, *self._variants))
+            self._given[destination] = self._variants[len(self._given) % len(self._variants)]
         return (self._given[destination],)
+
+    def _is_of_own_block(self, vote: Vote) -> bool:
+        leader = self.villain.world.rules.membership.leader(vote.view)
+        return vote.kind is VoteKind.NOTARIZE and leader == self.villain.index and self.plays_in(vote.view)
+
+    def _dealt(self, genuine: bytes, variants: list[bytes]) -> list[bytes]:
+        """What is dealt out in turn: with the genuine one, without it, or a single one to all."""
+        if not variants:
+            return []
+        dealt = self.rng.choice(([genuine, *variants], [genuine, *variants], variants, variants[:1]))
+        return self.rng.sample(dealt, len(dealt))
 
     def variants(self, block: Block, message: ProposalMessage) -> list[ProposalMessage]:
         """Other proposals for the view of `block`."""
@@ -77,6 +113,15 @@ class Twins(LeaderEvil):
     """Valid blocks that differ: in time, in what they hold, in the anchor, in the parent."""
 
     name = "twins"
+
+    def on_send(self, destination: PeerId, message: AnyMessage, payload: bytes) -> Sequence[bytes] | None:
+        """With each twin come the votes of all the evil for it."""
+        frames = super().on_send(destination, message, payload)
+        if not frames or not isinstance(message, ProposalMessage):
+            return frames
+        proposal = decode_message(frames[0])
+        assert isinstance(proposal, ProposalMessage)
+        return [*frames, *accomplices_votes(self.villain, proposal)]
 
     def variants(self, block: Block, message: ProposalMessage) -> list[ProposalMessage]:
         parent = self.villain.state_after(block.header.parent)
@@ -116,7 +161,7 @@ class Twins(LeaderEvil):
 
 
 class BadBlocks(LeaderEvil):
-    """Invalid blocks of every kind, in place of its own."""
+    """Invalid blocks of every kind that the moment allows, in place of its own."""
 
     name = "bad block"
 
@@ -124,16 +169,25 @@ class BadBlocks(LeaderEvil):
         parent = self.villain.state_after(block.header.parent)
         if parent is None:
             return []
-        world = self.villain.world
-        scene = Scene(parent, block, world.rules, world.l1.chain, (user_wallet(CHEAT),), self.villain.knowledge.secrets)
-        for kind in self.rng.sample(KINDS, 12):
-            if kind.is_heavy and self.rng.random() > 0.02:
-                continue
-            bad = kind.make(scene)
-            if bad is not None:
-                self.villain.done(self.name, f"view {block.header.view}: {kind.name}")
-                return [self.proposal(bad, message.justification)]
-        return []
+        world, knowledge = self.villain.world, self.villain.knowledge
+        wallets = (user_wallet(CHEAT),)
+        scene = Scene(parent, block, world.rules, world.l1.chain, wallets, knowledge.secrets, self._finished())
+        kinds = [kind for kind in self.rng.sample(KINDS, TRIED) if not kind.is_heavy or self.rng.random() < HEAVY]
+        made = [(kind, bad) for kind in kinds if (bad := kind.make(scene)) is not None]
+        made.sort(key=lambda item: item[0].reason not in SELDOM)
+        for kind, _ in made[:AT_ONCE]:
+            self.villain.done(self.name, f"view {block.header.view}", kind.name)
+        return [self.proposal(bad, message.justification) for _, bad in made[:AT_ONCE]]
+
+    def _finished(self) -> Sequence[bytes]:
+        """The transactions of the newest final block that has any, among the last few."""
+        member = self.villain.member
+        newest = member.height if member is not None else 0
+        for height in range(newest, max(0, newest - LOOKED_BACK), -1):
+            data = member.store.block_at(height) if member is not None else None
+            if data is not None and (transactions := Block.decode(data).body.transactions):
+                return transactions
+        return ()
 
 
 class OtherBodies(LeaderEvil):
@@ -180,3 +234,43 @@ class BadJustification(LeaderEvil):
             return None
         slot = Slot(block.header.view, block.header.time_ms, parent.tip.header.anchor, None, include_l1=False)
         return build_block(parent, slot, Candidates(), NO_FACTS, self.villain.world.rules).block
+
+
+def accomplices_votes(villain: Villain, proposal: ProposalMessage) -> list[bytes]:
+    """Frames with the votes of the other evil members for a block, to go with its proposal."""
+    vote = Vote.decode(proposal.vote)
+    votes = [villain.knowledge.sign(vote.kind, vote.view, vote.block_hash, index) for index in villain.accomplices]
+    return encoded([VotesMessage(tuple(item.encode() for item in votes))]) if votes else []
+
+
+class KeepBodies(Evil):
+    """Shows its block to as many as it takes to notarize it, with the votes of all the evil, and then to nobody."""
+
+    name = "keep bodies"
+
+    def __init__(self, villain: Villain, rng: Random) -> None:
+        super().__init__(villain, rng)
+        self._view = 0
+        self._chosen: list[PeerId] = []
+
+    def on_send(self, destination: PeerId, message: AnyMessage, payload: bytes) -> Sequence[bytes] | None:
+        if isinstance(message, BlockAnswer):
+            return self._denied(message)
+        if not isinstance(message, ProposalMessage) or not self.plays_in(view := Vote.decode(message.vote).view):
+            return None
+        if view != self._view:
+            self._view, self._chosen = view, self._just_enough()
+            self.villain.done(self.name, f"view {view}")
+        return (payload, *accomplices_votes(self.villain, message)) if destination in self._chosen else ()
+
+    def _just_enough(self) -> list[PeerId]:
+        world, knowledge = self.villain.world, self.villain.knowledge
+        count = world.rules.membership.quorum - len(knowledge.secrets)
+        return [world.peer_id(index) for index in self.rng.sample(self.villain.honest_others, count)]
+
+    def _denied(self, answer: BlockAnswer) -> Sequence[bytes] | None:
+        """No word, or that it has no such block."""
+        if not answer.block or not self.plays_in(Block.decode(answer.block).header.view):
+            return None
+        self.villain.done(self.name, "", "asked")
+        return self.rng.choice(((), encoded([BlockAnswer(answer.block_hash, b"")])))

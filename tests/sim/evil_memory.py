@@ -2,13 +2,25 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from random import Random
 
 from bridge.bitcoin.identifiers import BlockHash
 from federation.certificate import NO_BLOCK, Vote, VoteKind
 from federation.equivocation import Equivocation
-from pegnode.net.messages import AnyMessage, EquivocationsMessage, OwnVotesAnswer, OwnVotesRequest
+from pegnode.chain.block import Block
+from pegnode.net.messages import (
+    AnyMessage,
+    EquivocationsMessage,
+    OwnVotesAnswer,
+    OwnVotesRequest,
+    ProposalMessage,
+    VotesMessage,
+)
 from pegnode.net.transport import PeerId
-from tests.sim.evil import Evil, encoded
+from tests.sim.evil import Evil, Villain, encoded
+
+LAST_VIEWS = 3
+"""Below the highest one known, in which a member that starts again may still be."""
 
 
 class FalseMemories(Evil):
@@ -62,6 +74,42 @@ class FalseMemories(Evil):
 
     def _is(self, index: int, peer: PeerId) -> bool:
         return self.villain.world.peer_id(index) == peer
+
+
+class TwinsForRestarted(Evil):
+    """Whoever starts again gets another block for the last views, if the evil lead them, and their votes to nullify.
+
+    It may have voted there, and its own word is all that keeps it from voting again.
+    """
+
+    name = "twins for restarted"
+
+    def __init__(self, villain: Villain, rng: Random) -> None:
+        super().__init__(villain, rng)
+        self._starts: set[bytes] = set()
+
+    def on_hear(self, source: PeerId, message: AnyMessage, payload: bytes) -> None:
+        if not isinstance(message, OwnVotesRequest) or message.nonce in self._starts:
+            return
+        self._starts.add(message.nonce)
+        knowledge = self.villain.knowledge
+        for view in range(max(1, knowledge.view - LAST_VIEWS), knowledge.view + 1):
+            leader = self.villain.world.rules.membership.leader(view)
+            blocks = knowledge.blocks_of(view)
+            if blocks and leader in knowledge.secrets and self.is_eager():
+                self._contradict(source, blocks[0], leader)
+
+    def _contradict(self, restarted: PeerId, block: Block, leader: int) -> None:
+        knowledge, view = self.villain.knowledge, block.header.view
+        twin = Block(replace(block.header, time_ms=block.header.time_ms + 1), block.body)
+        vote = knowledge.sign(VoteKind.NOTARIZE, view, twin.hash, leader)
+        justification = [item for item in knowledge.certificates.values() if item.view == view - 1]
+        proofs = tuple(item.encode() for item in justification)
+        self.villain.say(restarted, ProposalMessage(twin.encode(), vote.encode(), proofs))
+        others = [knowledge.sign(VoteKind.NULLIFY, view, NO_BLOCK, index) for index in knowledge.secrets]
+        others += [knowledge.sign(VoteKind.NOTARIZE, view, twin.hash, index) for index in self.villain.accomplices]
+        self.villain.say(restarted, VotesMessage(tuple(item.encode() for item in others)))
+        self.villain.done(self.name, f"view {view}")
 
 
 class FalseGuilt(Evil):

@@ -1,14 +1,17 @@
 """Evil with votes and certificates: contradictions, votes of others changed, certificates that nobody gave."""
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
+from random import Random
 
 from bridge.bitcoin.hashes import sha256
 from bridge.bitcoin.identifiers import BlockHash
 from federation.certificate import NO_BLOCK, Certificate, Vote, VoteKind
 from pegnode.net.messages import AnyMessage, CertificatesMessage, ProposalMessage, VotesMessage, encode_message
 from pegnode.net.transport import PeerId
-from tests.sim.evil import Evil
+from tests.sim.evil import MAX_VIEWS, Evil, Villain
+from tests.sim.knowledge import Statement
 
 FAR_VIEWS = (1, 2, 30, 1_000, 5_000, 10**9, 2**63, 2**64 - 1)
 
@@ -153,16 +156,69 @@ class ForgeCertificates(Evil):
 
 
 class FinishForOne(Evil):
-    """Completes a certificate with the evil's votes, and shows it to a single member."""
+    """Keeps its member's votes back, and shows what they complete to a single member, another for each view."""
 
     name = "finish for one"
 
+    def __init__(self, villain: Villain, rng: Random) -> None:
+        super().__init__(villain, rng)
+        self._shown: deque[Statement] = deque(maxlen=MAX_VIEWS)
+
+    def on_send(self, destination: PeerId, message: AnyMessage, payload: bytes) -> Sequence[bytes] | None:
+        return self.silenced(message, self._is_kept_back)
+
     def on_hear(self, source: PeerId, message: AnyMessage, payload: bytes) -> None:
-        if not isinstance(message, VotesMessage) or not self.is_eager():
-            return
-        vote = Vote.decode(message.votes[0])
-        certificate = self.villain.knowledge.certificate(vote.kind, vote.view, vote.block_hash)
+        for data in message.votes if isinstance(message, VotesMessage) else ():
+            vote = Vote.decode(data)
+            statement = (vote.kind, vote.view, vote.block_hash)
+            if statement not in self._shown and self.plays_in(vote.view):
+                self._finish(statement)
+
+    def _is_kept_back(self, vote: Vote) -> bool:
+        return self.plays_in(vote.view)
+
+    def _finish(self, statement: Statement) -> None:
+        certificate = self.villain.knowledge.certificate(*statement)
         if certificate is not None:
-            destination = self.rng.choice(self.villain.others)
-            self.villain.say(destination, CertificatesMessage((certificate.encode(),)))
+            self._shown.append(statement)
+            honest = self.villain.honest_others
+            favoured = self.villain.world.peer_id(honest[certificate.view % len(honest)])
+            self.villain.say(favoured, CertificatesMessage((certificate.encode(),)))
             self.villain.done(self.name, f"{certificate.kind.name} in view {certificate.view}")
+
+
+class TwoEnds(Evil):
+    """Keeps its votes back until a view can end in both ways; then some are shown the one end, the rest the other."""
+
+    name = "two ends"
+
+    def __init__(self, villain: Villain, rng: Random) -> None:
+        super().__init__(villain, rng)
+        self._ended: deque[int] = deque(maxlen=MAX_VIEWS)
+
+    def on_send(self, destination: PeerId, message: AnyMessage, payload: bytes) -> Sequence[bytes] | None:
+        return self.silenced(message, self._is_kept_back)
+
+    def on_hear(self, source: PeerId, message: AnyMessage, payload: bytes) -> None:
+        for data in message.votes if isinstance(message, VotesMessage) else ():
+            view = Vote.decode(data).view
+            if view not in self._ended and self.plays_in(view):
+                self._end(view)
+
+    def _is_kept_back(self, vote: Vote) -> bool:
+        return self.plays_in(vote.view)
+
+    def _end(self, view: int) -> None:
+        knowledge = self.villain.knowledge
+        nullification = knowledge.certificate(VoteKind.NULLIFY, view)
+        blocks = [
+            block_hash for kind, voted, block_hash in knowledge.votes if (kind, voted) == (VoteKind.NOTARIZE, view)
+        ]
+        notarized = [item for block in blocks if (item := knowledge.certificate(VoteKind.NOTARIZE, view, block))]
+        if nullification is None or not notarized:
+            return
+        self._ended.append(view)
+        ends = [*notarized[:1], nullification]
+        for number, destination in enumerate(self.rng.sample(self.villain.others, len(self.villain.others))):
+            self.villain.say(destination, CertificatesMessage((ends[number % 2].encode(),)))
+        self.villain.done(self.name, f"view {view}")

@@ -38,6 +38,8 @@ KINDS: tuple[type[AnyMessage], ...] = (
     RegistrationsMessage,
 )
 OLD_FRAMES = 400
+PARTS_OF_PATIENCE = (0.3, 0.7, 0.9, 0.95, 0.99, 1.0, 1.1, 3.0)
+"""How long a frame is held back. The way to the others takes a part of the time, too."""
 
 
 class Withhold(Evil):
@@ -87,7 +89,7 @@ class ShowToSome(Evil):
 
 
 class Delay(Evil):
-    """Holds frames back for a part of a view's timeout, most of the time just short of the whole."""
+    """Holds frames back for a part of what the most impatient honest member would wait, often just short of it."""
 
     name = "delay"
 
@@ -100,8 +102,7 @@ class Delay(Evil):
     def on_send(self, destination: PeerId, message: AnyMessage, payload: bytes) -> Sequence[bytes] | None:
         if not isinstance(message, (ProposalMessage, VotesMessage, CertificatesMessage)) or not self.is_eager():
             return None
-        timeout_s = self.villain.world.genesis.consensus.view_timeout_ms / 1000
-        due_s = trio.current_time() + timeout_s * self.rng.choice((0.3, 0.8, 0.95, 0.99, 1.0, 3.0))
+        due_s = trio.current_time() + self.villain.patience_s * self.rng.choice(PARTS_OF_PATIENCE)
         self._number += 1
         heapq.heappush(self._held, (due_s, self._number, destination, payload))
         self._changed.set()

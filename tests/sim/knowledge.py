@@ -1,4 +1,4 @@
-"""What a Byzantine member has heard and said, and what it can sign: its own key and those of its accomplices."""
+"""What Byzantine members have heard and said, and what they can sign: each with its own key and all the others'."""
 
 from collections import OrderedDict, deque
 from collections.abc import Iterable
@@ -36,6 +36,11 @@ class Knowledge:
     certificates: "OrderedDict[Statement, Certificate]" = field(default_factory=OrderedDict)
     frames: deque[bytes] = field(default_factory=lambda: deque(maxlen=MAX_KEPT))
     view: int = 1
+
+    @classmethod
+    def of(cls, world: World) -> "Knowledge":
+        """Of all the evil of a federation, at the beginning."""
+        return cls(world, {member: world.vote_secret(member) for member in sorted(world.byzantine)})
 
     def learn(self, message: AnyMessage, payload: bytes) -> None:
         """Remember what a message says."""
