@@ -117,11 +117,18 @@ class Workload(Protocol):
     def unsettled(self) -> str:
         """For people: what is still to come."""
 
+    def chain_goes_on(self, payout_blocks: int) -> None:
+        """Told once, after the healing: the chain goes on everywhere.
+
+        payout_blocks: what a payout may take from now on, in blocks of L1; who expires later is to be paid by then.
+        """
+
     def settled(self) -> bool:
         """Whether all that was handed to an honest member is final everywhere that it should be.
 
         Asked after the healing alone: transfers final at each honest member (whoever lost one in a crash has handed it
-        in again), deposits claimed, burns at their batch or refund. False as long as anything is still to come.
+        in again), deposits claimed, burns that offer enough paid and settled, or refunded if they expired too early for
+        that. False as long as anything is still to come. Raises Violation when something will not come any more.
         """
 
 

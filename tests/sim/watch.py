@@ -39,6 +39,8 @@ class Watch:
 
     excused: whose operator put an older journal in the place of the newest. Such a member may contradict itself where
     nobody who answers has seen its word; what it does harms nobody, as long as there are few enough of its kind.
+    final, final_views: the final blocks, and the view of each.  reached_views: the highest view in which anybody was
+    when the first honest member held it.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Watch:
         self.excused: set[int] = set()
         self.final: list[BlockHash] = []
         self.final_views: list[int] = []
+        self.reached_views: list[int] = []
         self.highest_view = 0
         self.nullified: set[int] = set()
 
@@ -177,6 +180,7 @@ class Watch:
         """The first honest member holds the next final block."""
         self.final.append(header.hash)
         self.final_views.append(header.view)
+        self.reached_views.append(self.highest_view)
         self._trace.note("the chain", f"block {header.height} {short(header.hash)} of view {header.view}")
         if self.oracle is not None:
             self.oracle.judge(block, certificate)

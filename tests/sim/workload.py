@@ -19,10 +19,11 @@ from bridge.bitcoin.identifiers import OutPoint, Script, Txid
 from bridge.bitcoin.transaction import Transaction, TxOut
 from bridge.custody import CoinKind, reserve_script
 from bridge.errors import Rejected
+from bridge.refunds import expires_at
 from bridge.state import WithdrawalStatus
 from bridge.withdrawals import Burn, encode_burn
 from tests.sim.l1_index import L1Index
-from tests.sim.seams import World
+from tests.sim.seams import Violation, World
 from tests.support.memory_member import Member
 from tests.support.mini_wallet import Coin, MiniWallet
 
@@ -83,6 +84,7 @@ class Users:
         self._deposits: dict[OutPoint, Script] = {}
         self._burns: dict[OutPoint, int] = {}
         self._burned = 0
+        self._payable_after = 0
         self.counts = {"deposits": 0, "transfers": 0, "burns": 0, "doubles": 0}
         for number in range(FIRST_DEPOSITS):
             self._deposit([*self.wallets, self._cheat][number])
@@ -95,6 +97,10 @@ class Users:
             nursery.start_soon(self._mine)
             nursery.start_soon(self._remind)
             await self._live()
+
+    def chain_goes_on(self, payout_blocks: int) -> None:
+        """See `seams.Workload`."""
+        self._payable_after = self._world.l1.chain.height + payout_blocks
 
     def settled(self) -> bool:
         """See `seams.Workload`."""
@@ -129,16 +135,21 @@ class Users:
         )
 
     def _is_met(self, burn: OutPoint, member: Member) -> bool:
-        """Whether a burn is paid, refunded, or in a batch that L1 has seen; a stingy one may wait for its refund."""
-        withdrawal = member.store.ledger.open_withdrawals.get(burn)
-        if withdrawal is None:
-            return burn in member.store.ledger.closed_withdrawals
-        if withdrawal.status is WithdrawalStatus.PENDING:
-            return self._burns[burn] < AMPLE_FEE_SATS
-        lineage = member.store.ledger.open_lineages.get(withdrawal.lineage or 0)
-        self._index.follow()
-        known = self._index.mined.keys() | self._world.l1.mempool.keys()
-        return lineage is not None and any(version.txid in known for version in lineage.versions)
+        """Whether a burn is paid and settled, or refunded; a stingy one may wait for that. Raises Violation.
+
+        Who offered enough is refunded only if it expired before the chain, going on again, could have paid it.
+        """
+        is_ample, ledger = self._burns[burn] >= AMPLE_FEE_SATS, member.store.ledger
+        withdrawal = ledger.open_withdrawals.get(burn)
+        if withdrawal is not None:
+            return not is_ample and withdrawal.status is WithdrawalStatus.PENDING
+        closed = ledger.closed_withdrawals.get(burn)
+        if closed is None:
+            return False
+        expiry = expires_at(closed, self._world.rules.params)
+        if is_ample and closed.status is WithdrawalStatus.REFUNDED and expiry > self._payable_after:
+            raise Violation(f"the withdrawal {burn} is refunded, though it offers enough and expires at {expiry} only")
+        return True
 
     # Users
 
