@@ -51,7 +51,7 @@ def status(
     """Show what each member of a local federation says of itself, or one node anywhere, and the peg's five terms.
 
     When the chain stands, it says why. With --node, also what that node sees of each member: connection, delay, last
-    vote and version; and the exit status is 1 if it does not answer.
+    vote and version, and its journal; and the exit status is 1 if it does not answer.
     """
     with errors_as_one_line():
         seen = _look(Home(directory, node))
@@ -64,6 +64,8 @@ def status(
             out.print(f"no member answers; start them with: {command_on(directory, 'up')}", markup=False)
         else:
             view.print_peg(peg)
+            if node is None:
+                view.print_more(peers=peers)
 
 
 def _look(home: Home) -> dict[str, _Seen]:
@@ -108,8 +110,10 @@ def _print(seen: Mapping[str, _Seen], *, one: bool, peers: bool) -> None:
     if one:
         for reply in answers.values():
             view.print_peers(reply)
-    elif peers:
-        view.print_links(replies)
+    else:
+        view.print_summary(answers)
+        if peers:
+            view.print_links(replies)
     view.print_alarms(answers)
     view.print_halts({name: reply for name, reply in answers.items() if reply.halted})
     view.print_troubles(answers)

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from bridge.l1.states import L1State
@@ -71,6 +71,57 @@ def state_of(reply: StatusReply) -> str:
     return f"catching up to {reply.best_known_height}" if reply.syncing else "running"
 
 
+def print_summary(replies: Mapping[str, StatusReply]) -> None:
+    """What the nodes that answer vote, keep, reach and run, in two lines for all; what is amiss is told elsewhere."""
+    if replies:
+        votes = [_newest_votes(replies), _journals(replies), _proofs(replies)]
+        links = [_delays(replies), *_usual_software(replies)]
+        print_fields({"votes": "; ".join(filter(None, votes)), "links": "; ".join(links)})
+        out.print()
+
+
+def _newest_votes(replies: Mapping[str, StatusReply]) -> str:
+    """Of each member, by whoever heard the newest."""
+    newest: dict[int, int] = {}
+    for reply in replies.values():
+        for member in reply.members:
+            if member.last_vote_view is not None:
+                newest[member.member] = max(member.last_vote_view, newest.get(member.member, 0))
+    if not newest:
+        return "none heard yet"
+    silent = [member.name for member in next(iter(replies.values())).members if member.member not in newest]
+    words = f"newest in {_range('view', newest.values())}"
+    return f"{words}, none of {listed(silent)}" if silent else words
+
+
+def _journals(replies: Mapping[str, StatusReply]) -> str:
+    journals = {name: reply.journal for name, reply in replies.items() if reply.journal is not None}
+    others = [f"{name}'s {journal.state}" for name, journal in journals.items() if journal.state != "kept"]
+    return f"journals kept but {listed(others)}" if others else "journals kept" if journals else ""
+
+
+def _proofs(replies: Mapping[str, StatusReply]) -> str:
+    count = sum(_most_proofs(replies).values())
+    return f"{count} {'proof' if count == 1 else 'proofs'} of guilt" if count else "no proof of guilt"
+
+
+def _delays(replies: Mapping[str, StatusReply]) -> str:
+    measured = [member.round_trip_ms for reply in replies.values() for member in reply.members]
+    measured_ms = [round(round_trip_ms) for round_trip_ms in measured if round_trip_ms is not None]
+    return f"round trips of {_range('', measured_ms)} ms" if measured_ms else "no round trip measured yet"
+
+
+def _usual_software(replies: Mapping[str, StatusReply]) -> list[str]:
+    runs = _software(replies)
+    return [f"all run {next(iter(runs.values()))}"] if len(set(runs.values())) == 1 else []
+
+
+def _range(noun: str, values: Iterable[int]) -> str:
+    """`view 7`, or `views 3 to 7`."""
+    least, *_, most = sorted([*values] * 2)
+    return f"{noun} {most}".strip() if least == most else f"{noun and noun + 's'} {least} to {most}".strip()
+
+
 def print_links(replies: Mapping[str, StatusReply | None]) -> None:
     """Who reaches whom: a row for each node, a column for each member by its index, round trips in milliseconds."""
     answers = {name: reply for name, reply in replies.items() if reply is not None}
@@ -108,7 +159,7 @@ def print_peers(reply: StatusReply) -> None:
     )
     out.print()
     if reply.journal is not None:
-        print_fields({"journal": _journal_text(reply.journal, reply.view)})
+        print_fields({"journal": _journal_text(reply.journal)})
         out.print()
 
 
@@ -128,9 +179,7 @@ def _peer_row(reply: StatusReply, member: MemberReply, now_ms: int) -> tuple[str
     )
 
 
-def _journal_text(journal: JournalReply, view: int) -> str:
-    if journal.state == "kept" and view <= journal.floor_view:
-        return f"kept; this member is silent until view {journal.floor_view + 1}, now in {view}"
+def _journal_text(journal: JournalReply) -> str:
     newest = "" if journal.newest_vote_view is None else f"; newest vote in view {journal.newest_vote_view}"
     if journal.state == "renewing":
         newest = f"; signs nothing before {journal.needed} others are heard, {journal.heard_from} were"
@@ -173,24 +222,34 @@ def _print_stalls(stalled: Mapping[str, StatusReply], total: int) -> None:
 
 def _guilty(replies: Mapping[str, StatusReply]) -> list[str]:
     """Who signed against the rules, by the most proofs that any node keeps, and what follows from it: once for all."""
-    most: dict[str, int] = {}
-    for reply in replies.values():
-        for member in reply.members:
-            most[member.name] = max(member.equivocations, most.get(member.name, 0))
     guilty = [
         f"{name} signed two votes of which no honest member signs both: "
         f"{count} {'proof is' if count == 1 else 'proofs are'} kept; {EVIDENCE_HELP}"
-        for name, count in most.items()
+        for name, count in _most_proofs(replies).items()
         if count
     ]
     return [*guilty, GUILT_MEANS] if guilty else []
 
 
+def _most_proofs(replies: Mapping[str, StatusReply]) -> dict[str, int]:
+    """Against each member, as many as any node keeps."""
+    most: dict[str, int] = {}
+    for reply in replies.values():
+        for member in reply.members:
+            most[member.name] = max(member.equivocations, most.get(member.name, 0))
+    return most
+
+
 def _other_software(replies: Mapping[str, StatusReply]) -> list[str]:
     """Members that run something else than most do, by what they say of themselves."""
-    runs = {member.name: member.software for reply in replies.values() for member in reply.members if member.software}
+    runs = _software(replies)
     usual, _ = Counter(runs.values()).most_common(1)[0] if runs else ("", 0)
     return [f"{name} runs {own}, most run {usual}" for name, own in sorted(runs.items()) if own != usual]
+
+
+def _software(replies: Mapping[str, StatusReply]) -> dict[str, str]:
+    """By member's name, of those who were met."""
+    return {member.name: member.software for reply in replies.values() for member in reply.members if member.software}
 
 
 def print_halts(halted: Mapping[str, StatusReply]) -> None:
@@ -231,11 +290,14 @@ def print_troubles(replies: Mapping[str, StatusReply]) -> None:
 
 
 def troubles_of(reply: StatusReply) -> list[str]:
-    """What a node waits for, whom it lacks unless its stall says so, and what ails its Bitcoin node, since when."""
+    """What a node waits for, whom it lacks unless its stall says so, and what ails its journal and its Bitcoin node."""
     away = [member.name for member in reply.members if not member.connected and member.member != reply.member]
     troubles = [f"waits for {missing}" for missing in reply.waiting_for]
     if away and reply.stall is None:
         troubles.append(f"not connected to {listed(away)}")
+    journal = reply.journal
+    if journal is not None and journal.state == "kept" and reply.view <= journal.floor_view:  # it was renewed
+        troubles.append(f"this member is silent until view {journal.floor_view + 1}, now in {reply.view}")
     passive = [member.name for member in reply.members if member.connected and member.missed_turn]
     if passive:
         troubles.append(f"{listed(passive)} let the last turn to lead pass, and said nothing since")
@@ -268,3 +330,10 @@ def print_peg(peg: PegInfoReply) -> None:
     )
     sign = "=" if peg.equality else "IS NOT"
     out.print(f"reserves + deficit {sign} supply + unsettled + fund", markup=False)
+
+
+def print_more(*, peers: bool) -> None:
+    """The options that show more than was shown of a local federation."""
+    links = "" if peers else "--peers shows each round trip; "
+    out.print()
+    out.print(f"{links}--node NAME shows what that member sees of each, and its journal", markup=False)

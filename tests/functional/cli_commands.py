@@ -66,9 +66,13 @@ def test_status_shows_every_member_and_the_equality(peg: Peg) -> None:
     names = ["alice", "bob", "carol", "dave"]
     assert re.match(r"block \d+ became final \d:\d\d:\d\d ago; view \d+ is (alice|bob|carol|dave)'s", lines[0])
     assert [line.split()[:2] for line in lines[2:6]] == [[name, "running"] for name in names]
-    assert lines[8].split() == ["to", "0", "1", "2", "3"]
-    assert [line.split()[:2] for line in lines[9:13]] == [[name, str(index)] for index, name in enumerate(names)]
-    assert lines[-1] == "reserves + deficit = supply + unsettled + fund"
+    assert lines[7].startswith("votes  newest in view")
+    assert lines[7].endswith("; journals kept; no proof of guilt")
+    assert re.fullmatch(r"links  round trips of \d.* ms; all run pegnode/[^;]+", lines[8])
+    assert lines[11].split() == ["to", "0", "1", "2", "3"]
+    assert [line.split()[:2] for line in lines[12:16]] == [[name, str(index)] for index, name in enumerate(names)]
+    assert lines[-3] == "reserves + deficit = supply + unsettled + fund"
+    assert lines[-1].startswith("--node NAME shows")
     shown = peg.json("status")
     members = msgspec.convert(shown["members"], dict[str, StatusReply])
     assert [reply.member for reply in members.values()] == [0, 1, 2, 3]

@@ -21,7 +21,9 @@ from pegnode.cli.status_view import (
     print_halts,
     print_links,
     print_members,
+    print_more,
     print_peers,
+    print_summary,
     print_troubles,
     state_of,
 )
@@ -203,8 +205,11 @@ def test_one_node_tells_what_it_sees_of_each_member(capsys: pytest.CaptureFixtur
 
 
 def test_member_below_the_floor_of_its_journal_says_from_when_on_it_votes(capsys: pytest.CaptureFixture[str]) -> None:
-    print_peers(replace(reply_in(L1State.OK), journal=JournalReply("kept", 6, None, 0, 0, [])))
-    assert "journal  kept; this member is silent until view 7, now in 6" in lines(capsys)
+    reply = replace(reply_in(L1State.OK), journal=JournalReply("kept", 6, None, 0, 0, []))
+    print_troubles({"dave": reply})
+    assert lines(capsys) == ["dave:", "    this member is silent until view 7, now in 6", ""]
+    print_troubles({"dave": replace(reply, view=7)})
+    assert lines(capsys) == []
 
 
 def test_journal_that_is_renewed_says_for_whom_it_waits(capsys: pytest.CaptureFixture[str]) -> None:
@@ -213,6 +218,49 @@ def test_journal_that_is_renewed_says_for_whom_it_waits(capsys: pytest.CaptureFi
         "journal  renewing; nothing at or below view 0 is signed; signs nothing before 3 others are heard, 1 were"
         in lines(capsys)
     )
+
+
+KEPT = JournalReply("kept", 3, 6, 0, 0, [])
+
+
+def test_two_lines_sum_up_what_all_vote_keep_reach_and_run(capsys: pytest.CaptureFixture[str]) -> None:
+    members = [seen(0), seen(1, last_vote_view=4), seen(2), seen(3)]
+    reply = replace(reply_in(L1State.OK), members=members, journal=KEPT)
+    slower = replace(reply, members=[seen(0, round_trip_ms=30.2), seen(1), seen(2, last_vote_view=7), seen(3)])
+    print_summary({"dave": reply, "alice": slower})
+    assert lines(capsys) == [
+        "votes  newest in views 6 to 7; journals kept; no proof of guilt",
+        "links  round trips of 12 to 30 ms; all run pegnode/1.2.3",
+        "",
+    ]
+
+
+def test_summary_names_journals_that_are_not_kept_and_who_was_never_heard(capsys: pytest.CaptureFixture[str]) -> None:
+    members = [seen(0), seen(1, last_vote_view=None, equivocations=1), seen(2), seen(3, software="pegnode/2")]
+    reply = replace(reply_in(L1State.OK), members=members, journal=KEPT)
+    renewing, behind = (replace(reply, journal=replace(KEPT, state=state)) for state in ("renewing", "behind"))
+    print_summary({"alice": reply, "bob": renewing, "carol": behind})
+    assert lines(capsys) == [
+        "votes  newest in view 6, none of bob; journals kept but bob's renewing and carol's behind; 1 proof of guilt",
+        "links  round trips of 12 ms",
+        "",
+    ]
+
+
+def test_summary_of_a_federation_that_just_started_claims_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    members = [seen(index, last_vote_view=None, round_trip_ms=None, software="") for index in range(4)]
+    print_summary({"dave": replace(reply_in(L1State.OK), members=members)})
+    assert lines(capsys) == ["votes  none heard yet; no proof of guilt", "links  no round trip measured yet", ""]
+    print_summary({})
+    assert lines(capsys) == [], "nobody answers"
+
+
+@pytest.mark.parametrize("peers", [False, True])
+def test_last_line_names_the_options_that_show_more(peers: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    print_more(peers=peers)
+    said = lines(capsys)[-1]
+    assert "--node NAME" in said
+    assert ("--peers" in said) is not peers
 
 
 def test_stall_is_told_once_for_all_who_say_the_same(capsys: pytest.CaptureFixture[str]) -> None:
