@@ -4,10 +4,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
-from federation.journal_entries import create_journal
+from federation.journal_entries import open_journal
 from federation.journal_header import JournalIdentity
 from pegnode.folders import CHAIN_FOLDER, JOURNAL_FOLDER
 from pegnode.genesis import Genesis
@@ -58,24 +60,55 @@ class Member:
         newest = self.status().newest_vote_view
         return newest is not None and newest > view
 
+    def newest_vote_in(self, journal: Path) -> int:
+        """The view of the newest vote that a journal holds; 0 without any."""
+        opened = open_journal(journal, self.identity)
+        try:
+            return max((vote.view for vote in opened.contents().votes), default=0)
+        finally:
+            opened.close()
+
+    @contextmanager
+    def standing_chain(self) -> Iterator[None]:
+        """Meanwhile nothing becomes final: two others stand still. A journal keeps votes until a later block is."""
+        others = [self.local.process(name) for name in self.local.member_names if name != LOSER][:2]
+        stopped = [process for process in others if process is not None]
+        assert len(stopped) == 2
+        try:
+            for process in stopped:
+                process.suspend()
+            yield
+        finally:
+            for process in stopped:
+                process.resume()
+
     def start(self) -> None:
         self.local.start_member(LOSER)
         self.local.wait_until_answering(LOSER)
 
 
-def test_member_comes_back_after_each_loss(federation: FederationUnderTest) -> None:
+def test_member_comes_back_after_each_loss(federation: FederationUnderTest, tmp_path: Path) -> None:
     member = Member(federation)
     eventually(lambda: member.votes_above(2), "dave votes")
 
-    # Lost: it does not start, and says what to do.
-    member.local.stop_member(LOSER)
-    shutil.rmtree(member.journal)
+    # Lost: it does not start, and says what to do. Put back at once, it is as good as it was, and dave votes on.
+    with member.standing_chain():
+        eventually(lambda: member.votes_above(member.status().floor_view), "a vote of dave's stays in his journal")
+        member.local.stop_member(LOSER)
+    copy = member.journal.rename(tmp_path / "older")
+    voted = member.newest_vote_in(copy)
+    assert voted > 2
     said = member.refusal()
     assert said.startswith(f"error: journal-missing: there is no journal in {member.journal}")
     assert "peg journal renew --config FILE" in said
+    shutil.copytree(copy, member.journal)
+    member.start()
+    eventually(lambda: member.votes_above(voted), "dave votes above what the copy has")
 
-    # A copy of the first day, and no database, which would know better: the others do.
-    create_journal(member.journal, member.identity).close()
+    # The same copy is an older one by now, and there is no database, which would know better: the others do.
+    member.local.stop_member(LOSER)
+    shutil.rmtree(member.journal)
+    shutil.copytree(copy, member.journal)
     shutil.rmtree(member.data / CHAIN_FOLDER)
     said = member.refusal()
     assert said.startswith("error: journal-behind: it lacks the vote to ")
@@ -88,7 +121,7 @@ def test_member_comes_back_after_each_loss(federation: FederationUnderTest) -> N
     member.start()
     eventually(lambda: member.status().state == "kept", "dave's journal is renewed")
     floor = member.status().floor_view
-    assert floor > 2
+    assert floor > voted
     eventually(lambda: member.votes_above(floor), "dave votes above the floor")
 
     # Its database alone: fetched again.
