@@ -39,8 +39,8 @@ class Watch:
 
     excused: whose operator put an older journal in the place of the newest. Such a member may contradict itself where
     nobody who answers has seen its word; what it does harms nobody, as long as there are few enough of its kind.
-    final, final_views: the final blocks, and the view of each.  reached_views: the highest view in which anybody was
-    when the first honest member held it.
+    said: the votes that left, by member, view and kind.  final, final_views: the final blocks, and the view of each.
+    reached_views: the highest view in which anybody was when the first honest member held it.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Watch:
         self._journals = journals
         self._chain_id = chain_id
         self._memories = {index: _Memory() for index in journals}
-        self._said: dict[tuple[int, int, VoteKind], BlockHash] = {}
+        self.said: dict[tuple[int, int, VoteKind], BlockHash] = {}
         self.oracle: Oracle | None = None
         self.excused: set[int] = set()
         self.final: list[BlockHash] = []
@@ -81,9 +81,9 @@ class Watch:
         if vote.member != member or member in self.excused:
             return
         key = (member, vote.view, vote.kind)
-        if self._said.setdefault(key, vote.block_hash) != vote.block_hash:
+        if self.said.setdefault(key, vote.block_hash) != vote.block_hash:
             raise Violation(f"member {member} cast two {vote.kind.name} votes in view {vote.view}")
-        if {(member, vote.view, VoteKind.FINALIZE), (member, vote.view, VoteKind.NULLIFY)} <= self._said.keys():
+        if {(member, vote.view, VoteKind.FINALIZE), (member, vote.view, VoteKind.NULLIFY)} <= self.said.keys():
             raise Violation(f"member {member} finalized and nullified view {vote.view}")
         memory = self._memory(member)
         if vote.view > memory.floor_view and memory.votes.get((vote.view, vote.kind)) != vote.block_hash:
