@@ -55,8 +55,8 @@ EVILS: tuple[type[Evil], ...] = (
     evil_wire.Delay,
 )
 """In the order in which they are asked about a frame: those that make much of it before those that swallow it."""
-MOST_EVILS = 5
-STRIKE_S = 0.6
+MOST_EVILS = 6
+STRIKE_S = 0.4
 """Between two strikes, in the mean."""
 
 

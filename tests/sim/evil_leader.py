@@ -9,7 +9,7 @@ from bridge.errors import Rejected
 from federation.certificate import Certificate, Vote, VoteKind
 from pegnode.chain.block import EMPTY_BODY, Block
 from pegnode.chain.builder import Candidates, Slot, build_block
-from pegnode.chain.facts import NO_FACTS
+from pegnode.chain.facts import NO_FACTS, AnchorStatus, L1Facts
 from pegnode.chain.state import ChainView
 from pegnode.chain.transactions import parse_transaction
 from pegnode.chain.verdicts import BlockRejected, BodyReason
@@ -20,6 +20,8 @@ from tests.sim.evil import Evil, Villain, encoded
 from tests.sim.workload import CHEAT, user_wallet
 from tests.support.memory_member import Member
 
+OF_A_LEADER = (0.3, 1.0, 1.0)
+"""How eager evil leaders are: few views of a run are theirs."""
 TRIED = 16
 """Kinds of bad blocks that are tried in one turn."""
 AT_ONCE = 3
@@ -49,6 +51,7 @@ class LeaderEvil(Evil):
 
     def __init__(self, villain: Villain, rng: Random) -> None:
         super().__init__(villain, rng)
+        self.eagerness = rng.choice(OF_A_LEADER)
         self._view = 0
         self._variants: list[bytes] = []
         self._given: dict[PeerId, bytes] = {}
@@ -128,18 +131,23 @@ class Twins(LeaderEvil):
         if parent is None:
             return []
         count = self.rng.randint(1, 2)
-        makers = self.rng.sample((self._later, self._emptier, self._same_anchor, self._older_parent), count)
+        every = (self._later, self._emptier, self._same_anchor, self._other_anchor, self._older_parent)
+        makers = self.rng.sample(every, count)
         twins = [twin for maker in makers if (twin := maker(parent, block)) is not None and twin.hash != block.hash]
         if twins:
             self.villain.done(self.name, f"view {block.header.view}")
         return [self.proposal(twin, message.justification) for twin in twins]
 
     def _built(self, parent: ChainView, block: Block, later_ms: int, *transactions: bytes) -> Block | None:
+        """About L1 it says nothing."""
         header = block.header
         slot = Slot(header.view, header.time_ms + later_ms, parent.tip.header.anchor, None, include_l1=False)
+        return self._built_in(slot, parent, transactions, NO_FACTS)
+
+    def _built_in(self, slot: Slot, parent: ChainView, transactions: Sequence[bytes], facts: L1Facts) -> Block | None:
         waiting = [parse_transaction(data) for data in transactions]
         try:
-            return build_block(parent, slot, Candidates((), waiting), NO_FACTS, self.villain.world.rules).block
+            return build_block(parent, slot, Candidates((), waiting), facts, self.villain.world.rules).block
         except (BlockRejected, Rejected):
             return None
 
@@ -152,6 +160,17 @@ class Twins(LeaderEvil):
     def _same_anchor(self, parent: ChainView, block: Block) -> Block | None:
         """Without what its own says of L1."""
         return self._built(parent, block, 0, *block.body.transactions)
+
+    def _other_anchor(self, parent: ChainView, block: Block) -> Block | None:
+        """As deep in L1 as may just be, or not quite, so that members' Bitcoin nodes differ; batches at any feerate."""
+        l1, params = self.villain.world.l1.chain, self.villain.world.rules.params
+        height = l1.height - params.confirmations + self.rng.choice((0, 1, 1, 2))
+        lowest = parent.tip.header.anchor.height + 1
+        if not lowest <= height < lowest + params.max_anchor_step:
+            return None
+        feerate = self.rng.choice((None, params.feerate_floor_sat_kvb, params.feerate_ceiling_sat_kvb))
+        slot = Slot(block.header.view, block.header.time_ms, l1.anchor(height), feerate, include_l1=True)
+        return self._built_in(slot, parent, block.body.transactions, L1Facts(AnchorStatus.ON_CHAIN))
 
     def _older_parent(self, _: ChainView, block: Block) -> Block | None:
         """On the parent's parent, or any other that this member still has."""
@@ -250,6 +269,7 @@ class KeepBodies(Evil):
 
     def __init__(self, villain: Villain, rng: Random) -> None:
         super().__init__(villain, rng)
+        self.eagerness = rng.choice(OF_A_LEADER)
         self._view = 0
         self._chosen: list[PeerId] = []
 

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
+from typing import cast
 from unittest import mock
 
 import pytest
@@ -18,9 +20,11 @@ from pegnode.consensus.events import Verdict
 from pegnode.net.transport import DropReason
 from pegnode.service.judge import Judge
 from tests.sim import evil_answers, evil_leader, evil_memory, evil_votes, evil_wire
-from tests.sim.adversary import EVILS, ByzantineMember
+from tests.sim.adversary import EVILS, ByzantineMember, carried_out, never_done
+from tests.sim.bad_blocks import KINDS
 from tests.sim.determinism import HASH_SEED, is_hash_seeded
-from tests.sim.evil import Evil
+from tests.sim.evil import Evil, Villain
+from tests.sim.knowledge import Knowledge
 from tests.sim.outside import Everybody
 from tests.sim.plan import Disturbance, Kind, Plan
 from tests.sim.play import play
@@ -32,6 +36,8 @@ EVIL_MEMBER, CUT_OFF, PARTED = 1, 3, 2
 BAD_TIME_S = 6.0
 ROOT = Path(__file__).parents[2]
 TRIES = 6
+OTHERS = 2
+"""Tests in this file that are no evil's own."""
 
 Answers = frozenset[DropReason]
 FORGED = frozenset({DropReason.FALSE_SIGNATURE})
@@ -54,15 +60,16 @@ ANSWERS: dict[type[Evil], Answers] = {
 }
 """For which an honest member ends the connection. Of the others each frame is one that an honest member could send."""
 CONVICTED = "is convicted"
+SPLIT = "two blocks of a view"
 FURTHER: dict[type[Evil], frozenset[str]] = {
-    evil_leader.Twins: frozenset({CONVICTED}),
+    evil_leader.Twins: frozenset({CONVICTED, SPLIT}),
     evil_leader.BadBlocks: frozenset({Verdict.INVALID.name}),
     evil_leader.KeepBodies: frozenset({f"{evil_leader.KeepBodies.name}: asked"}),
     evil_votes.VoteForAll: frozenset({CONVICTED}),
     evil_votes.Contradict: frozenset({CONVICTED}),
     evil_memory.TwinsForRestarted: frozenset({CONVICTED}),
 }
-"""What else has to come of it: a proof, a verdict on a block of its own, a variety of it."""
+"""What else has to come of it: a proof, a verdict on a block of its own, two that are judged, a variety of it."""
 
 
 class OneEvil(Everybody):
@@ -97,12 +104,14 @@ def played(kind: type[Evil], seed: int) -> tuple[SimWorld, ByzantineMember]:
 def judged() -> Iterator[Counter[str]]:
     """Counts the verdicts on blocks that the evil member leads with, which itself judges none of its own."""
     verdicts: Counter[str] = Counter()
+    blocks: dict[int, bytes] = {}
     judge = Judge.judge
 
     async def noted(self: Judge, block: Block, data: bytes) -> Verdict:
         verdict = await judge(self, block, data)
         if block.header.leader == EVIL_MEMBER:
             verdicts[verdict.name] += 1
+            verdicts[SPLIT] += blocks.setdefault(block.header.view, block.header.hash) != block.header.hash
         return verdict
 
     with mock.patch.object(Judge, "judge", noted):
@@ -122,7 +131,7 @@ def test_all_evils_in_a_process_whose_hashes_are_those_of_every_run() -> None:
     environment = {**os.environ, "PYTHONHASHSEED": HASH_SEED}
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
-    assert f"{len(EVILS)} passed" in run.stdout
+    assert f"{len(EVILS) + OTHERS} passed" in run.stdout
 
 
 def is_convicted(world: SimWorld) -> bool:
@@ -147,3 +156,25 @@ def test_evil_is_carried_out_and_brings_nothing_about(kind: type[Evil]) -> None:
         if done[kind.name] and (given & due or not due) and all(done[name] for name in further):
             return
     pytest.fail(f"carried out: {done}, answers: {given}")
+
+
+def test_villain_knows_the_most_impatient_of_the_honest_members() -> None:
+    """Of those that run; before any does, it goes by what they begin with."""
+    machines = [(True, 240), (True, 170), (False, 0)]
+    honest = [SimpleNamespace(machine=SimpleNamespace(is_started=runs, timeout_ms=ms)) for runs, ms in machines]
+    genesis = SimpleNamespace(consensus=SimpleNamespace(view_timeout_ms=300))
+    for running, patience_s in ((honest, 0.17), (honest[2:], 0.3), ([], 0.3)):
+        world = cast(World, SimpleNamespace(honest=running, genesis=genesis))
+        villain = Villain(world, EVIL_MEMBER, Knowledge(world, {}), lambda *_: None)
+        assert villain.patience_s == patience_s
+
+
+@pytest.mark.skipif(not is_hash_seeded(), reason="run by the first test")
+def test_what_was_never_carried_out_is_named() -> None:
+    world, _ = played(evil_leader.BadBlocks, 0)
+    counted = carried_out(world.network.adversaries.values())
+    made = {name for name in counted if name.startswith("bad block: ")}
+    assert made
+    assert not made & set(never_done(counted))
+    assert {"twins", "delay"} <= set(never_done(counted))
+    assert len(made) + len(never_done(counted)) == len(KINDS) + len(EVILS) - 1
