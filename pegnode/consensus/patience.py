@@ -1,9 +1,9 @@
 """How long a view may take: learned from what views took, within the bounds of the genesis.
 
 Of each leader this member keeps what its views lately took, from the moment a block was due here to its notarization. A
-longer time counts at once, and fades by a quarter with each turn. A fresh view gets three times what the slowest of the
-q fastest leaders took, so f leaders who dawdle can't stretch it, and f who hurry can't shrink it below what the other
-quick ones need.
+longer time counts at once, and fades by a quarter with each turn that is notarized. A fresh view gets three times what
+the slowest of the q fastest leaders took, so f leaders who dawdle can't stretch it, and f who hurry can't shrink it
+below what the other quick ones need.
 
 A view that ended in a nullification tells nothing about how long it would have taken. One that was notarized though
 this member had voted to nullify it does: who is far away from the others learns so that it must wait longer.
@@ -35,7 +35,7 @@ from pegnode.consensus.parameters import ConsensusParams
 MARGIN = 3
 """A view gets this many times what was measured."""
 FADE = 4
-"""What a leader once needed loses this part with each of its later turns."""
+"""What a leader once needed loses this part with each of its later turns that is notarized."""
 
 
 class Patience:
