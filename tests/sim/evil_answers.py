@@ -209,6 +209,7 @@ class FalseItems(Evil):
     def __init__(self, villain: Villain, rng: Random) -> None:
         super().__init__(villain, rng)
         self._evidence: list[bytes] = []
+        self._transactions: list[bytes] = []
 
     def on_send(self, destination: PeerId, message: AnyMessage, payload: bytes) -> Sequence[bytes] | None:
         self._note(message)
@@ -220,6 +221,8 @@ class FalseItems(Evil):
     def _note(self, message: AnyMessage) -> None:
         if isinstance(message, EvidenceMessage):
             self._evidence = [*self._evidence[-8:], *message.evidence]
+        elif isinstance(message, TransactionsMessage):
+            self._transactions = [*self._transactions[-8:], *message.transactions]
 
     def strike(self) -> None:
         if not self.is_eager():
@@ -231,10 +234,16 @@ class FalseItems(Evil):
         self.villain.done(self.name, "", type(message).__name__)
 
     def _transaction(self) -> Message | None:
+        """Of the cheat's own coin; without one, somebody's transaction with another payee."""
         member = self.villain.member
-        if member is None:
-            return None
-        spoilt = spoilt_transactions(member.store, self.villain.world.rules, (user_wallet(CHEAT),), self.rng)
+        spoilt: tuple[bytes, ...] = ()
+        if member is not None:
+            spoilt = spoilt_transactions(member.store, self.villain.world.rules, (user_wallet(CHEAT),), self.rng)
+        if not spoilt and self._transactions:
+            genuine = Transaction.parse(self.rng.choice(self._transactions))
+            stolen = replace(genuine.outputs[0], script=user_wallet(CHEAT).script())
+            changed = replace(genuine, outputs=(stolen, *genuine.outputs[1:]))
+            spoilt = (changed.serialize(),) if changed != genuine else ()
         return TransactionsMessage(spoilt) if spoilt else None
 
     def _evidence_message(self) -> Message | None:

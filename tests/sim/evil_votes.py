@@ -11,8 +11,11 @@ from federation.certificate import NO_BLOCK, Certificate, Vote, VoteKind
 from pegnode.net.messages import AnyMessage, CertificatesMessage, ProposalMessage, VotesMessage, encode_message
 from pegnode.net.transport import PeerId
 from tests.sim.evil import MAX_VIEWS, Evil, Villain
+from tests.sim.evil_wire import Delay
 from tests.sim.knowledge import Statement
 
+LAST_MOMENTS = (0.8, 0.9, 0.95, 1.0)
+"""Of what the most impatient honest member waits."""
 FAR_VIEWS = (1, 2, 30, 1_000, 5_000, 10**9, 2**63, 2**64 - 1)
 
 
@@ -187,8 +190,12 @@ class FinishForOne(Evil):
             self.villain.done(self.name, f"{certificate.kind.name} in view {certificate.view}")
 
 
-class TwoEnds(Evil):
-    """Keeps its votes back until a view can end in both ways; then some are shown the one end, the rest the other."""
+class TwoEnds(Delay):
+    """Has a view end in both ways, one for some and the other for the rest.
+
+    It proposes when timers are about to fire, so that members notarize and nullify, and keeps its votes back until both
+    certificates can be had.
+    """
 
     name = "two ends"
 
@@ -197,6 +204,9 @@ class TwoEnds(Evil):
         self._ended: deque[int] = deque(maxlen=MAX_VIEWS)
 
     def on_send(self, destination: PeerId, message: AnyMessage, payload: bytes) -> Sequence[bytes] | None:
+        if isinstance(message, ProposalMessage) and self._is_kept_back(Vote.decode(message.vote)):
+            self.hold(destination, payload, self.rng.choice(LAST_MOMENTS))
+            return ()
         return self.silenced(message, self._is_kept_back)
 
     def on_hear(self, source: PeerId, message: AnyMessage, payload: bytes) -> None:

@@ -102,12 +102,16 @@ class Delay(Evil):
     def on_send(self, destination: PeerId, message: AnyMessage, payload: bytes) -> Sequence[bytes] | None:
         if not isinstance(message, (ProposalMessage, VotesMessage, CertificatesMessage)) or not self.is_eager():
             return None
-        due_s = trio.current_time() + self.villain.patience_s * self.rng.choice(PARTS_OF_PATIENCE)
-        self._number += 1
-        heapq.heappush(self._held, (due_s, self._number, destination, payload))
-        self._changed.set()
+        self.hold(destination, payload, self.rng.choice(PARTS_OF_PATIENCE))
         self.villain.done(self.name, type(message).__name__)
         return ()
+
+    def hold(self, destination: PeerId, payload: bytes, part: float) -> None:
+        """Send it later."""
+        self._number += 1
+        due_s = trio.current_time() + part * self.villain.patience_s
+        heapq.heappush(self._held, (due_s, self._number, destination, payload))
+        self._changed.set()
 
     async def run(self) -> None:
         """Send what is due, for ever."""
