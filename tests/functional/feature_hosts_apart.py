@@ -2,24 +2,30 @@
 
 import statistics
 import time
+from collections import Counter
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 
 from bridge.bitcoin.addresses import encode_address, l1_network
 from bridge.bitcoin.identifiers import Script
-from tests.support.far_world import FAR, STALLED, FarWorld, far_world
+from tests.support.far_world import FAR, MENDED_DEADLINE_S, STALLED, FarWorld, far_world
 from tests.support.federation import CONFIRMATIONS, eventually
 from tests.support.users import user_of
 from tests.support.wire_link import Quality
 
 SLOW = Quality(delay_ms=100, jitter_ms=20, kbit_per_s=1_000)
+LOSING = Quality(delay_ms=100, jitter_ms=20, stall_chance=0.02, stall_ms=300)
+"""Two of a hundred packets are lost, and sent again after about what TCP waits at such a distance."""
 BATCH_WAIT = 3
 """Anchors until a lone withdrawal is paid, as in configs/local.toml."""
 L1_ADDRESS = encode_address(Script(b"\x00\x14" + bytes(19) + b"\x02"), l1_network("regtest"))
 TRANSFERS = 8
 ONE_WAY_TRIPS = 4
 """Of a transfer: to the leader, its proposal, the votes to notarize, the votes to finalize."""
+LOSING_TRANSFERS = 12
+CUTS = 3
 FAT_OUTPUTS = 2_000
 """86 kB in one transaction."""
 
@@ -96,6 +102,54 @@ def test_leader_that_is_not_heard_is_left_and_returns(world: FarWorld) -> None:
     world.say(
         f"leader not heard: final {took_s:.1f} s after it fell silent; with it again {back_s:.1f} s after mending"
     )
+
+
+def test_lost_packets_cost_few_views_and_no_connection(world: FarWorld) -> None:
+    world.apart.links(LOSING)
+    federation, since = world.apart.federation, connections(world)
+    before = {name: federation.status(name) for name in world.names}
+    seconds = []
+    for number in range(LOSING_TRANSFERS):
+        txid_hex = world.traffic.submit(world.names[number % len(world.names)])
+        seconds.append(world.await_final(txid_hex, world.names))  # before the next one, so each has a block of its own
+    after = {name: federation.status(name) for name in world.names}
+    blocks = {name: after[name].height - before[name].height for name in world.names}
+    given_up = {name: after[name].view - before[name].view - blocks[name] for name in world.names}
+    assert min(blocks.values()) >= LOSING_TRANSFERS, blocks
+    assert all(given_up[name] <= blocks[name] // 2 for name in world.names), (given_up, blocks)
+    assert connections(world) == since
+    world.say(
+        f"2 % of packets lost: final everywhere after {statistics.median(seconds):.1f} s (p50), "
+        f"{max(seconds):.1f} s at most; {max(given_up.values())} views given up for {min(blocks.values())} blocks"
+    )
+
+
+def test_transfers_made_while_links_come_and_go_are_final(world: FarWorld) -> None:
+    pairs = {frozenset(pair) for pair in combinations(world.names, 2)}
+    cuts, whole, txids = Counter[frozenset[str]](), pairs, list[str]()
+    world.apart.flap(3_000, 1_000, quality=FAR)
+    deadline = time.monotonic() + MENDED_DEADLINE_S
+    while not all(cuts[pair] >= CUTS for pair in pairs):
+        assert time.monotonic() < deadline, cuts
+        if not txids or world.apart.federation.is_final(txids[-1]):
+            txids.append(world.traffic.submit("alice"))
+        was, whole = whole, {frozenset((name, peer)) for name in world.names for peer in world.peers_of(name)}
+        cuts.update(was - whole)
+        time.sleep(0.1)
+    world.apart.links(FAR)
+    took_s = sum(world.await_final(txid_hex, world.names) for txid_hex in txids)
+    world.await_final(world.traffic.submit("dave"), world.names)
+    world.say(f"flapping: {len(txids) - 1} transfers final meanwhile, the last one {took_s:.1f} s after the mending")
+
+
+def connections(world: FarWorld) -> dict[tuple[str, int], int]:
+    """By member, and by the index of another one: when they were connected."""
+    found: dict[tuple[str, int], int] = {}
+    for name in world.names:
+        with world.apart.federation.client(name) as client:
+            found |= {(name, peer["member"]): peer["connected_ms"] for peer in client.call("getpeerinfo")}
+    assert len(found) == len(world.names) * (len(world.names) - 1)
+    return found
 
 
 def test_large_blocks_pass_slow_links(world: FarWorld) -> None:
