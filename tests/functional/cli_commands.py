@@ -66,9 +66,8 @@ def test_status_shows_every_member_and_the_equality(peg: Peg) -> None:
     names = ["alice", "bob", "carol", "dave"]
     assert re.match(r"block \d+ became final \d:\d\d:\d\d ago; view \d+ is (alice|bob|carol|dave)'s", lines[0])
     assert [line.split()[:2] for line in lines[2:6]] == [[name, "running"] for name in names]
-    assert lines[7].startswith("votes  newest in view")
-    assert lines[7].endswith("; journals kept; no proof of guilt")
-    assert re.fullmatch(r"links  round trips of \d.* ms; all run pegnode/[^;]+", lines[8])
+    assert re.fullmatch(r"votes  (none heard yet|newest in views? .+); journals kept; no proof of guilt", lines[7])
+    assert re.fullmatch(r"links  (no round trip measured yet|round trips of .+ ms); all run pegnode/[^;]+", lines[8])
     assert lines[11].split() == ["to", "0", "1", "2", "3"]
     assert [line.split()[:2] for line in lines[12:16]] == [[name, str(index)] for index, name in enumerate(names)]
     assert lines[-3] == "reserves + deficit = supply + unsettled + fund"
