@@ -334,6 +334,6 @@ def print_peg(peg: PegInfoReply) -> None:
 
 def print_more(*, peers: bool) -> None:
     """The options that show more than was shown of a local federation."""
-    links = "" if peers else "--peers shows each round trip; "
+    options = "--node NAME shows" if peers else "--peers shows each round trip, --node NAME"
     out.print()
-    out.print(f"{links}--node NAME shows what that member sees of each, and its journal", markup=False)
+    out.print(f"{options} all that one member sees of each", markup=False)

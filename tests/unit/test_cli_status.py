@@ -259,6 +259,7 @@ def test_summary_of_a_federation_that_just_started_claims_nothing(capsys: pytest
 def test_last_line_names_the_options_that_show_more(peers: bool, capsys: pytest.CaptureFixture[str]) -> None:
     print_more(peers=peers)
     said = lines(capsys)[-1]
+    assert len(said) <= 80
     assert "--node NAME" in said
     assert ("--peers" in said) is not peers
 
