@@ -184,6 +184,18 @@ class BadBlocks(LeaderEvil):
 
     name = "bad block"
 
+    def __init__(self, villain: Villain, rng: Random) -> None:
+        super().__init__(villain, rng)
+        self._kinds: dict[bytes, str] = {}
+
+    def on_send(self, destination: PeerId, message: AnyMessage, payload: bytes) -> Sequence[bytes] | None:
+        """Each counts once it is dealt out."""
+        frames = super().on_send(destination, message, payload)
+        for frame in frames or ():
+            if frame in self._kinds:
+                self.villain.done(self.name, f"view {self._view}", self._kinds.pop(frame))
+        return frames
+
     def variants(self, block: Block, message: ProposalMessage) -> list[ProposalMessage]:
         parent = self.villain.state_after(block.header.parent)
         if parent is None:
@@ -194,9 +206,10 @@ class BadBlocks(LeaderEvil):
         kinds = [kind for kind in self.rng.sample(KINDS, TRIED) if not kind.is_heavy or self.rng.random() < HEAVY]
         made = [(kind, bad) for kind in kinds if (bad := kind.make(scene)) is not None]
         made.sort(key=lambda item: item[0].reason not in SELDOM)
-        for kind, _ in made[:AT_ONCE]:
-            self.villain.done(self.name, f"view {block.header.view}", kind.name)
-        return [self.proposal(bad, message.justification) for _, bad in made[:AT_ONCE]]
+        proposals = [self.proposal(bad, message.justification) for _, bad in made[:AT_ONCE]]
+        names = [kind.name for kind, _ in made]
+        self._kinds = dict(zip(map(encode_message, proposals), names, strict=False))
+        return proposals
 
     def _finished(self) -> Sequence[bytes]:
         """The transactions of the newest final block that has any, among the last few."""
