@@ -3,16 +3,17 @@
 import argparse
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 
 from tests.sim.determinism import HASH_SEED, is_hash_seeded
 from tests.sim.plan import FIRST_LONG, Plan
-from tests.sim.points import walk
-from tests.sim.run import command_again, failure, prepare, run_plan, run_seeds
+from tests.sim.points import spread, walk, writes_of
+from tests.sim.run import NotResumable, command_again, failure, prepare, run_plan, run_seeds
 
 
 def main() -> int:
-    """Exit status 0 when nothing was found, 1 with violations."""
+    """Exit status 0 when nothing was found, 1 with violations, 2 when there is nothing to go on from."""
     parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
     parser.add_argument("--seeds", type=int, default=1_000, help="how many")
     parser.add_argument("--first", type=int, default=FIRST_LONG, help="the first seed; those below are short")
@@ -21,21 +22,25 @@ def main() -> int:
     parser.add_argument("--resume", type=Path, metavar="FILE", help="keep the progress there, and go on from it")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at a time")
     parser.add_argument("--points", type=int, metavar="MEMBER", help="end this member at each write of a short run")
+    parser.add_argument("--of-each", type=int, metavar="COUNT", help="with --points: so many writes of each kind")
     options = parser.parse_args()
     if options.seed is not None:
         return replay(options.seed, with_trace=options.trace)
     if options.points is not None:
-        return walk_points(options.points)
+        return walk_points(options.points, options.of_each)
     try:
         progress = run_seeds(options.first, options.seeds, options.jobs, options.resume, say)
     except KeyboardInterrupt:
         say("sim: stopped" + ("; the same command goes on from here" if options.resume else ""))
         return 130
+    except NotResumable as error:
+        say(f"sim: {error}; remove it to begin anew")
+        return 2
     for seed, violation in progress.failed.items():
         say(f"sim: seed {seed}: {violation.splitlines()[0]}; again: {command_again(int(seed))}")
     say(progress.line())
     if options.resume is not None:
-        options.resume.unlink(missing_ok=True)  # the next run begins anew
+        say(f"sim: kept in {options.resume}; remove it to run these seeds again")
     return 1 if progress.failed else 0
 
 
@@ -57,17 +62,25 @@ def replay(seed: int, *, with_trace: bool) -> int:
     return 0
 
 
-def walk_points(member: int) -> int:
-    """Each write of one member in one short run."""
+def walk_points(member: int, of_each: int | None) -> int:
+    """The writes of one member in one short run, each with each end."""
     seed_hashes()
     prepare()
-    violations = count = 0
-    for number, outcome in walk(member):
-        count += 1
+    violations = 0
+    writes = writes_of(member)
+    numbers = spread(writes, of_each)
+    walked: Counter[str] = Counter()
+    for point, outcome in walk(member, numbers):
+        walked[f"{point.end} {point.kind}"] += 1
         if outcome.violation is not None:
             violations += 1
-            say(f"sim: member {member} ended at its write {number}: {outcome.violation}")
-    say(f"sim: member {member} ended at each of {count} writes, {violations} violations")
+            say(f"sim: {point}: {outcome.violation}")
+    for end, count in sorted(walked.items()):
+        say(f"  {count} {end}")
+    say(
+        f"sim: member {member} ended {walked.total()} times, at {len(numbers)} of its {len(writes)} writes, "
+        f"{violations} violations"
+    )
     return 1 if violations else 0
 
 

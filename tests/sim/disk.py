@@ -1,21 +1,24 @@
-"""A member's disk that may stop at every write: before it, in it, after it; and what the power failure leaves.
+"""A member's disk that may stop at every write, before it or after it; and what the power failure leaves.
 
 The journal and the database are logs of batches. A process that is killed loses nothing that it has written. When power
-fails, batches that were not synced are lost, from some point on; of the batch that was being written nothing or all is
-there, since RocksDB drops the torn end of its log.
+fails, batches that were not synced are lost, from some point on. Of the batch that was being written nothing or all is
+there, since RocksDB drops the torn end of its log: an end in the midst of a write is one before it or one after it.
 """
 
 import enum
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
-from typing import Any
+from typing import Any, Final
 
 from federation.journal_errors import JournalReason, JournalRefused
 from pegnode.storage.database import Changes
 from pegnode.storage.errors import StorageError, StorageReason
 from tests.support.memory_disk import Disk, MemoryDatabase
 from tests.support.memory_entries import MemoryEntries
+
+DOWN_S: Final = 0.1
+"""How long a process is gone that nobody planned to be gone for longer."""
 
 
 class Crashed(BaseException):
@@ -26,14 +29,20 @@ class Phase(enum.Enum):
     """Where in a write it happens."""
 
     BEFORE = "before"
-    TORN = "in"
     AFTER = "after"
-    FULL = "at a full disk,"
+    FULL = "at"
+    """The disk is full from this write on. It is the program that ends its process."""
+
+
+ENDS: Final = (
+    (Phase.BEFORE, False), (Phase.BEFORE, True), (Phase.AFTER, False), (Phase.AFTER, True), (Phase.FULL, False),
+)  # fmt: skip
+"""All ways to end at a write, as the phase and the power of a trap."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trap:
-    """Where the process ends. kind: of the write, see `SimDisk.kinds`; None for any.  nth: 1 for the first.
+    """Where the process ends. kind: the beginning of the write's, see `SimDisk.written`; None for any.  nth: from 1 on.
 
     power: power fails, so that what was not synced is lost.
     """
@@ -42,6 +51,40 @@ class Trap:
     kind: str | None = None
     nth: int = 1
     power: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.end} write {self.nth} of {self.kind or 'any kind'}"
+
+    @property
+    def end(self) -> str:
+        """How the process ends."""
+        if self.phase is Phase.FULL:
+            return "disk full at"
+        return f"{'power fails' if self.power else 'killed'} {self.phase.value}"
+
+
+@dataclass(slots=True)
+class Armed:
+    """A trap that is set. left: writes of its kind up to the one that springs it.
+
+    down_s: how long the process is gone then.  sprung_at: the kind of that write; None while it waits.
+    """
+
+    trap: Trap
+    left: int
+    down_s: float
+    sprung_at: str | None = None
+
+    def loosen(self) -> None:
+        """Let any write spring it."""
+        self.trap, self.left = replace(self.trap, kind=None), 1
+
+    def steps(self, kind: str) -> bool:
+        """Whether a write of this kind springs it."""
+        if self.trap.kind is None or kind.startswith(self.trap.kind):
+            self.left -= 1
+            return self.left <= 0
+        return False
 
 
 class SimEntries(MemoryEntries):
@@ -55,7 +98,7 @@ class SimEntries(MemoryEntries):
 
     def write(self, changes: Mapping[bytes, bytes | None], *, sync: bool) -> None:
         """Put and delete, unless it is here that the process ends."""
-        self._disk.write("journal", _journal_kind(changes), lambda: self._apply(changes, sync=sync))
+        self._disk.write("journal", _journal_kind(changes), lambda: self._apply(changes, sync=sync), sync=sync)
 
     def _apply(self, changes: Mapping[bytes, bytes | None], *, sync: bool) -> None:
         self._unsynced.append(changes)
@@ -102,26 +145,35 @@ class SimDatabase(MemoryDatabase):
 
     def write(self, changes: Changes) -> None:
         """Put and delete, unless it is here that the process ends."""
-        self._disk.write("database", _database_kind(changes), lambda: super(SimDatabase, self).write(changes))
+        self._disk.write(
+            "database", _database_kind(changes), lambda: super(SimDatabase, self).write(changes), sync=True
+        )
 
 
 class SimDisk(Disk):
     """Both, with numbered points of persistence.
 
     rng: decides what has luck when power fails.  on_crash: told at the very moment, before anything else can happen.
-    kinds: how many writes of each kind there were, over all lives.  was_trapped: whether a trap has ever sprung.
+    on_sync: told of each write that the process has to wait for.
+    written: the kind of each write until everything heals, over all lives.
+    sprung: each trap that sprung, with the kind of the write.
+    down_s: how long the process that ends next is gone.
     """
 
-    def __init__(self, rng: Random, on_crash: Callable[[str], None]) -> None:
+    def __init__(
+        self, rng: Random, on_crash: Callable[[str], None], on_sync: Callable[[], None] = lambda: None
+    ) -> None:
         super().__init__(None, SimDatabase(self), SimEntries(self))
         self._rng = rng
         self._on_crash = on_crash
-        self.trap: Trap | None = None
-        self.kinds: dict[str, int] = {}
-        self._left = 0
+        self._on_sync = on_sync
+        self._armed: list[Armed] = []
+        self.written: list[str] = []
+        self.sprung: list[tuple[Trap, str]] = []
+        self.down_s = DOWN_S
         self.is_off = False
         self.is_full = False
-        self.was_trapped = False
+        self._is_healed = False
 
     @property
     def journal_entries(self) -> SimEntries:
@@ -129,50 +181,77 @@ class SimDisk(Disk):
         assert isinstance(self.entries, SimEntries)
         return self.entries
 
-    def set_trap(self, trap: Trap) -> None:
-        """Let the process end at a write to come."""
-        self.trap, self._left = trap, trap.nth
+    def set_trap(self, trap: Trap, down_s: float = DOWN_S) -> Armed:
+        """Let a process end at a write to come: this one or, if it ends before, a later one."""
+        armed = Armed(trap, trap.nth, down_s)
+        self._armed.append(armed)
+        return armed
+
+    def withdraw(self, armed: Armed) -> None:
+        """Take back a trap that has not sprung."""
+        self._armed.remove(armed)
+
+    def heal(self) -> None:
+        """Nothing ends here any more, and there is room."""
+        self._armed.clear()
+        self._is_healed, self.is_full = True, False
+        self.down_s = DOWN_S
+
+    def copied_tables(self) -> dict[str, dict[bytes, bytes]]:
+        """What a copy of the database's files has now."""
+        return {name: dict(table) for name, table in self.database.families_in_memory.items()}
+
+    def replace_database(self, copy: Mapping[str, dict[bytes, bytes]]) -> None:
+        """The database is gone, and in its place there is an older copy, or with an empty one nothing.
+
+        A process that has it open, and is gone too, still reads the other.
+        """
+        self.database = SimDatabase(self)
+        self.database.families_in_memory.update(copy)
 
     def turn_off(self, *, power: bool) -> None:
         """The process is gone, and whatever of it still runs writes nothing."""
         self.is_off = True
-        self.trap = None
         if power:
             self.journal_entries.lose_power(self._rng)
 
     def turn_on(self) -> None:
-        """A new process starts."""
-        self.is_off = False
+        """A new process starts, and has room again."""
+        self.is_off = self.is_full = False
 
-    def write(self, where: str, what: str, apply: Callable[[], None]) -> None:
+    def write(self, where: str, what: str, apply: Callable[[], None], *, sync: bool) -> None:
         """One point of persistence. Raises Crashed, JournalRefused or StorageError."""
         if self.is_off:
             raise Crashed
         kind = f"{where} {what}"
-        self.kinds[kind] = self.kinds.get(kind, 0) + 1
-        trap = self._sprung(kind)
+        if not self._is_healed:
+            self.written.append(kind)
+        trap = None if self.is_full else self._sprung(kind)
         if self.is_full or (trap is not None and trap.phase is Phase.FULL):
             self.is_full = True
             raise _no_space(where)
         if trap is None:
             apply()
+            if sync:
+                self._on_sync()
             return
-        if trap.phase is Phase.AFTER or (trap.phase is Phase.TORN and trap.power and self._rng.random() < 0.5):
+        if trap.phase is Phase.AFTER:
             apply()
         self.turn_off(power=trap.power)
-        self._on_crash(f"{'power fails' if trap.power else 'killed'} {trap.phase.value} a write: {kind}")
+        self._on_crash(f"{trap.end} a write: {kind}")
         raise Crashed
 
     def _sprung(self, kind: str) -> Trap | None:
-        trap = self.trap
-        if trap is None or (trap.kind is not None and not kind.startswith(trap.kind)):
+        """What is set for this write. Of several traps the first springs, and the others at their next chance."""
+        ready = [armed for armed in self._armed if armed.steps(kind)]
+        if not ready:
             return None
-        self._left -= 1
-        if self._left:
-            return None
-        self.trap = None
-        self.was_trapped = True
-        return trap
+        armed = ready[0]
+        self._armed.remove(armed)
+        armed.sprung_at = kind
+        self.down_s = armed.down_s
+        self.sprung.append((armed.trap, kind))
+        return armed.trap
 
 
 def _no_space(where: str) -> JournalRefused | StorageError:

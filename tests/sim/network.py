@@ -51,6 +51,7 @@ class SimNetwork(MemoryNetwork):
         self._blocks: Counter[tuple[PeerId, PeerId]] = Counter()
         self._serials: Counter[tuple[PeerId, PeerId]] = Counter()
         self._waiting: defaultdict[tuple[PeerId, PeerId], list[tuple[_Lane, Callable[[], None]]]] = defaultdict(list)
+        self._held: dict[PeerId, list[tuple[PeerId, int, bytes]]] = {}
 
     # what members send
 
@@ -58,6 +59,9 @@ class SimNetwork(MemoryNetwork):
         """See `Transport.send`; a process that is gone sends nothing."""
         if source in self.gone or not self._lane(source, destination).is_open:
             return False
+        if source in self._held:
+            self._held[source].append((destination, self._pair(source, destination).generation, payload))
+            return True
         adversary = self.adversaries.get(source)
         if adversary is None:
             self._on_sent(source, destination, payload)
@@ -65,6 +69,21 @@ class SimNetwork(MemoryNetwork):
         for frame in adversary.outgoing(destination, payload):
             self._carry(source, destination, frame)
         return True
+
+    def hold(self, source: PeerId) -> None:
+        """Keep what it sends until it is released; and nobody connects to it."""
+        self._held.setdefault(source, [])
+
+    def release(self, source: PeerId) -> None:
+        """Send what was kept, unless its connection ended; of a process that is gone, nothing."""
+        if source not in self._held:
+            return
+        for destination, generation, payload in self._held.pop(source):
+            if self._pair(source, destination).generation == generation:
+                self.send(source, destination, payload)
+        for destination, lane in self._lanes[source].items():
+            if not lane.is_open:
+                self._reconnect(self._pair(source, destination))
 
     def inject(self, source: PeerId, destination: PeerId, payload: bytes) -> None:
         """A frame that `source`'s member did not send; nothing happens when the two are not connected."""
@@ -155,7 +174,8 @@ class SimNetwork(MemoryNetwork):
 
     def _connect(self, pair: _Pair) -> None:
         one, other = pair.lanes
-        if self._blocks[one.source, one.destination] or self._blocks[other.source, other.destination]:
+        is_blocked = self._blocks[one.source, one.destination] or self._blocks[other.source, other.destination]
+        if is_blocked or one.source in self._held or other.source in self._held:
             pair.is_connecting = False
         else:
             super()._connect(pair)

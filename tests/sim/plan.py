@@ -7,7 +7,7 @@ import enum
 from dataclasses import dataclass
 from random import Random
 
-from tests.sim.disk import Phase, Trap
+from tests.sim.disk import ENDS, Trap
 from tests.sim.network import FAIR, Weather
 
 SIZES = (4, 5, 7, 10, 15)
@@ -19,6 +19,8 @@ WRITES = (
     "database block", "database deposit_scripts", "database equivocations", "database signed_payouts", None,
 )  # fmt: skip
 """Kinds of writes at which a process may end. Some are written often, some seldom, and all of them get their share."""
+RARE_WRITES = ("database equivocations", "database signed_payouts")
+"""Those of which a trap waits for the first, nearly as long as the bad time lasts."""
 
 FAR_CHANCE = 0.15
 DELAYS_S = ((0.001, 0.005), (0.001, 0.005), (0.005, 0.05), (0.005, 0.05), (0.02, 0.3), (0.1, 1.2))
@@ -35,18 +37,27 @@ class Kind(enum.Enum):
     """Nothing passes between some and the others, both ways."""
     ONE_WAY = "one-way partition"
     """Nothing passes from some to the others."""
-    FREEZE = "slow disk"
-    """One member does nothing: what comes and goes waits."""
+    SLOW_DISK = "slow disk"
+    """One process stands still after each write that it has to wait for."""
     SLOW = "slow links"
     """What some send takes much longer."""
     LOSE_JOURNAL = "lost journal"
     """One process ends, its journal is gone, and its operator renews it."""
     OLD_JOURNAL = "old journal"
     """A copy of one journal is made, and later put back in its place."""
+    LOSE_BOTH = "lost disk"
+    """One process ends, its journal and its database are gone: the one is renewed, the other fetched anew."""
+    OLD_BOTH = "old disk"
+    """A copy of both is made at one moment, and later put back in their place."""
+    LOSE_DATABASE = "lost database"
+    """One process ends, and its database alone is gone."""
 
 
-FORGETTING = (Kind.LOSE_JOURNAL, Kind.OLD_JOURNAL)
-"""As many members as the federation can do without, the Byzantine ones among them, may forget what they signed."""
+FORGETTING = (Kind.LOSE_JOURNAL, Kind.OLD_JOURNAL, Kind.LOSE_BOTH, Kind.OLD_BOTH)
+"""As many members as the federation can do without, the Byzantine ones among them, may forget what they signed.
+
+Beside them as many may lose their databases: of any final block the last honest holder is not among so many.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +113,16 @@ class Plan:
         disturbances = [
             disturbance
             for kind in Kind
-            if kind not in FORGETTING and rng.random() < 0.45
+            if kind not in (*FORGETTING, Kind.LOSE_DATABASE) and rng.random() < 0.45
             for disturbance in _disturbances(kind, rng, size, bad_time_s)
         ]
         byzantine = tuple(sorted(rng.sample(range(size), evil)))
         honest = [index for index in range(size) if index not in byzantine]
+        if rng.random() < 0.3:
+            disturbances += [
+                _disturbance(Kind.LOSE_DATABASE, rng, size, bad_time_s, index)
+                for index in rng.sample(honest, rng.randint(1, tolerated))
+            ]
         incurable: list[int] = []
         if rng.random() < 0.4:
             disturbances += [
@@ -180,13 +196,16 @@ def _disturbance(kind: Kind, rng: Random, size: int, bad_time_s: float, whom: in
     everybody = tuple(range(size))
     match kind:
         case Kind.CRASH:
-            trap = Trap(rng.choice(list(Phase)), rng.choice(WRITES), rng.choice((1, 1, 2, 5)), rng.random() < 0.4)
-            return Disturbance(at_s, for_s, kind, (rng.randrange(size),), trap)
+            phase, power = rng.choice(ENDS)
+            write, nth = rng.choice(WRITES), rng.choice((1, 1, 2, 5))
+            trap = Trap(phase, write, 1 if write in RARE_WRITES else nth, power)
+            at_s = rng.uniform(0, 0.5 * bad_time_s)  # its write has to come yet, and those of the next crash
+            return Disturbance(at_s, min(for_s, 0.1 * bad_time_s), kind, (rng.randrange(size),), trap)
         case Kind.POWER:
             return Disturbance(at_s, for_s, kind, everybody)
-        case Kind.LOSE_JOURNAL | Kind.OLD_JOURNAL:
+        case Kind.LOSE_JOURNAL | Kind.OLD_JOURNAL | Kind.LOSE_BOTH | Kind.OLD_BOTH | Kind.LOSE_DATABASE:
             return Disturbance(at_s, for_s, kind, (whom,))
-        case Kind.FREEZE:
+        case Kind.SLOW_DISK:
             return Disturbance(at_s, for_s, kind, (rng.randrange(size),))
         case Kind.CUT | Kind.ONE_WAY | Kind.SLOW:
             return Disturbance(at_s, for_s, kind, tuple(sorted(rng.sample(everybody, rng.randint(1, size - 1)))))

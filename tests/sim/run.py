@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from signal import ITIMER_VIRTUAL, SIG_IGN, SIGINT, SIGVTALRM, setitimer, signal
 from typing import Final
 
 from tests.sim.determinism import HASH_SEED, remember_pure_functions, run_deterministic
 from tests.sim.outside import Everybody
-from tests.sim.plan import Plan
+from tests.sim.plan import Kind, Plan
 from tests.sim.world import SimWorld
 
 CPU_LIMIT_S: Final = 120.0
@@ -23,6 +24,9 @@ SEEDS_OF_A_POOL: Final = 1_000
 """After so many the processes start anew, with empty memories of what is computed once."""
 REPORT_EVERY_S: Final = 60.0
 """How often a run tells how far it is."""
+ROOT: Final = Path(__file__).parents[2]
+CODE: Final = ("bridge", "federation", "pegnode", "tests/sim", "tests/support")
+"""All that decides what comes of a seed."""
 
 
 class Endless(BaseException):
@@ -34,6 +38,7 @@ class Outcome:
     """What came of one seed.
 
     nullified: of the views.  ends: of members' processes, by crash, failure of power or a full disk.
+    planned: crashes that the plan has.  crashes: how often those that happened did so, by how and at which write.
     violation: None for a good one.  cpu_s: the processor's time, another each time.
     """
 
@@ -43,6 +48,8 @@ class Outcome:
     nullified: int
     final_blocks: int
     ends: int
+    planned: int
+    crashes: dict[str, int]
     violation: str | None
     fingerprint: int
     virtual_s: float
@@ -71,6 +78,8 @@ def run_plan(plan: Plan) -> tuple[SimWorld, Outcome]:
         nullified=len(world.watch.nullified),
         final_blocks=len(world.watch.final),
         ends=world.ends,
+        planned=sum(disturbance.kind is Kind.CRASH for disturbance in plan.disturbances),
+        crashes=dict(world.crashes()),
         violation=violation,
         fingerprint=world.trace.fingerprint,
         virtual_s=world.trace.entries[-1][0],
@@ -119,15 +128,35 @@ def outcomes(seeds: Sequence[int], jobs: int) -> Iterator[Outcome]:
                 pool.shutdown(cancel_futures=True)
 
 
+class NotResumable(Exception):  # noqa: N818 -- a refusal, which says why
+    """The progress in a file is of another run."""
+
+
+def code_digest() -> str:
+    """What tells the simulator and the program that it runs apart from all others, by their sources."""
+    digest = sha256()
+    for folder in CODE:
+        for file in sorted((ROOT / folder).rglob("*.py")):
+            digest.update(f"{file.relative_to(ROOT)}\0{file.stat().st_size}\0".encode() + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 @dataclass(slots=True)
 class Progress:
-    """What a long run has come to, kept in a file after each seed, so that it can be stopped at any moment."""
+    """What a long run has come to, kept in a file after each seed, so that it can be stopped at any moment.
 
+    code: of `code_digest`.  first: the first seed.  planned, crashes: see `Outcome`.
+    """
+
+    code: str
+    first: int
     next_seed: int
     seeds: int = 0
     views: int = 0
     nullified: int = 0
     ends: int = 0
+    planned: int = 0
+    crashes: dict[str, int] = field(default_factory=dict)
     final_blocks: int = 0
     virtual_s: float = 0.0
     elapsed_s: float = 0.0
@@ -135,10 +164,16 @@ class Progress:
 
     @classmethod
     def load(cls, file: Path | None, first: int) -> "Progress":
-        """Where the file left off; without one, at the beginning."""
+        """Where the file left off; without one, at the beginning. Raises NotResumable."""
+        code = code_digest()
         if file is None or not file.exists():
-            return cls(first)
-        return cls(**json.loads(file.read_text()))
+            return cls(code, first, first)
+        kept = json.loads(file.read_text())
+        if kept.get("code") != code:
+            raise NotResumable(f"{file} is of another version of the code")
+        if kept["first"] != first:
+            raise NotResumable(f"{file} has the seeds from {kept['first']} on")
+        return cls(**kept)
 
     def add(self, outcome: Outcome, elapsed_s: float) -> None:
         """Count one seed."""
@@ -147,6 +182,9 @@ class Progress:
         self.views += outcome.views
         self.nullified += outcome.nullified
         self.ends += outcome.ends
+        self.planned += outcome.planned
+        for crash, count in outcome.crashes.items():
+            self.crashes[crash] = self.crashes.get(crash, 0) + count
         self.final_blocks += outcome.final_blocks
         self.virtual_s += outcome.virtual_s
         self.elapsed_s += elapsed_s
@@ -166,13 +204,17 @@ class Progress:
         return (
             f"sim: {self.seeds} seeds, {self.views} views, {self.nullified} of them nullified, "
             f"{self.final_blocks} final blocks, {self.ends} ends of processes, "
+            f"{sum(self.crashes.values())} of {self.planned} planned crashes, "
             f"{self.virtual_s / 3600:.1f} hours of virtual time; "
             f"{len(self.failed)} violations, {pace:.0f} seeds a minute"
         )
 
 
 def run_seeds(first: int, count: int, jobs: int, file: Path | None, say: Callable[[str], None]) -> Progress:
-    """Run the seeds from `first` on, or go on where `file` left off. say: is told of violations at once."""
+    """Run the seeds from `first` on, or go on where `file` left off. say: is told of violations at once.
+
+    Raises NotResumable.
+    """
     progress = Progress.load(file, first)
     last_s = told_s = time.monotonic()
     for outcome in outcomes(range(progress.next_seed, first + count), jobs):

@@ -20,7 +20,7 @@ def disk_with(trap: Trap | None = None, seed: int = 1) -> tuple[SimDisk, list[st
     return disk, said
 
 
-@pytest.mark.parametrize(("phase", "left"), [(Phase.BEFORE, None), (Phase.TORN, None), (Phase.AFTER, b"new")], ids=str)
+@pytest.mark.parametrize(("phase", "left"), [(Phase.BEFORE, None), (Phase.AFTER, b"new")], ids=str)
 def test_killed_process_leaves_the_write_whole_or_nothing_of_it(phase: Phase, left: bytes | None) -> None:
     """And all that was written before, synced or not."""
     disk, said = disk_with(Trap(phase, "journal vote", nth=2))
@@ -73,3 +73,50 @@ def test_durable_copy_lacks_what_is_not_synced() -> None:
     assert durable.get(b"c2") is None
     disk.entries.write({b"v3": b"synced too"}, sync=True)
     assert disk.journal_entries.durable().get(b"c2") == b"unsynced"
+
+
+def test_trap_waits_for_its_write_over_ends_of_another_kind_and_several_spring_one_by_one() -> None:
+    """None takes another's place, none is lost with a process, and each says how long the next one is gone."""
+    disk, said = disk_with(Trap(Phase.BEFORE, "journal certificate"))
+    first, second = disk.set_trap(Trap(Phase.AFTER, "journal vote"), 2.0), disk.set_trap(Trap(Phase.AFTER), 3.0)
+    for number, down_s in ((1, 2.0), (2, 3.0)):
+        with pytest.raises(Crashed):
+            disk.entries.write({b"v%d" % number: b"vote"}, sync=True)
+        assert disk.down_s == down_s
+        disk.turn_on()
+    disk.entries.write({b"v4": b"vote"}, sync=True)
+    disk.turn_off(power=True)
+    disk.turn_on()
+    with pytest.raises(Crashed):
+        disk.entries.write({b"c1": b"certificate"}, sync=False)
+    assert said == ["killed after a write: journal vote"] * 2 + ["killed before a write: journal certificate"]
+    assert first.sprung_at == second.sprung_at == "journal vote"
+    assert [str(trap) for trap, _ in disk.sprung] == [
+        "killed after write 1 of journal vote", "killed after write 1 of any kind",
+        "killed before write 1 of journal certificate",
+    ]  # fmt: skip
+
+
+def test_trap_nobody_steps_into_springs_at_any_write_once_loosened_and_never_once_withdrawn() -> None:
+    disk, said = disk_with()
+    kept = disk.set_trap(Trap(Phase.AFTER, "database block"))
+    withdrawn = disk.set_trap(Trap(Phase.BEFORE, "journal vote"))
+    disk.withdraw(withdrawn)
+    disk.entries.write({b"v2": b"vote"}, sync=True)
+    kept.loosen()
+    with pytest.raises(Crashed):
+        disk.entries.write({b"v3": b"vote"}, sync=True)
+    assert said == ["killed after a write: journal vote"]
+
+
+def test_lost_database_is_empty_until_a_copy_is_put_back_and_the_journal_is_kept() -> None:
+    disk, _ = disk_with()
+    changes = Changes()
+    changes.put("blocks", b"1", b"block")
+    disk.database.write(changes)
+    copy = disk.copied_tables()
+    disk.replace_database({})
+    assert disk.database.get("blocks", b"1") is None
+    assert disk.entries.get(b"v1") == b"synced"
+    disk.replace_database(copy)
+    assert disk.database.get("blocks", b"1") == b"block"

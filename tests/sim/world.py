@@ -10,7 +10,9 @@ When the bad time is over, everything heals at once, and what is due then is `Re
 """
 
 import traceback
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextvars import Context
 from functools import partial
 from itertools import permutations, product
 from random import Random
@@ -27,12 +29,13 @@ from federation.signer import Signer
 from pegnode.net.transport import DropReason, PeerId
 from pegnode.storage.errors import StorageError, StorageReason
 from pegnode.storage.journal_check import require_memory
-from tests.sim.disk import Crashed, SimDisk
+from tests.sim.disk import DOWN_S, Crashed, SimDisk
 from tests.sim.faults import Faults
 from tests.sim.network import FAIR, SimNetwork
 from tests.sim.plan import Plan
 from tests.sim.recovery import Recovery
 from tests.sim.seams import L1Views, Outside, Violation
+from tests.sim.stalls import Stalls
 from tests.sim.trace import Trace
 from tests.sim.watch import Watch
 from tests.sim.workload import PEG
@@ -76,7 +79,9 @@ class SimWorld:
         self.members: dict[int, Member] = {}
         self.network = SimNetwork(self.random("network"), plan.delay_s, self._frame_leaves)
         self.disks = {
-            index: SimDisk(self.random(f"disk {index}"), partial(self._process_is_gone, index))
+            index: SimDisk(
+                self.random(f"disk {index}"), partial(self._process_is_gone, index), partial(self._write_is_slow, index)
+            )
             for index in range(plan.size)
         }
         journals = {index: disk.journal_entries for index, disk in self.disks.items()}
@@ -84,10 +89,14 @@ class SimWorld:
         self._indexes = {self.peer_id(index): index for index in self.disks}
         self._scope = trio.CancelScope()
         self._back_at_s = dict.fromkeys(self.disks, 0.0)
-        self.down_s: dict[int, float] = {}
+        self.slow_disks: dict[int, list[tuple[float, float]]] = {index: [] for index in self.disks}
+        self._stalls = Stalls()
+        self._still_until_s: dict[int, float] = {}
+        self._slowness = self.random("slow disks")
         self.is_powerless: set[int] = set()
         self.to_renew: set[int] = set()
         self.ends = 0
+        self.killed_standing = 0
         self._outside = outside
 
     # what the outside sees
@@ -133,7 +142,7 @@ class SimWorld:
     async def run(self) -> None:
         """A bad time, a recovery, and an end."""
         try:
-            with self._scope:
+            with self._stalls.held(), self._scope:
                 await self._run()
         except BaseException as error:  # noqa: BLE001 -- what ends a run is what it was looking for
             self._blame("the simulator's outside", error)
@@ -144,10 +153,12 @@ class SimWorld:
         self.watch.oracle = outside.oracle_of(self)
         views = outside.l1_views_of(self, self.random("bitcoin"))
         workload = outside.workload_of(self, self.random("users"))
+        faults = Faults(self)
         for index in self.plan.byzantine:
             adversary = outside.adversary_of(self, index, self.random(f"adversary {index}"))
             self.network.adversaries[self.peer_id(index)] = adversary
-        async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as self._nursery:
+            nursery = self._nursery
             nursery.start_soon(self.network.run)
             for index in range(size):
                 nursery.start_soon(self._lead_lives, index, views)
@@ -156,7 +167,7 @@ class SimWorld:
             for adversary in self.network.adversaries.values():
                 nursery.start_soon(adversary.run)
             with trio.move_on_after(self.plan.bad_time_s):
-                await Faults(self).run()
+                await faults.run()
             self._heal(views)
             await Recovery(self, workload).run()
             nursery.cancel_scope.cancel()
@@ -191,6 +202,7 @@ class SimWorld:
     # lives
 
     async def _lead_lives(self, index: int, views: L1Views) -> None:
+        self._stalls.join(index)
         while True:
             await self._live(index, views)
             await trio.sleep_until(self._back_at_s[index])
@@ -199,16 +211,12 @@ class SimWorld:
         """From a start to whatever ends it."""
         disk, peer = self.disks[index], self.peer_id(index)
         disk.turn_on()
-        disk.is_full = False
         self.network.gone.discard(peer)
         if index in self.is_powerless:
             self.is_powerless.discard(index)
             self.network.unblock(self.lanes_from({index}))
         try:
-            if index in self.to_renew:
-                identity = JournalIdentity(self.rules.chain_id, self.rules.membership.epoch, index)
-                Journal.create(disk.entries, identity, forgotten=True).close()
-                self.to_renew.discard(index)
+            self._renew_lost_journal(index)
             member = Member(self, index, disk, views.client(index), partial(self._wall_clock_ms, index))
             self._begin(index, member)
             await member.run()
@@ -217,6 +225,14 @@ class SimWorld:
         finally:
             self.members.pop(index, None)
             self.network.gone.add(peer)
+
+    def _renew_lost_journal(self, index: int) -> None:
+        """What its operator does, once: an end just after the write has renewed it too."""
+        entries = self.disks[index].journal_entries
+        if index in self.to_renew and not entries.copied():
+            identity = JournalIdentity(self.rules.chain_id, self.rules.membership.epoch, index)
+            Journal.create(entries, identity, forgotten=True).close()
+        self.to_renew.discard(index)
 
     def _begin(self, index: int, member: Member) -> None:
         if index not in self.byzantine:
@@ -248,17 +264,47 @@ class SimWorld:
         """At this very moment."""
         self.ends += 1
         self.network.gone.add(self.peer_id(index))
-        self.disks[index].is_off = True
+        disk = self.disks[index]
+        disk.is_off = True
+        self._go_on(index)
         self.note(f"member {index}", why)
-        self._back_at_s[index] = trio.current_time() + self.down_s.pop(index, 0.1)
+        self._back_at_s[index], disk.down_s = trio.current_time() + disk.down_s, DOWN_S
 
-    def kill(self, index: int, why: str, *, power: bool) -> None:
-        """End a process that stands anywhere but in a write."""
-        member = self.members.get(index)
-        if member is not None and not self.disks[index].is_off:
-            self.disks[index].turn_off(power=power)
-            self._process_is_gone(index, why)
-            member.scope.cancel()
+    def kill(self, index: int, why: str, *, power: bool, down_s: float = DOWN_S) -> bool:
+        """End a process that stands anywhere but in a write. Returns whether there is one."""
+        member, disk = self.members.get(index), self.disks[index]
+        if member is None or disk.is_off:
+            return False
+        disk.turn_off(power=power)
+        disk.down_s = down_s
+        self._process_is_gone(index, why)
+        member.scope.cancel()
+        return True
+
+    def _write_is_slow(self, index: int) -> None:
+        """On a slow disk: the process stands still until the write is done."""
+        seconds = sum(self._slowness.uniform(*sync_s) for sync_s in self.slow_disks[index])
+        if seconds and not self.is_healed:
+            self._still_until_s[index] = max(trio.current_time(), self._still_until_s.get(index, 0.0)) + seconds
+            if index not in self._stalls:
+                self.note(f"member {index}", "waits for its disk")
+                self._stalls.begin(index)
+                self.network.hold(self.peer_id(index))
+                Context().run(self._nursery.start_soon, self._wake, index)
+
+    async def _wake(self, index: int) -> None:
+        """End a wait for a disk, also when the run ends."""
+        try:
+            while (until_s := self._still_until_s.get(index, 0.0)) > trio.current_time():
+                await trio.sleep_until(until_s)
+        finally:
+            self._go_on(index)
+
+    def _go_on(self, index: int) -> None:
+        """The writes are done, or the process is gone."""
+        self._still_until_s.pop(index, None)
+        self._stalls.end(index)
+        self.network.release(self.peer_id(index))
 
     def _wall_clock_ms(self, index: int) -> int:
         """What a member's clock says; set right when everything heals."""
@@ -283,6 +329,11 @@ class SimWorld:
             drop(peer, reason)
 
         member.transport.drop = watched  # type: ignore[method-assign]
+
+    def crashes(self) -> Counter[str]:
+        """The planned crashes that happened: how, and at which write."""
+        found = Counter(f"{trap.end} {kind}" for disk in self.disks.values() for trap, kind in disk.sprung)
+        return found + Counter({"killed where it stands": self.killed_standing})
 
     def lose_journal(self, index: int, copy: Mapping[bytes, bytes]) -> None:
         """A journal is gone; its operator renews it unless there is an older copy to be put in its place."""
@@ -311,10 +362,9 @@ class SimWorld:
             delay_s = FAR_DELAY_S if is_far else HEALED_DELAY_S
             self.network.set_delay(self.peer_id(one), self.peer_id(other), delay_s)
         for index, disk in self.disks.items():
-            disk.trap = None
-            disk.is_full = False
+            disk.heal()
+            self._go_on(index)
             self._back_at_s[index] = min(self._back_at_s[index], trio.current_time() + 0.1)
-        self.down_s.clear()
         views.heal()
 
 
