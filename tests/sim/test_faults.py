@@ -102,3 +102,12 @@ def test_final_block_that_only_the_dead_had_written_is_final() -> None:
     said = [f"{who}: {what}" for _, who, what in world.trace.entries]
     first = next(number for number, line in enumerate(said) if line.startswith("the chain: block 1 "))
     assert ": starts at height 1, " in said[first + 1]  # nobody who went on knew of it
+
+
+@pytest.mark.usefixtures("slow_writes")
+def test_member_that_stands_still_answers_nobody_on_a_later_connection() -> None:
+    """Who restarts meanwhile connects to it afterwards, and hears nothing that its former process asked for."""
+    restarts = [Disturbance(at_s, 0.1, Kind.POWER, (1,)) for at_s in (1.5, 2.0, 2.5)]
+    world = with_faults(Disturbance(1.0, 3.0, Kind.SLOW_DISK, (SLOW_MEMBER,)), *restarts)
+    assert said_of(world, f"member {SLOW_MEMBER}", "waits for its disk")
+    assert len(said_of(world, "member 1", "starts at")) == 1 + len(restarts)
