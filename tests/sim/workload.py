@@ -45,7 +45,10 @@ PAUSE_S = 0.2
 FIRST_DEPOSITS = 4
 """Buried on L1 before the members start, the cheat's among them."""
 BLOCK_S = 0.6
-"""Between two blocks of L1, in the mean."""
+"""Between two blocks of L1, in the mean, as long as the time is bad."""
+RARE_BLOCK_S = 10.0
+"""For so long a block of L1 waits for the chain, when everything is healed."""
+LOOK_S = 0.1
 REMIND_S = 3.0
 FIRST_REMINDER_S = 0.3
 FEE_SATS = 1_000
@@ -268,12 +271,25 @@ class Users:
     # The miner
 
     async def _mine(self) -> None:
-        """Blocks at irregular times, now and then several at once; some leave out a part of what waits."""
+        """Blocks at irregular times, now and then several at once; some leave out a part of what waits.
+
+        When everything is healed, they are as rare as blocks of L1 are beside views: the chain has time for each.
+        """
         rng, world = self._rng, self._world
         while True:
             await trio.sleep(BLOCK_S if world.is_healed else rng.expovariate(1 / BLOCK_S))
+            if world.is_healed:
+                with trio.move_on_after(RARE_BLOCK_S):
+                    await self._anchored()
             for _ in range(1 if world.is_healed or rng.random() < 0.8 else rng.randint(2, 5)):
                 self._mine_block(share=1.0 if world.is_healed else rng.choice((0.0, 0.5, 1.0, 1.0)))
+
+    async def _anchored(self) -> None:
+        """Wait until a final block stands on the newest L1 block that is deep enough."""
+        world = self._world
+        buried_height = world.l1.chain.height - world.rules.params.confirmations + 1
+        while all(member.store.tip.header.anchor.height < buried_height for member in world.honest):
+            await trio.sleep(LOOK_S)
 
     def _mine_block(self, share: float) -> None:
         mempool = self._world.l1.mempool
