@@ -133,8 +133,9 @@ def carried_out(adversaries: Iterable[Adversary]) -> Counter[str]:
     return counted
 
 
-def never_done(counted: Mapping[str, int]) -> list[str]:
-    """Of all evils, and all kinds of bad blocks, those that were not carried out."""
-    names = [evil.name for evil in EVILS]
-    names += [f"{evil_leader.BadBlocks.name}: {kind.name}" for kind in KINDS]
-    return [name for name in names if not counted.get(name)]
+def kinds_done(counted: Mapping[str, int]) -> str:
+    """How many of all evils, and of all kinds of bad blocks, were carried out."""
+    evils = [evil.name for evil in EVILS]
+    blocks = [f"{evil_leader.BadBlocks.name}: {kind.name}" for kind in KINDS]
+    evils_done, blocks_done = (sum(counted.get(name, 0) > 0 for name in names) for names in (evils, blocks))
+    return f"{evils_done} of {len(evils)} kinds of evil and {blocks_done} of {len(blocks)} of bad blocks"

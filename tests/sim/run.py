@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
@@ -13,6 +14,7 @@ from pathlib import Path
 from signal import ITIMER_VIRTUAL, SIG_IGN, SIGINT, SIGVTALRM, setitimer, signal
 from typing import Final
 
+from tests.sim.adversary import carried_out, kinds_done
 from tests.sim.determinism import HASH_SEED, remember_pure_functions, run_deterministic
 from tests.sim.outside import Everybody
 from tests.sim.plan import Kind, Plan
@@ -39,6 +41,7 @@ class Outcome:
 
     nullified: of the views.  ends: of members' processes, by crash, failure of power or a full disk.
     planned: crashes that the plan has.  crashes: how often those that happened did so, by how and at which write.
+    evils: how often the Byzantine members did what, see `carried_out`.
     violation: None for a good one.  cpu_s: the processor's time, another each time.
     """
 
@@ -50,6 +53,7 @@ class Outcome:
     ends: int
     planned: int
     crashes: dict[str, int]
+    evils: dict[str, int]
     violation: str | None
     fingerprint: int
     virtual_s: float
@@ -80,6 +84,7 @@ def run_plan(plan: Plan) -> tuple[SimWorld, Outcome]:
         ends=world.ends,
         planned=sum(disturbance.kind is Kind.CRASH for disturbance in plan.disturbances),
         crashes=dict(world.crashes()),
+        evils=dict(carried_out(world.network.adversaries.values())),
         violation=violation,
         fingerprint=world.trace.fingerprint,
         virtual_s=world.trace.entries[-1][0],
@@ -145,7 +150,7 @@ def code_digest() -> str:
 class Progress:
     """What a long run has come to, kept in a file after each seed, so that it can be stopped at any moment.
 
-    code: of `code_digest`.  first: the first seed.  planned, crashes: see `Outcome`.
+    code: of `code_digest`.  first: the first seed.  planned, crashes, evils: see `Outcome`.
     """
 
     code: str
@@ -157,6 +162,7 @@ class Progress:
     ends: int = 0
     planned: int = 0
     crashes: dict[str, int] = field(default_factory=dict)
+    evils: dict[str, int] = field(default_factory=dict)
     final_blocks: int = 0
     virtual_s: float = 0.0
     elapsed_s: float = 0.0
@@ -183,8 +189,8 @@ class Progress:
         self.nullified += outcome.nullified
         self.ends += outcome.ends
         self.planned += outcome.planned
-        for crash, count in outcome.crashes.items():
-            self.crashes[crash] = self.crashes.get(crash, 0) + count
+        self.crashes = dict(Counter(self.crashes) + Counter(outcome.crashes))
+        self.evils = dict(Counter(self.evils) + Counter(outcome.evils))
         self.final_blocks += outcome.final_blocks
         self.virtual_s += outcome.virtual_s
         self.elapsed_s += elapsed_s
@@ -205,6 +211,7 @@ class Progress:
             f"sim: {self.seeds} seeds, {self.views} views, {self.nullified} of them nullified, "
             f"{self.final_blocks} final blocks, {self.ends} ends of processes, "
             f"{sum(self.crashes.values())} of {self.planned} planned crashes, "
+            f"{kinds_done(self.evils)}, "
             f"{self.virtual_s / 3600:.1f} hours of virtual time; "
             f"{len(self.failed)} violations, {pace:.0f} seeds a minute"
         )
