@@ -102,8 +102,11 @@ class Home:
 
     @contextmanager
     def client(self) -> Iterator[RpcClient]:
-        """A client of the node to ask."""
-        with client_of(self.config()) as client:
+        """A client of the node to ask. Raises NoNode when that is a member of the local federation that is down."""
+        config = self.config()
+        if self.node is not None and not self.node.endswith(".toml") and not self.federation.is_running(self.node):
+            raise NoNode(f"{self.node} does not run; start it with: {command_on(self.directory, 'up')}")
+        with client_of(config) as client:
             yield client
 
     def genesis(self) -> Genesis:

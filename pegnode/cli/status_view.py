@@ -41,7 +41,7 @@ def print_headline(reply: StatusReply) -> None:
     """Where the chain is, and whose turn it is."""
     leader = next((member.name for member in reply.members if member.member == reply.leader), str(reply.leader))
     final = f"block {reply.height} became final {age(reply.final_age_ms)} ago"
-    out.print(f"{final}; view {reply.view} is {leader}'s, and may take {reply.timeout_ms / 1000:.1f} s", markup=False)
+    out.print(f"{final}; {leader} leads view {reply.view}", markup=False)
 
 
 def _row(name: str, reply: StatusReply | None, state: str) -> tuple[str, ...]:
@@ -158,9 +158,11 @@ def print_peers(reply: StatusReply) -> None:
         "no members",
     )
     out.print()
+    fields = {"views": f"end after {reply.timeout_ms / 1000:.1f} s in which a block is due and none comes"}
     if reply.journal is not None:
-        print_fields({"journal": _journal_text(reply.journal)})
-        out.print()
+        fields["journal"] = _journal_text(reply.journal)
+    print_fields(fields)
+    out.print()
 
 
 def _peer_row(reply: StatusReply, member: MemberReply, now_ms: int) -> tuple[str, ...]:

@@ -262,6 +262,6 @@ def _headline(item: HistoryItem) -> tuple[str, dict[str, str]]:
     values = {"txid": hash_to_hex(item.txid), "block": "waiting" if item.height is None else str(item.height)}
     if item.time_seconds is not None:
         values["time"] = time_text(1_000 * item.time_seconds)
-    if item.fee_sats is not None:
+    if item.fee_sats is not None and item.sent_sats:  # else somebody else paid it
         values["fee"] = coins(item.fee_sats)
     return f"{amount}  {item.kind.value}", values

@@ -77,7 +77,7 @@ def parse_endpoint(multiaddr: str) -> Endpoint:
     """Where `/ip4|ip6|dns|dns4|dns6/<host>/tcp/<port>` points. Raises TransportError on anything else."""
     parts = multiaddr.split("/")
     if len(parts) != 5 or parts[0] or parts[1] not in _HOST_PROTOCOLS or parts[3] != "tcp":
-        raise TransportError(f"{multiaddr!r} is not of the form /ip4/<host>/tcp/<port>")
+        raise TransportError(f"{multiaddr!r} is not of the form /ip4/<host>/tcp/<port>, /ip6/… or /dns/…")
     _, protocol, host, _, port = parts
     if not port.isascii() or not port.isdecimal() or len(port) > 5 or int(port) > 0xFFFF:
         raise TransportError(f"{multiaddr!r} has no valid port")

@@ -112,4 +112,6 @@ class RpcClient:
         except httpx.TimeoutException as error:
             raise RpcClientError(ClientReason.TIMEOUT, f"the node at {self._url} did not answer in time") from error
         except httpx.HTTPError as error:
-            raise RpcClientError(ClientReason.NODE_UNREACHABLE, f"no node answers at {self._url}: {error}") from error
+            raise RpcClientError(
+                ClientReason.NODE_UNREACHABLE, f"no node answers at {self._url}; does its process run?"
+            ) from error

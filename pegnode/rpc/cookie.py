@@ -80,7 +80,7 @@ class Credentials:
             with path.open("rb") as file:
                 text = file.read(MAX_COOKIE_BYTES).decode("ascii")
         except FileNotFoundError as error:
-            raise CookieError(CookieReason.MISSING, f"no node runs on {path.parent}: {path.name} is missing") from error
+            raise CookieError(CookieReason.MISSING, f"no node runs on {path.parent}") from error
         except UnicodeDecodeError as error:
             raise CookieError(CookieReason.MALFORMED, f"{path} is not a cookie") from error
         except OSError as error:

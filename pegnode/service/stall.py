@@ -185,7 +185,8 @@ def _gone(facts: ChainFacts, names: Sequence[str], since_ms: int) -> str:
     when = moment(since_ms, facts.now_ms)
     if since_ms <= facts.started_ms:
         return f"{listed(names)} not seen since this node started at {when}"
-    return f"{listed(names)} missing since {when}"
+    together = {1: "", 2: " both"}.get(len(names), " all")
+    return f"{listed(names)}{together} missing since {when}"
 
 
 def _silent(facts: ChainFacts) -> list[str]:

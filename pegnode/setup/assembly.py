@@ -39,7 +39,7 @@ def assemble(cards: Sequence[Card], template: AgreedTemplate) -> Assembly:
     if len(members) != wanted:
         names = ", ".join(card.name for card in members) or "nobody"
         todo = "get the missing cards" if len(members) < wanted else "leave out who is no member"
-        detail = f"the template is for {wanted} members, and there are {len(members)} cards ({names}); {todo}"
+        detail = f"the template is for {wanted} members, and there are cards of {len(members)} ({names}); {todo}"
         raise SetupRefused(SetupReason.MEMBER_COUNT, detail)
     return Assembly(template.compose([card.section for card in members]), tuple(members), tuple(recovery))
 

@@ -45,7 +45,8 @@ class NodeConnection:
         except httpx.TimeoutException as error:
             raise self._silent() from error
         except httpx.HTTPError as error:
-            raise WalletError(WalletReason.NODE_UNREACHABLE, f"no node answers at {self._url}: {error}") from error
+            detail = f"no node answers at {self._url}; does its process run?"
+            raise WalletError(WalletReason.NODE_UNREACHABLE, detail) from error
         if response.status_code != httpx.codes.OK:
             detail = f"what answers at {self._url} is no node (HTTP {response.status_code})"
             raise WalletError(WalletReason.NODE_UNREACHABLE, detail)

@@ -139,7 +139,9 @@ def test_two_of_four_make_no_block_and_say_why(members: Members) -> None:
         eventually(lambda name=name: federation.status(name).stall is not None, f"{name} says why")  # type: ignore[misc]
         status = federation.status(name)
         assert status.stall is not None
-        assert re.match(r"3 of 4 needed, 2 reachable; carol and dave missing since \d", status.stall.why), status.stall
+        assert re.match(r"3 of 4 needed, 2 reachable; carol and dave both missing since \d", status.stall.why), (
+            status.stall
+        )
         away = {member.name: member.missing_since_ms for member in status.members if not member.connected}
         assert set(away) == {"carol", "dave"}
         assert all(before_ms - 60_000 <= (since_ms or 0) <= now_ms() for since_ms in away.values()), away

@@ -72,7 +72,7 @@ def test_recovery_cards_are_checked_and_change_nothing() -> None:
 def test_missing_cards_are_refused_by_number(count: int) -> None:
     refused = _refused(*member_cards()[:count])
     assert refused.reason is SetupReason.MEMBER_COUNT
-    assert f"there are {count} cards" in refused.detail
+    assert f"there are cards of {count} (" in refused.detail
     assert "get the missing cards" in refused.detail
 
 

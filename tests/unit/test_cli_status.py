@@ -175,7 +175,7 @@ def test_tables_fit_eighty_columns(
     name, *_, absent = replies
     print_members(replies, {absent: "stopped"})
     head, _, *rows = lines(capsys)
-    assert head == "block 5 became final 0:00:07 ago; view 6 is bob's, and may take 2.0 s"
+    assert head == "block 5 became final 0:00:07 ago; bob leads view 6"
     assert [row.split()[:2] for row in rows[:1]] == [["alice", "running"]]
     assert rows[size - 1].split()[:3] == [absent, "stopped", "-"]
     reply = replies[name]
@@ -199,6 +199,7 @@ def test_one_node_tells_what_it_sees_of_each_member(capsys: pytest.CaptureFixtur
         "carol        missing 0:02:00   -      -  6 notarize  0:00:01   2  pegnode/1.2.3",
         "dave         this node         -      5  6 notarize  0:00:01   2  pegnode/1.2.3",
         "",
+        "views    end after 2.0 s in which a block is due and none comes",
         "journal  kept; nothing at or below view 3 is signed; newest vote in view 6",
         "",
     ]
@@ -266,7 +267,7 @@ def test_last_line_names_the_options_that_show_more(peers: bool, capsys: pytest.
 
 def test_stall_is_told_once_for_all_who_say_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     def stalled(moment: str, since_ms: int = 60_000) -> StatusReply:
-        why = f"3 of 4 needed, 2 reachable; carol and dave missing since {moment}"
+        why = f"3 of 4 needed, 2 reachable; carol and dave both missing since {moment}"
         return replace(reply_in(L1State.OK), stall=StallReply(since_ms, why))
 
     alice, bob = stalled("00:01:00 UTC (0:04:00)"), stalled("00:01:01 UTC (0:03:59)", 61_000)
@@ -275,7 +276,7 @@ def test_stall_is_told_once_for_all_who_say_the_same(capsys: pytest.CaptureFixtu
     assert lines(capsys) == [
         "STALLED since 00:01:00 UTC (0:04:00), say alice and bob:",
         "    3 of 4 needed, 2 reachable",
-        "    carol and dave missing since 00:01:00 UTC (0:04:00)",
+        "    carol and dave both missing since 00:01:00 UTC (0:04:00)",
         "STALLED since 00:01:00 UTC (0:04:00), says carol:",
         "    another reason",
         f"    {STALL_HELP}",

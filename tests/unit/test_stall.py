@@ -92,7 +92,7 @@ def test_one_absent_member_of_four_is_no_stall() -> None:
 
 def test_members_that_went_together_are_named_with_the_moment_since_which_both_are_away() -> None:
     both = ((CAROL, away("carol")), (DAVE, away("dave", NOON_MS + TOGETHER_MS)))
-    assert why(*both) == "3 of 4 needed, 2 reachable; carol and dave missing since 12:00:10 UTC (0:09:50)"
+    assert why(*both) == "3 of 4 needed, 2 reachable; carol and dave both missing since 12:00:10 UTC (0:09:50)"
 
 
 def test_members_that_went_at_different_times_are_told_apart() -> None:
@@ -112,7 +112,7 @@ def test_node_that_reaches_nobody_is_told_to_look_at_itself() -> None:
     alone = ((BOB, away("bob")), (CAROL, away("carol")), (DAVE, away("dave")))
     assert why(*alone) == (
         "3 of 4 needed, and this node reaches none of the others; "
-        "bob, carol and dave missing since 12:00:00 UTC (0:10:00); look at its own network first"
+        "bob, carol and dave all missing since 12:00:00 UTC (0:10:00); look at its own network first"
     )
 
 
