@@ -72,7 +72,7 @@ def _look(home: Home) -> dict[str, _Seen]:
     """By name. Raises PegnodeError for a node that is not there."""
     if home.node is not None:
         config = home.config()
-        with client_of(config) as client:
+        with home.client() as client:
             return {config.name: _Seen(config, client.ask(StatusReply, "getstatus"))}
     federation = home.federation
     configs = {name: federation.member_config(name) for name in federation.member_names}

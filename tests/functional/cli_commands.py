@@ -357,4 +357,5 @@ def test_down_stops_everything(peg: Peg) -> None:
     assert peg.ok("down") == "nothing was running; go on with: peg up\n"
     assert "no member runs in" in peg.refused("audit")
     assert "stopped" in peg.ok("status")
+    assert "dave does not run; start it with: peg up" in peg.refused("status", "--node", "dave")
     assert not list(peg.directory.rglob(".cookie"))
